@@ -1,0 +1,297 @@
+"""Write the facts of ``zoo_index/`` from published tables, the shared tasks and the installed timm registry.
+
+    python benchmarks/build_facts.py --created 2026-11-23
+
+Measurements, embeddings and fitted metrics that the index already holds are kept; only the published facts are
+written anew. ``--card-only`` renders ``README.md`` from the index as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import facts_rules as rules
+
+from hf_task2vec import __version__
+from hf_task2vec.records import check_rows
+from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
+from hf_task2vec.zoo import MANIFEST, ZooIndex
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+Record = dict[str, Any]
+TIMM_COLUMNS = {
+    "params_m": "params_m",
+    "gmacs": "gmacs",
+    "macts_m": "macts_m",
+    "infer_samples_per_sec_rtx4090_amp": "throughput_gpu",
+    "infer_samples_per_sec_cpu_i9_fp32_bs1": "throughput_cpu",
+}
+IN1K_COLUMNS = {
+    "in1k_top1": "in1k_top1",
+    "real_top1": "in1k_real_top1",
+    "v2_top1": "in1k_v2_top1",
+    "r_top1": "in1k_r_top1",
+    "sketch_top1": "in1k_sketch_top1",
+    "a_top1": "in1k_a_top1",
+}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file as text cells."""
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def number(text: str) -> Decimal | None:
+    """Parse ``"1,014.45"``; None if empty."""
+    return Decimal(text.replace(",", "")) if text else None
+
+
+def share(text: str) -> str | None:
+    """Turn a percentage into a fraction, exactly."""
+    value = number(text)
+    return None if value is None else str((value / 100).normalize())
+
+
+def timm_facts(hub_id: str, name: str) -> Record:
+    """Return what timm's registry knows of model `name` (``architecture.tag``)."""
+    from timm.models import _registry, get_pretrained_cfg
+
+    architecture, _, tag = name.partition(".")
+    config = get_pretrained_cfg(name)
+    if config is None:
+        raise SystemExit(f"{name} is not in the installed timm registry")
+    license_ = (config.license or "").lower()
+    return {
+        "hub_id": hub_id,
+        "library": "timm",
+        "architecture": architecture,
+        "family": rules.family_of_module(_registry._model_to_module[architecture]),
+        "pretrain_tag": tag,
+        "pretraining": rules.pretraining_of(architecture, tag),
+        "trained_on": rules.trained_on_of(architecture, tag),
+        "input_px": config.input_size[-1],
+        "license": None if license_ in ("", "unknown", "other") else license_,
+        "facts_source": "timm_registry",
+    }
+
+
+def count_params_m(architecture: str) -> float:
+    """Return the million parameters of a timm architecture without a classifier, built without memory."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(architecture, pretrained=False, num_classes=0)
+    return round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
+
+
+def timm_checkpoints(rows: list[dict[str, str]]) -> dict[str, Record]:
+    """Return one record per Hub id, from the row at the checkpoint's native image size."""
+    records = {}
+    for row in rows:
+        if not row["hub_id"] or row["img_size"] != row["native_px"]:
+            continue
+        record = timm_facts(row["hub_id"], row["model"]) | {"input_px": row["native_px"]}
+        record |= {new: number(row[old]) for old, new in TIMM_COLUMNS.items()}
+        record |= {new: share(row[old]) for old, new in IN1K_COLUMNS.items()}
+        records[row["hub_id"]] = record | {"facts_source": "timm_checkpoints;timm_registry"}
+    return records
+
+
+def scored_checkpoints(rows: list[dict[str, str]], known: dict[str, Record]) -> dict[str, Record]:
+    """Return records of the scored Hub checkpoints that timm's result tables do not list."""
+    from timm.models import list_pretrained
+
+    declared, registered = read(HERE / "hub_checkpoints.csv"), set(list_pretrained())
+    licenses = {row["hub_id"]: row["license"] for row in read(HERE / "hub_licenses.csv")}
+    records: dict[str, Record] = {}
+    for hub_id in sorted({row["hub_id"] for row in rows} - set(known) - {""}):
+        if (name := hub_id.removeprefix("timm/")) in registered:
+            records[hub_id] = timm_facts(hub_id, name)
+            records[hub_id]["params_m"] = count_params_m(records[hub_id]["architecture"])
+            continue
+        mine = [row for row in rows if row["hub_id"] == hub_id]
+        facts = next((row for row in declared if re.fullmatch(row["hub_id_pattern"], hub_id)), None)
+        if facts is None:
+            raise SystemExit(f"{hub_id}: add a line to benchmarks/hub_checkpoints.csv")
+        described = [row for row in mine if row["params_m"] or row["input_px"]]
+        sources = {row["source"] for row in described or mine}
+        records[hub_id] = {
+            "hub_id": hub_id,
+            **{name: facts[name] or None for name in ("library", "family", "pretraining")},
+            "architecture": facts["architecture"] or hub_id.partition("/")[2],
+            "trained_on": facts["trained_on"],
+            "params_m": only({row["params_m"] for row in mine}, hub_id),
+            "input_px": (only({row["input_px"] for row in mine}, hub_id) or "").removesuffix(".0") or None,
+            "license": licenses.get(hub_id),
+            "facts_source": ";".join(sorted(sources | ({"hub_model_card"} if hub_id in licenses else set()))),
+        }
+    return records
+
+
+def only(values: set[str], what: str) -> str | None:
+    """Return the one value that is not empty; several are an error."""
+    found = values - {""}
+    if len(found) > 1:
+        raise SystemExit(f"{what}: sources disagree: {sorted(found)}")
+    return found.pop() if found else None
+
+
+def tasks(manifest: list[Record]) -> list[Record]:
+    """Return the shared tasks and the published datasets that are no shared task."""
+    declared = {row["task"]: row for row in read(HERE / "task_flags.csv")}
+    records = []
+    for entry in manifest:
+        extra = declared.get(entry["name"], {})
+        own = extra.get("images_from") or entry["benchmark_name"] or entry["name"]
+        records.append(
+            {
+                "task": entry["name"],
+                "title": entry["title"],
+                "domain": {"scenes": "scene"}.get(entry["domain"], entry["domain"]),
+                "n_classes": entry["n_classes"],
+                "n_images": entry["n_train"] + entry["n_test"],
+                "license": entry["license"],
+                "source": entry["source_repo"],
+                "source_revision": entry["source_commit"],
+                "benchmark_name": entry["benchmark_name"],
+                "near_duplicate_group": extra.get("near_duplicate_group") or None,
+                "images_from": own,
+                "flags": extra.get("flags", ""),
+            }
+        )
+    for row in read(HERE / "published_tasks.csv"):
+        record: Record = {name: value or None for name, value in row.items() if name != "published_as"}
+        record |= {"images_from": row["images_from"], "flags": row["flags"], "benchmark_name": row["task"]}
+        records.append(record)
+    return records
+
+
+def sources(rows: list[dict[str, str]], left_out: Counter[str]) -> list[Record]:
+    """Return the published sources and the two registries of facts."""
+    import timm
+
+    keep = ("source", "repo", "commit", "path", "protocol", "split", "metric")
+    records: list[Record] = []
+    for row in rows:
+        record: Record = {name: row[name] or None for name in keep}
+        record |= {"license": rules.LICENSE_OF_SOURCE[row["source"]], "n_left_out": left_out[row["source"]]}
+        records.append(record)
+    facts = {"protocol": "facts about checkpoints", "split": "none", "metric": "none"}
+    registry = {"source": "timm_registry", "repo": f"PyPI timm {timm.__version__}", "license": "apache-2.0"}
+    cards = {"source": "hub_model_card", "repo": "huggingface.co model cards", "license": "facts only"}
+    return [*records, registry | facts, cards | facts | {"path": "benchmarks/hub_licenses.csv"}]
+
+
+def scores(rows: list[dict[str, str]], index: ZooIndex) -> list[Record]:
+    """Return the published scores of Hub checkpoints, as fractions."""
+    slugs = {row.task: row.task for row in index.rows["tasks"] if isinstance(row, TaskRow)}
+    for row in read(HERE / "published_tasks.csv"):
+        slugs |= dict.fromkeys(row["published_as"].split(";"), row["task"])
+    by_task = {row.key[0]: row for row in index.rows["tasks"]}
+    by_id = {row.key[0]: row for row in index.rows["checkpoints"]}
+    records = []
+    for row in rows:
+        if not row["hub_id"]:
+            continue
+        task, checkpoint = by_task[slugs[row["dataset"]]], by_id[row["hub_id"]]
+        assert isinstance(task, TaskRow)
+        assert isinstance(checkpoint, CheckpointRow)
+        records.append(
+            {
+                "task": task.task,
+                "checkpoint": row["hub_id"],
+                "score": share(row["score"]),
+                "metric": rules.metric_of(row["source"], row["dataset"], row["metric"]),
+                "protocol": row["protocol"],
+                "split": rules.SPLIT_EXCEPTIONS.get((row["source"], row["dataset"]), "test"),
+                "source": row["source"],
+                "source_model": None if row["model_name_in_source"] == row["hub_id"] else row["model_name_in_source"],
+                "source_license": rules.LICENSE_OF_SOURCE[row["source"]],
+                "checkpoint_match": row["hub_id_confidence"],
+                "leak": is_leak(task, checkpoint),
+            }
+        )
+    return records
+
+
+def build(shared: Path, created: str) -> ZooIndex:
+    """Return the index of published facts alone."""
+    published = read(shared / "published" / "transfer_scores.csv")
+    listed = timm_checkpoints(read(shared / "published" / "timm_checkpoints.csv"))
+    left_out = Counter(row["source"] for row in published if not row["hub_id"])
+    facts = {
+        "checkpoints": check_rows(
+            CheckpointRow, list((listed | scored_checkpoints(published, listed)).values()), "checkpoints"
+        ),
+        "tasks": check_rows(TaskRow, tasks(json.loads((shared / "tasks" / "MANIFEST.json").read_text())), "tasks"),
+        "sources": check_rows(SourceRow, sources(read(shared / "published" / "sources.csv"), left_out), "sources"),
+    }
+    empty = ZooIndex(rows={}, created=created, package_version=__version__)
+    index = empty.add_sources(facts["sources"]).add_tasks(facts["tasks"]).add_checkpoints(facts["checkpoints"])
+    return index.add_scores(check_rows(ScoreRow, scores(published, index), "scores"))
+
+
+def keep_measurements(index: ZooIndex, old: ZooIndex) -> ZooIndex:
+    """Add to `index` what was measured: scores, their sources, embeddings and attachments of `old`."""
+    measured = [row for row in old.rows["scores"] if isinstance(row, ScoreRow) and row.checkpoint_match == "measured"]
+    known = {row.key for row in index.rows["sources"]}
+    index = index.add_sources([row for row in old.rows["sources"] if row.key not in known]).add_scores(measured)
+    for probe in old.probes:
+        index = index.with_embeddings(old.embeddings(probe))
+    return index.with_attachments(old.attachments)
+
+
+def render_card(index: ZooIndex) -> str:
+    """Return the dataset card; every figure comes from the index."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    rows, info = index.rows, index.info()
+    return environment.get_template("zoo_card.md.j2").render(
+        info=info,
+        sources=rows["sources"],
+        left_out=sum(row.n_left_out for row in rows["sources"] if isinstance(row, SourceRow)),
+        columns={name: list(type(found[0]).model_fields) for name, found in rows.items() if found},
+        embedded=sum(row.embedded for row in rows["tasks"] if isinstance(row, TaskRow)),
+        leaks=sum(row.leak for row in rows["scores"] if isinstance(row, ScoreRow)),
+        licensed=int(index.checkpoints["license"].notna().sum()),
+        matches=dict(sorted(index.scores["checkpoint_match"].value_counts().items())),
+        tasks_scored=int(index.scores["task"].nunique()),
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with the published tables")
+    parser.add_argument("--out", type=Path, default=ROOT / "zoo_index")
+    parser.add_argument("--created", help="date of the index, YYYY-MM-DD")
+    parser.add_argument("--card-only", action="store_true", help="only render README.md from the index")
+    arguments = parser.parse_args()
+    if not arguments.card_only:
+        if not arguments.created:
+            parser.error("--created is needed to write the index")
+        index = build(arguments.shared, arguments.created)
+        if (arguments.out / MANIFEST).exists():
+            index = keep_measurements(index, ZooIndex.load(arguments.out))
+        index.save(arguments.out)
+    index = ZooIndex.load(arguments.out)
+    (arguments.out / "README.md").write_text(render_card(index), encoding="utf-8")
+    left_out = {row.source: row.n_left_out for row in index.rows["sources"] if isinstance(row, SourceRow)}
+    print(json.dumps(index.info() | {"left_out": left_out, "problems": index.validate()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

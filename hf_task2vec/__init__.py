@@ -1,0 +1,83 @@
+"""Which Hub checkpoint should I fine-tune on my image dataset?
+
+>>> from hf_task2vec import select_backbone
+>>> ranking = select_backbone("org/dataset", max_params=30_000_000)  # doctest: +SKIP
+>>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
+
+The names below are loaded when they are first used, so ``import hf_task2vec`` imports no other library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .distance import DISTANCES as DISTANCES
+    from .distance import pairwise as pairwise
+    from .embed import embed_task as embed_task
+    from .embedding import TaskEmbedding as TaskEmbedding
+    from .errors import Task2VecError as Task2VecError
+    from .fisher import diagonal_fisher as diagonal_fisher
+    from .head import fit_head as fit_head
+    from .metric import RankingMetric as RankingMetric
+    from .probe import Probe as Probe
+    from .ranking import Constraints as Constraints
+    from .ranking import Ranking as Ranking
+    from .selection import select_backbone as select_backbone
+    from .task import Task as Task
+    from .transfer import measure as measure
+    from .zoo import ZooIndex as ZooIndex
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "Constraints": "ranking",
+    "DISTANCES": "distance",
+    "Probe": "probe",
+    "Ranking": "ranking",
+    "RankingMetric": "metric",
+    "Task": "task",
+    "Task2VecError": "errors",
+    "TaskEmbedding": "embedding",
+    "ZooIndex": "zoo",
+    "diagonal_fisher": "fisher",
+    "embed_task": "embed",
+    "fit_head": "head",
+    "measure": "transfer",
+    "pairwise": "distance",
+    "select_backbone": "selection",
+}
+
+__all__ = [
+    "DISTANCES",
+    "Constraints",
+    "Probe",
+    "Ranking",
+    "RankingMetric",
+    "Task",
+    "Task2VecError",
+    "TaskEmbedding",
+    "ZooIndex",
+    "__version__",
+    "diagonal_fisher",
+    "embed_task",
+    "fit_head",
+    "measure",
+    "pairwise",
+    "select_backbone",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module at first use (PEP 562)."""
+    try:
+        module = _MODULE_OF[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,83 @@
+"""Batches of preprocessed images, made in parallel while the network computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Preprocessed images are kept for the second pass up to this size; beyond it they are preprocessed again.
+_KEEP_BYTES = 1 << 30
+
+
+class ImageBatches:
+    """Preprocessed batches of images, decoded and resized in parallel, in order.
+
+    Parameters
+    ----------
+    images
+        N RGB images.
+    transform
+        Maps an RGB image to a float32 tensor, shape (3, H, W).
+    batch_size
+        Images in a batch.
+    device
+        Where batches go.
+    keep
+        Keep the preprocessed images for later passes, while they fit in 1 GiB.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image.Image],
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        batch_size: int,
+        device: torch.device,
+        keep: bool = False,
+    ) -> None:
+        self._images, self._transform, self._batch_size, self._device = images, transform, batch_size, device
+        self._kept: dict[int, Tensor] = {}
+        self._room = _KEEP_BYTES if keep else 0
+
+    def __len__(self) -> int:
+        return -(-len(self._images) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        workers = max(2, min(8, os.cpu_count() or 2))
+        with ThreadPoolExecutor(workers, thread_name_prefix="hf_task2vec-images") as pool:
+            ahead: list[Any] = []
+            starts = range(0, len(self._images), self._batch_size)
+            for i, start in enumerate(starts):
+                # Two batches ahead keep the processors busy without holding the whole sample.
+                for later in starts[i + len(ahead) : i + 3]:
+                    ahead.append(self._submit(pool, later))
+                images = self._collect(ahead.pop(0), start)
+                yield images.to(self._device, non_blocking=True), np.arange(start, start + len(images), dtype=np.int64)
+
+    def _submit(self, pool: ThreadPoolExecutor, start: int) -> Any:
+        if start in self._kept:
+            return None
+        stop = min(start + self._batch_size, len(self._images))
+        return [pool.submit(lambda j=j: self._transform(self._images[j])) for j in range(start, stop)]
+
+    def _collect(self, futures: Any, start: int) -> Tensor:
+        if futures is None:
+            return self._kept[start]
+        # Convolutions are up to twice as fast in this layout, and pass it on; to the rest it makes no difference.
+        batch = (
+            torch.stack([future.result() for future in futures]).float().contiguous(memory_format=torch.channels_last)
+        )
+        if batch.nbytes <= self._room:
+            self._kept[start] = batch
+            self._room -= batch.nbytes
+        return batch

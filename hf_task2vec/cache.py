@@ -1,0 +1,82 @@
+"""Embeddings kept from earlier runs: found without the probe where its weights are known."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from hf_task2vec.embedding import TaskEmbedding, embedding_config, embedding_key
+from hf_task2vec.errors import EmbeddingError, SchemaVersionError
+from hf_task2vec.files import cache_dir
+
+if TYPE_CHECKING:
+    from hf_task2vec.probe import Probe
+    from hf_task2vec.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+def cached_embedding(
+    task: Task,
+    probe: Probe | str | None = None,
+    *,
+    known_hash: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    token: str | None = None,
+    batch_size: int = 16,
+    cache: bool = True,
+    progress: bool = False,
+) -> TaskEmbedding:
+    """Embed a task, or return the embedding kept from an earlier time.
+
+    Parameters
+    ----------
+    task, probe, seed, device, batch_size, progress
+        As in :func:`~hf_task2vec.embed.embed_task`; `probe` may also be an id.
+    known_hash
+        Weight hash of the probe if known without loading it.
+    token
+        Hub token for the probe.
+    cache
+        Read and write ``embeddings/`` in :func:`~hf_task2vec.files.cache_dir`.
+    """
+    config = embedding_config(seed=seed)
+
+    def kept(weights_hash: str) -> TaskEmbedding | None:
+        folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config)
+        if not cache or not folder.is_dir():
+            return None
+        try:
+            embedding = TaskEmbedding.load(folder)
+        except (EmbeddingError, SchemaVersionError) as error:
+            logger.warning("a cached embedding is not usable and is made again: %s", error)
+            return None
+        logger.info("embedding of %s found in the cache", task.dataset)
+        return embedding
+
+    if known_hash is not None and (found := kept(known_hash)) is not None:
+        return found
+    from hf_task2vec.embed import embed_task
+    from hf_task2vec.probe import Probe as _Probe
+
+    network = probe if isinstance(probe, _Probe) else _Probe.default() if probe is None else None
+    network = network or _Probe.from_pretrained(str(probe), token=token)
+    if known_hash != network.weights_hash and (found := kept(network.weights_hash)) is not None:
+        return found
+    embedding = embed_task(
+        task, network.to(device or _default_device()), seed=seed, batch_size=batch_size, progress=progress
+    )
+    if cache:
+        folder = cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config)
+        try:
+            embedding.save(folder)
+        except OSError as error:
+            logger.warning("the embedding cannot be kept in %s: %s", folder, error)
+    return embedding
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,219 @@
+"""Find the files of a checkpoint: in a local folder, or on the Hub with errors that say what would work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_task2vec.errors import HubError, ProbeError
+
+logger = logging.getLogger(__name__)
+
+Library = Literal["timm", "transformers"]
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where a checkpoint lies and what its ``config.json`` says.
+
+    Attributes
+    ----------
+    name
+        Hub id, or the name of the local folder (without the path to it).
+    folder
+        The local folder; for a Hub repository, the cached snapshot that holds its ``config.json``.
+    repo_id
+        Hub id, or None for a local folder.
+    revision
+        Commit of the Hub repository, or None for a local folder.
+    config
+        Content of ``config.json``.
+    """
+
+    name: str
+    folder: Path
+    repo_id: str | None
+    revision: str | None
+    config: dict[str, Any]
+
+    @property
+    def library(self) -> Library:
+        """The library whose ``config.json`` this is: transformers names a model type, timm an architecture.
+
+        Raises
+        ------
+        ProbeError
+            If it is neither's.
+        """
+        if "model_type" in self.config:  # first, since a TimmWrapper config of transformers has both
+            return "transformers"
+        if "architecture" in self.config or "pretrained_cfg" in self.config:
+            return "timm"
+        raise ProbeError(
+            f"config.json of {self.name!r} is neither a transformers one (no 'model_type') nor a timm one (no "
+            f"'architecture'); keys found: {', '.join(sorted(self.config)) or 'none'}. "
+            "Load the network yourself and use Probe.wrap(module, transform=…, feature_dim=…)."
+        )
+
+
+def find_checkpoint(checkpoint: str | os.PathLike[str], *, revision: str | None, token: str | None) -> CheckpointSource:
+    """Find `checkpoint` and read its ``config.json``; of a Hub repository nothing else is downloaded yet.
+
+    Parameters
+    ----------
+    checkpoint
+        A folder, or a Hub id, optionally as ``hf-hub:<id>`` and with ``@<revision>``. An existing folder wins over a
+        Hub id of the same name unless the id has the prefix.
+    revision
+        Branch, tag or commit on the Hub.
+    token
+        Hub token; by default the one of the environment or the cached login.
+
+    Raises
+    ------
+    ProbeError
+        If there is no such folder or repository, or it has no usable ``config.json``.
+    HubError
+        If the Hub cannot be reached or refuses.
+    """
+    text = os.fspath(checkpoint)
+    if not text.startswith("hf-hub:"):
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            return _local_source(folder, revision)
+        if isinstance(checkpoint, os.PathLike) or _looks_like_path(text):
+            raise ProbeError(
+                f"There is no folder {text!r}. Pass an existing folder with a config.json and weights, "
+                "or a Hub id such as 'timm/resnet18.a1_in1k'."
+            )
+    repo_id, inline_revision = split_hub_id(text)
+    if inline_revision and revision and inline_revision != revision:
+        raise ProbeError(
+            f"{text!r} names revision {inline_revision!r}, but revision={revision!r} was passed; drop one."
+        )
+    return _hub_source(repo_id, revision or inline_revision, token)
+
+
+def split_hub_id(text: str) -> tuple[str, str | None]:
+    """Split ``[hf-hub:]<id>[@<revision>]`` into id and revision."""
+    repo_id, _, revision = text.removeprefix("hf-hub:").partition("@")
+    return repo_id, revision or None
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1
+
+
+def _local_source(folder: Path, revision: str | None) -> CheckpointSource:
+    if revision is not None:
+        raise ProbeError(f"revision={revision!r} was passed with a local folder; revisions exist only on the Hub.")
+    path = folder / "config.json"
+    if not path.is_file():
+        found = sorted(entry.name for entry in folder.iterdir())
+        raise ProbeError(
+            f"Folder {str(folder)!r} has no config.json (found: {', '.join(found[:10]) or 'nothing'}). It must hold "
+            "what transformers' save_pretrained or timm's save_for_hf writes."
+        )
+    name = folder.resolve().name
+    return CheckpointSource(name, folder, None, None, _read_config(path, name))
+
+
+def _hub_source(repo_id: str, revision: str | None, token: str | None) -> CheckpointSource:
+    path = download(repo_id, ("config.json",), revision=revision, token=token)
+    # The cache lays files out as snapshots/<commit>/<file>: taking the commit from there, every later download of this
+    # checkpoint is of that very commit, even if the branch moves in between.
+    return CheckpointSource(repo_id, path.parent, repo_id, path.parent.name, _read_config(path, repo_id))
+
+
+def _read_config(path: Path, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ProbeError(f"config.json of {name!r} is not valid JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise ProbeError(f"config.json of {name!r} holds a {type(config).__name__}, not an object.")
+    return config
+
+
+def download(repo_id: str, filenames: Iterable[str], *, revision: str | None, token: str | None) -> Path:
+    """Download the first of `filenames` that the repository has; return its path in the Hub cache.
+
+    Raises
+    ------
+    ProbeError
+        If the repository, the revision or all the files are missing, or the repository is gated.
+    HubError
+        If the Hub cannot be reached or refuses.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    names = tuple(filenames)
+    with hub_errors(repo_id, revision, token):
+        for name in names:
+            try:
+                return Path(hf_hub_download(repo_id, name, revision=revision, token=token))
+            except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means "not cached and no connection"
+                raise
+            except EntryNotFoundError:
+                logger.debug("%s has no %s", repo_id, name)
+    raise ProbeError(
+        f"Hub repository {repo_id!r}{_at(revision)} has no {' or '.join(names)}. Use a timm or transformers image "
+        "checkpoint, or load the network yourself and use Probe.wrap(module, transform=…, feature_dim=…)."
+    )
+
+
+@contextmanager
+def hub_errors(repo_id: str, revision: str | None, token: str | None) -> Iterator[None]:
+    """Turn what Hub clients raise into `ProbeError` (wrong id, no access) or `HubError` (no connection, refusal)."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ProbeError(
+            f"Hub repository {repo_id!r} is gated: accept its terms at https://huggingface.co/{repo_id} and pass "
+            "token=… of that account (or run `hf auth login`)."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ProbeError(
+            f"No Hub repository {repo_id!r} (or it is private and the token has no access), and no such folder. "
+            "Check the spelling, such as 'timm/resnet18.a1_in1k' or 'google/vit-base-patch16-224'; for a private "
+            "repository pass token=…."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ProbeError(
+            f"Hub repository {repo_id!r} has no revision {revision!r}; pass a branch, a tag or a full commit hash."
+        ) from error
+    except errors.HFValidationError as error:
+        raise ProbeError(
+            f"{repo_id!r} is neither an existing folder nor a valid Hub id such as 'timm/resnet18.a1_in1k'."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise HubError(
+            f"{repo_id!r}{_at(revision)} is not in the local Hub cache and the Hub cannot be reached (offline mode "
+            "or no connection). Connect once to download it, pass a local folder, or use Probe.default(), which is "
+            "offline."
+        ) from error
+    except (errors.HfHubHTTPError, OSError, httpx.HTTPError) as error:
+        raise HubError(
+            f"The Hub failed for {repo_id!r}{_at(revision)}: {type(error).__name__}: {redact(error, token)}. "
+            "Try again later."
+        ) from error
+
+
+def redact(error: BaseException, token: str | None) -> str:
+    """Return the first line of an error's message, without the token."""
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return first_line.replace(token, "***") if token else first_line
+
+
+def _at(revision: str | None) -> str:
+    return f" at revision {revision!r}" if revision else ""

@@ -1,0 +1,217 @@
+"""The commands: each turns its options into one call of the library and the result into one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_task2vec import __version__
+from hf_task2vec.cli.console import distance_report, facts_report, ranking_report
+from hf_task2vec.cli.options import Quantity, common_options, dataset_options, index_option, split_commas
+from hf_task2vec.cli.session import EXIT_CODES, session
+from hf_task2vec.errors import EmbeddingError, ZooIndexError
+
+if TYPE_CHECKING:
+    from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.probe import Probe
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
+@common_options
+@click.version_option(__version__)
+def cli() -> None:
+    """Which Hub checkpoint should I fine-tune on my image dataset?
+
+    \b
+    hf-task2vec select org/dataset --max-params 30M --license apache-2.0
+    hf-task2vec select ./folder-of-images --json
+    """  # noqa: D301 (click wants the control character)
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("dataset")
+@dataset_options
+@index_option
+@click.option(
+    "--candidates",
+    multiple=True,
+    callback=split_commas,
+    metavar="ID",
+    help="Rank only these (repeat, or with commas).",
+)
+@click.option("--max-params", type=Quantity(), help="Most parameters a checkpoint may have, such as 30M.")
+@click.option(
+    "--max-gmacs",
+    type=click.FloatRange(0, min_open=True),
+    metavar="NUMBER",
+    help="Most 10⁹ multiply-adds for one image.",
+)
+@click.option(
+    "--license",
+    "licenses",
+    multiple=True,
+    callback=split_commas,
+    metavar="ID",
+    help="Licences to accept: apache-2.0, mit …",
+)
+@click.option("--library", help="Library that loads the checkpoint: timm, transformers.")
+@click.option("--input-size", type=click.IntRange(1), metavar="PX", help="Input size of the checkpoint in pixels.")
+@click.option("--top-k", type=click.IntRange(1), metavar="N", default=10, show_default=True, help="Candidates to show.")
+@click.option(
+    "--refine",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="How many of the best to measure.",
+)
+@click.option("--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Do not use the cache.")
+@common_options
+@click.pass_context
+def select(ctx: click.Context, /, dataset: str, **options: Any) -> None:
+    """Rank Hub checkpoints for DATASET.
+
+    DATASET is a dataset on the Hub (org/name), a local folder (one folder of images per class, or parquet files), or
+    sklearn:digits, an offline sample.
+    """
+    with session(ctx) as (settings, answer):
+        from hf_task2vec.selection import select_backbone
+
+        ranking = select_backbone(dataset, progress=settings.progress, **_given(options))
+        for warning in () if settings.quiet else ranking.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        answer(ranking_report(ranking))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("dataset")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write (needed)."
+)
+@dataset_options
+@common_options
+@click.pass_context
+def embed(
+    ctx: click.Context,
+    /,
+    dataset: str,
+    output: Path,
+    probe: str | None,
+    device: str | None,
+    batch_size: int | None,
+    token: str | None,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Write the embedding of DATASET (see `select`) to a folder."""
+    with session(ctx) as (settings, answer):
+        from hf_task2vec.embed import embed_task
+        from hf_task2vec.task import Task
+
+        task = Task.from_dataset(dataset, token=token, seed=seed, **_given(options))
+        network = _load_probe(probe, token)
+        settings_given = _given({"device": device, "batch_size": batch_size})
+        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **settings_given)
+        embedding.save(output)
+        answer(facts_report({"path": str(output), **embedding.describe()}, [str(output)]))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("tasks", nargs=-1, required=True, metavar="A B [C …]")
+@click.option("--kind", default="log_correlation", show_default=True, help="Distance; an unknown name lists them all.")
+@index_option
+@common_options
+@click.pass_context
+def distance(ctx: click.Context, /, tasks: tuple[str, ...], kind: str, index: str | None) -> None:
+    """Print the distances between tasks.
+
+    A, B, C … are folders written by `embed`, or names of tasks of the index (an unknown one lists
+    them all).
+    """
+    if len(tasks) < 2:
+        raise click.UsageError("A distance needs two tasks or more.", ctx)
+    with session(ctx) as (_, answer):
+        from hf_task2vec.distance import DISTANCES, pairwise
+
+        if kind not in DISTANCES:
+            raise click.UsageError(f"{kind!r} is no distance; there are: {', '.join(sorted(DISTANCES))}.", ctx)
+        distances = pairwise(_load_embeddings(tasks, index), kind)
+        answer(distance_report(kind, tasks, distances.tolist()))
+
+
+@cli.group()
+@common_options
+def index() -> None:
+    """Look into a zoo index: checkpoints, tasks, scores, embeddings."""
+
+
+_index_path = click.argument("path", required=False)
+
+
+@index.command(epilog=EXIT_CODES)
+@_index_path
+@common_options
+@click.pass_context
+def info(ctx: click.Context, /, path: str | None) -> None:
+    """Say what the index at PATH (default: the shipped one) holds."""
+    with session(ctx) as (_, answer):
+        from hf_task2vec.zoo import ZooIndex
+
+        facts = ZooIndex.load(path).info()
+        answer(facts_report(facts, [f"{table}\t{rows}" for table, rows in facts["counts"].items()]))
+
+
+@index.command(epilog=EXIT_CODES)
+@_index_path
+@common_options
+@click.pass_context
+def validate(ctx: click.Context, /, path: str | None) -> None:
+    """Check every row, reference and checksum of the index at PATH (default: the shipped one)."""
+    with session(ctx) as (_, answer):
+        from hf_task2vec.zoo import ZooIndex
+
+        zoo = ZooIndex.load(path)
+        if problems := zoo.validate():
+            click.echo("\n".join(problems), err=True)
+            raise ZooIndexError(f"{len(problems)} of the index's facts are wrong or do not agree (listed above)")
+        answer(facts_report({"valid": True, **zoo.info()}))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given or have a default here; the library knows the other defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _load_probe(checkpoint: str | None, token: str | None) -> Probe | None:
+    if checkpoint is None:
+        return None
+    from hf_task2vec.probe import Probe
+
+    return Probe.from_pretrained(checkpoint, token=token)
+
+
+def _load_embeddings(names: Sequence[str], index: str | None) -> list[TaskEmbedding]:
+    from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.zoo import ZooIndex
+
+    table = None if all(Path(name).is_dir() for name in names) else ZooIndex.load(index).embeddings()
+    embeddings = []
+    for name in names:
+        if table is None or Path(name).is_dir():
+            embeddings.append(TaskEmbedding.load(name))
+        elif name in table.tasks:
+            embeddings.append(table.embedding(name))
+        else:
+            known = ", ".join(sorted(table.tasks))
+            raise EmbeddingError(f"{name!r} is neither a folder nor a task of the index, which has: {known}")
+    return embeddings
+
+
+def main() -> None:
+    """Run the command line (the console script ``hf-task2vec``)."""
+    cli(prog_name="hf-task2vec")

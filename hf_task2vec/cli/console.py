@@ -1,0 +1,179 @@
+"""What the command line writes to standard output: one report as a table, plain text, JSON or ids."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+if TYPE_CHECKING:
+    from hf_task2vec.ranking import Ranking
+
+Mode = Literal["human", "json", "quiet"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a report's table; numbers are aligned to the right."""
+
+    title: str
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer of one command in the forms a user can ask for.
+
+    Attributes
+    ----------
+    document
+        The JSON document of ``--json``.
+    lines
+        The lines of ``--quiet``.
+    columns, rows
+        The table of the default mode; each row has one text per column.
+    notes
+        Sentences printed below the table.
+    """
+
+    document: Any
+    lines: Sequence[str]
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = field(default=())
+
+
+def show(report: Report, mode: Mode, file: TextIO) -> None:
+    """Write `report` to `file`: a coloured table on a terminal, aligned text anywhere else."""
+    if mode == "json":
+        file.write(json.dumps(report.document, indent=2, allow_nan=False) + "\n")
+    elif mode == "quiet":
+        file.writelines(f"{line}\n" for line in report.lines)
+    elif file.isatty():
+        _show_table(report, file)
+    else:
+        file.write(plain_table(report.columns, report.rows))
+        file.writelines(f"\n{note}\n" for note in report.notes)
+    file.flush()
+
+
+def plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """Return `rows` as text aligned with spaces, nothing cut, one line a row, and a heading if there are titles."""
+    titles = [column.title for column in columns]
+    lines = [titles, *rows] if any(titles) else list(rows)
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(columns))]
+    text = ""
+    for line in lines:
+        cells = (
+            cell.rjust(width) if column.is_number else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        )
+        text += "  ".join(cells).rstrip() + "\n"
+    return text
+
+
+def _show_table(report: Report, file: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=file)
+    has_titles = any(column.title for column in report.columns)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_titles)
+    for column in report.columns:
+        # An id that does not fit is folded, never cut: it is there to be copied.
+        table.add_column(
+            column.title, justify="right" if column.is_number else "left", overflow="fold", no_wrap=column.is_number
+        )
+    for row in report.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+    for note in report.notes:
+        console.print()
+        console.print(Text(note))
+
+
+def ranking_report(ranking: Ranking) -> Report:
+    """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
+    columns = [Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % range", True)]
+    columns += [Column("params", True), Column("GMACs", True), Column("px", True), Column("licence")]
+    rows = [
+        [
+            str(candidate.rank),
+            candidate.hub_id,
+            f"{100 * candidate.score:.1f}",
+            f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}",
+            _known(candidate.params_m, ".1f", "M"),
+            _known(candidate.gmacs, ".1f"),
+            _known(candidate.input_px, "d"),
+            candidate.license or "?",
+        ]
+        for candidate in ranking
+    ]
+    if any(candidate.measured is not None for candidate in ranking):
+        columns.insert(4, Column("measured", True))
+        for row, candidate in zip(rows, ranking, strict=True):
+            row.insert(4, "" if candidate.measured is None else f"{100 * candidate.measured:.1f}")
+    lines = [candidate.hub_id for candidate in ranking]
+    return Report(ranking.to_dict(), lines, columns, rows, (ranking.summary,))
+
+
+def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = ()) -> Report:
+    """Return a report of named facts, one a line; nested facts are named with dots."""
+    rows = [[name, value] for name, value in _flatten(facts)]
+    return Report(facts, lines, (Column(""), Column("")), rows, notes)
+
+
+def distance_report(kind: str, names: Sequence[str], distances: Sequence[Sequence[float]]) -> Report:
+    """Return the report of the (n, n) `distances` from each of `names` (rows) to each (columns)."""
+    document = {"kind": kind, "tasks": list(names), "distances": [list(row) for row in distances]}
+    pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
+    lines = [f"{names[i]}\t{names[j]}\t{distances[i][j]:.6g}" for i, j in pairs]
+    columns = [Column("from \\ to"), *(Column(name, True) for name in names)]
+    rows = [[name, *(f"{value:.4f}" for value in row)] for name, row in zip(names, distances, strict=True)]
+    return Report(document, lines, columns, rows)
+
+
+def _known(value: float | None, form: str, unit: str = "") -> str:
+    return "?" if value is None else format(value, form) + unit
+
+
+def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+            yield prefix + name, f"{len(value)} (see --json)"
+        elif isinstance(value, (list, tuple)):
+            shown = ", ".join(str(item) for item in value[:8])
+            yield prefix + name, shown + (f", … ({len(value)} in all)" if len(value) > 8 else "")
+        elif isinstance(value, float):
+            yield prefix + name, f"{value:.6g}"
+        else:
+            yield prefix + name, "–" if value is None else str(value)
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[TextIO]:
+    """Yield standard output for the caller alone.
+
+    Until the end of the block whatever other code writes to standard output, from Python or from native libraries,
+    goes to standard error, so that a JSON document stays the only thing in the pipe.
+    """
+    stdout = sys.stdout
+    stdout.flush()
+    with contextlib.ExitStack() as stack:
+        # A stream in memory (a notebook's, a test's) has no descriptor, and no native library can write to it.
+        with contextlib.suppress(OSError, ValueError):
+            descriptor, spare = stdout.fileno(), sys.stderr.fileno()
+            # Where the encoding lacks a character (±, …) a question mark is better than no answer.
+            copy = open(os.dup(descriptor), "w", encoding=stdout.encoding, errors="replace")  # noqa: SIM115
+            stdout = stack.enter_context(copy)
+            stack.callback(os.dup2, copy.fileno(), descriptor)
+            os.dup2(spare, descriptor)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield stdout

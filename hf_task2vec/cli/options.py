@@ -1,0 +1,118 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from hf_task2vec.cli.console import Mode
+
+
+@dataclass
+class Settings:
+    """The options of every command; they may stand before or after its name."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    debug: bool = False
+    endpoint: str | None = None
+    offline: bool = False
+
+    @property
+    def mode(self) -> Mode:
+        """How the answer is written to standard output."""
+        if self.as_json and self.quiet:
+            raise click.UsageError("--json and --quiet exclude each other.")
+        return "json" if self.as_json else "quiet" if self.quiet else "human"
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress bars are drawn (on standard error)."""
+        return sys.stderr.isatty() and not self.quiet
+
+
+class Quantity(click.ParamType):
+    """A positive number that may carry a unit: ``30M``, ``1.2B``, ``500k``, ``5e6``."""
+
+    name = "number"
+    _factors = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}  # noqa: RUF012 (never changed)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the whole number that `value` stands for."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,2})?)\s*([KMBG]?)", value.strip(), re.IGNORECASE)
+        number = round(float(match[1]) * self._factors[match[2].upper()]) if match else 0
+        if number < 1:
+            self.fail(f"{value!r} is not a positive number such as 30M, 1.2B or 5e6.", param, ctx)
+        return number
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    settings = ctx.ensure_object(Settings)
+    if value and param.name:
+        setattr(settings, param.name, value)
+
+
+def _check_endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and not re.match(r"https?://[^/]", value):
+        raise click.BadParameter(f"{value!r} is no address such as https://huggingface.co.", ctx, param)
+    _remember(ctx, param, value)
+
+
+def split_commas(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> list[str] | None:
+    """Return the items of a repeatable option whose values may also be lists with commas."""
+    return [item for value in values for item in map(str.strip, value.split(",")) if item] or None
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Return one decorator for several options, shown in `--help` in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_common: dict[str, Any] = {"expose_value": False, "callback": _remember}
+common_options = _options(
+    click.option("--json", "as_json", is_flag=True, **_common, help="Print one JSON document and nothing else."),
+    click.option("-q", "--quiet", is_flag=True, **_common, help="Print bare results only, one a line."),
+    click.option("-v", "--verbose", count=True, **_common, help="Say more on standard error (-vv: everything)."),
+    click.option("--debug", is_flag=True, **_common, help="Show the traceback of an error."),
+    click.option(
+        "--endpoint", metavar="URL", expose_value=False, callback=_check_endpoint, help="Hub to use [env: HF_ENDPOINT]."
+    ),
+    click.option("--offline", is_flag=True, **_common, help="Make no network request (as HF_HUB_OFFLINE=1 does)."),
+)
+
+dataset_options = _options(
+    click.option("--split", help="Split to use [default: train, or the only one]."),
+    click.option("--name", help="Configuration of the dataset."),
+    click.option("--revision", help="Branch, tag or commit of the dataset."),
+    click.option("--image-column", help="Column of the images [default: found by its type]."),
+    click.option("--label-column", help="Column of the labels [default: found by its type]."),
+    click.option("--streaming", is_flag=True, help="Read the dataset from the Hub without downloading all of it."),
+    click.option(
+        "--max-samples", type=click.IntRange(1), metavar="N", default=256, show_default=True, help="Images to look at."
+    ),
+    click.option("--probe", metavar="CHECKPOINT", help="Probe network [default: the one the index was made with]."),
+    click.option(
+        "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of every draw."
+    ),
+    click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is]."),
+    click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one pass of the probe."),
+    click.option("--token", help="Hub token [default: the one you are logged in with]."),
+)
+index_option = click.option("--index", metavar="PATH", help="Folder of the zoo index [default: the shipped one].")

@@ -1,0 +1,115 @@
+"""What surrounds every command: environment, logging, a clean standard output, errors and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn, TextIO
+
+import click
+
+from hf_task2vec.cli.console import Mode, Report, reserved_stdout, show
+from hf_task2vec.cli.options import Settings
+from hf_task2vec.errors import HubError, SelectionError, Task2VecError, TaskError
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    success
+  1    unexpected error
+  2    wrong usage of the command line
+  3    the dataset, its columns, labels or images cannot be used
+  4    a probe, an embedding or the index cannot be used
+  5    the Hub cannot be reached, or refused the request
+  6    no selection possible: no candidate satisfies the limits
+  130  interrupted
+  141  the reader of the output went away
+"""
+
+
+@contextmanager
+def session(ctx: click.Context) -> Iterator[tuple[Settings, Callable[[Report], None]]]:
+    """Run the body of a command: prepare the process, keep standard output clean, turn errors into exit codes."""
+    settings = ctx.ensure_object(Settings)
+    mode = settings.mode
+    _set_environment(settings)
+    with reserved_stdout() as stdout, _logging_to_stderr(settings):
+        try:
+            yield settings, lambda report: _answer(report, mode, stdout)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+        except Exception as error:  # noqa: BLE001 (the last place where one can be told to the user)
+            if settings.debug:
+                traceback.print_exc()
+            _fail(_one_line(error), exit_code(error))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """End the command with one line on standard error."""
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+def _answer(report: Report, mode: Mode, stdout: TextIO) -> None:
+    try:
+        show(report, mode, stdout)
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or the interpreter would complain of it at exit.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        raise click.exceptions.Exit(141) from None
+
+
+def _set_environment(settings: Settings) -> None:
+    if settings.endpoint:
+        os.environ["HF_ENDPOINT"] = settings.endpoint.rstrip("/")
+    if settings.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if not settings.progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def _logging_to_stderr(settings: Settings) -> Iterator[None]:
+    logger = logging.getLogger("hf_task2vec")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s" if settings.verbose < 2 else "%(name)s: %(message)s"))
+    before = logger.level
+    quiet_level = logging.ERROR if settings.quiet else logging.WARNING
+    logger.setLevel({0: quiet_level, 1: logging.INFO}.get(settings.verbose, logging.DEBUG))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code for an error that ends a command."""
+    if isinstance(error, TaskError):
+        return 3
+    if isinstance(error, SelectionError):
+        return 6
+    if isinstance(error, HubError) or _is_network_error(error):
+        return 5
+    return 4 if isinstance(error, Task2VecError) else 1
+
+
+def _is_network_error(error: Exception) -> bool:
+    # By the name of the package that defines the class or a base of it: none of them is imported for this question.
+    packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
+    return isinstance(error, (ConnectionError, TimeoutError)) or bool(packages & {"httpx", "httpx2", "requests"})
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, (Task2VecError, OSError)) or _is_network_error(error):
+        return str(error) or type(error).__name__
+    return f"unexpected {type(error).__name__}: {error} (--debug shows the traceback)"

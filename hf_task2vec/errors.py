@@ -1,0 +1,71 @@
+"""Every exception that `hf_task2vec` raises on purpose.
+
+All derive from :class:`Task2VecError`, so ``except Task2VecError`` is enough to tell a user's mistake or a
+failing service from a bug. A message says what was found and what would work.
+"""
+
+from __future__ import annotations
+
+
+class Task2VecError(Exception):
+    """Base class of all errors raised by this package."""
+
+
+class TaskError(Task2VecError):
+    """A dataset cannot be turned into a task."""
+
+
+class DatasetNotFoundError(TaskError):
+    """No dataset, folder, configuration, split or revision of that name can be read."""
+
+
+class ColumnError(TaskError):
+    """The image or label column is missing, ambiguous or of an unusable type."""
+
+
+class LabelError(TaskError):
+    """The labels do not define a classification task (one class only, all missing, ...)."""
+
+
+class ImageDecodeError(TaskError):
+    """An image (or every image of a sample) is broken, too large or of an unknown format."""
+
+
+class ProbeError(Task2VecError):
+    """A checkpoint cannot be loaded or wrapped as a probe network."""
+
+
+class UnsupportedLayerError(ProbeError):
+    """A layer is used in a way for which a per-example gradient would silently be wrong."""
+
+
+class FisherError(Task2VecError):
+    """The Fisher information cannot be estimated (non-finite values, no samples, ...)."""
+
+
+class EmbeddingError(Task2VecError):
+    """A task embedding is malformed or cannot be read or written."""
+
+
+class ProbeMismatchError(EmbeddingError):
+    """Embeddings of different probes, weights or label likelihoods were compared."""
+
+
+class ZooIndexError(Task2VecError):
+    """A zoo index is missing, malformed, inconsistent or fails its checksums."""
+
+
+class SchemaVersionError(Task2VecError):
+    """A file was written by a newer or unknown version of its format."""
+
+
+class MetricError(Task2VecError):
+    """A ranking metric cannot be fitted, loaded or applied."""
+
+
+class SelectionError(Task2VecError):
+    """A selection cannot be made: unknown argument value or no candidate left."""
+
+
+class HubError(Task2VecError):
+    """The Hub cannot be reached, or refused the request."""

@@ -1,0 +1,272 @@
+"""Which weights of a network are filters that the Fisher information can cover, and how the network uses them.
+
+Coverage goes by weight *tensor*, not by module: a `TorchFunctionMode` sees every convolution and linear call, whoever
+makes it. So `F.linear` calls that bypass a module are covered like any layer, padding done inside a ``forward`` is
+already part of the input, and a weight that is computed on the fly (weight standardisation, weight normalisation),
+read by a fused operation (`nn.MultiheadAttention`), used twice, quantised or never used is found out and listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hf_task2vec.errors import UnsupportedLayerError
+
+#: Calls whose second argument is a weight with one row per filter.
+FILTER_CALLS: dict[Callable[..., Any], str] = {
+    F.linear: "linear",
+    torch.conv1d: "conv1d",
+    torch.conv2d: "conv2d",
+    torch.conv3d: "conv3d",
+}
+_ARGUMENTS = {
+    "linear": ("input", "weight", "bias"),
+    "conv": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+}
+_DEFAULTS: dict[str, Any] = {
+    "bias": None,
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "groups": 1,
+    "training": False,
+    "eps": 1e-5,
+}
+
+
+@dataclass(frozen=True)
+class FilterLayer:
+    """One weight tensor whose rows are filters.
+
+    Attributes
+    ----------
+    name
+        Dotted name of the parameter's owner in the extractor, such as ``"blocks.0.conv_dw"``.
+    kind
+        ``"linear"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``.
+    n_filters
+        Output channels (convolution) or output rows (linear).
+    weights_per_filter
+        Weights in one filter: the mean of the Fisher information runs over these.
+    batch_norm
+        Name of the BatchNorm that alone reads this layer's output, or None. It can be folded into the weight.
+    """
+
+    name: str
+    kind: str
+    n_filters: int
+    weights_per_filter: int
+    batch_norm: str | None = None
+
+
+@dataclass(frozen=True)
+class Uncovered:
+    """Parameters for which no Fisher information is estimated, and why."""
+
+    name: str
+    reason: str
+    n_params: int
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """What :func:`trace_layers` found: the covered layers in call order, and the rest."""
+
+    layers: tuple[FilterLayer, ...]
+    uncovered: tuple[Uncovered, ...]
+
+    @property
+    def n_filters(self) -> int:
+        """Length of an embedding made with this network."""
+        return sum(layer.n_filters for layer in self.layers)
+
+
+def bind(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Name the arguments of a ``linear``, ``conv`` or ``batch_norm`` call, with torch's defaults filled in."""
+    names = _ARGUMENTS["conv" if kind.startswith("conv") else kind]
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    return {name: bound.get(name, _DEFAULTS.get(name)) for name in names}
+
+
+class CallInterceptor(TorchFunctionMode):
+    """Base of the modes that watch filter calls: subclasses override :meth:`filter_call` and :meth:`batch_norm`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = FILTER_CALLS.get(func)
+        if kind is not None:
+            return self.filter_call(kind, func, bind(kind, args, kwargs))
+        if func is F.batch_norm:
+            return self.batch_norm(func, bind("batch_norm", args, kwargs))
+        return self.other_call(func, args, kwargs)
+
+    def filter_call(self, kind: str, func: Any, call: dict[str, Any]) -> Tensor:
+        """Handle a convolution or linear call."""
+        return func(**call)
+
+    def batch_norm(self, func: Any, call: dict[str, Any]) -> Tensor:
+        """Handle a batch normalisation."""
+        return func(**call)
+
+    def other_call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Handle any other torch function."""
+        return func(*args, **kwargs)
+
+
+def weight_owners(module: nn.Module) -> dict[int, str]:
+    """Map the id of every parameter with at least two dimensions to its owner's dotted name.
+
+    A module's own ``weight`` is named after the module; any other parameter keeps its full name
+    (``"attn.in_proj_weight"``).
+    """
+    owners = {}
+    for name, parameter in module.named_parameters():
+        if parameter.dim() >= 2:
+            owners[id(parameter)] = name.removesuffix(".weight")
+    return owners
+
+
+# Reading a tensor's shape is no use of its values.
+_METADATA = {
+    torch.Tensor.size,
+    torch.Tensor.dim,
+    torch.Tensor.numel,
+    torch.Tensor.is_floating_point,
+    torch.Tensor.stride,
+    *(getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda")),
+}
+
+
+class _Tracer(CallInterceptor):
+    """Records filter calls of one forward pass, and which outputs feed a batch normalisation and nothing else."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.owners = weight_owners(module)
+        self.norms = {
+            id(p): n.removesuffix(".running_var") for n, p in module.named_buffers() if n.endswith("running_var")
+        }
+        self.storages = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self.calls: list[tuple[int, str]] = []  # (weight id, kind) in call order
+        self.outputs: dict[int, int] = {}  # id of an output -> weight id
+        self.uses: dict[int, int] = {}  # weight id -> number of uses of its output
+        self.norm_of: dict[int, str] = {}
+        self.train_mode_norm = False
+        self._alive: list[Tensor] = []  # ids stay unique only while the tensors live
+
+    def _count_uses(self, values: Any) -> None:
+        for value in values:
+            if isinstance(value, Tensor):
+                if (weight := self.outputs.get(id(value))) is not None:
+                    self.uses[weight] = self.uses.get(weight, 0) + 1
+            elif isinstance(value, (list, tuple)):
+                self._count_uses(value)
+
+    def filter_call(self, kind: str, func: Any, call: dict[str, Any]) -> Tensor:
+        self._count_uses(call.values())
+        output = func(**call)
+        if id(call["weight"]) in self.owners:
+            self.calls.append((id(call["weight"]), kind))
+            self.outputs[id(output)] = id(call["weight"])
+            self._alive.append(output)
+        return output
+
+    def batch_norm(self, func: Any, call: dict[str, Any]) -> Tensor:
+        self._count_uses(call.values())
+        # Weight standardisation normalises a weight, not the examples: that is harmless.
+        of_weight = call["input"].untyped_storage().data_ptr() in self.storages
+        self.train_mode_norm |= bool(call["training"]) and not of_weight
+        weight = self.outputs.get(id(call["input"]))
+        norm = self.norms.get(id(call["running_var"]))
+        if weight is not None and norm is not None:
+            self.norm_of[weight] = norm
+        return func(**call)
+
+    def other_call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func not in _METADATA:
+            self._count_uses(args)
+            self._count_uses(kwargs.values())
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and id(result) in self.outputs and result is not (args[0] if args else None):
+            # An alias made without copying would escape the count of uses.
+            self.uses[self.outputs[id(result)]] = 2
+        return result
+
+
+def trace_layers(module: nn.Module, example: Tensor) -> LayerTrace:
+    """Run `module` once on `example` and list the filters that the Fisher information covers.
+
+    Parameters
+    ----------
+    module
+        Feature extractor in eval mode.
+    example
+        Input batch, shape (B, 3, H, W); its values do not matter.
+
+    Returns
+    -------
+    LayerTrace
+        Covered layers in the order of their first call, and uncovered parameters with the reason.
+
+    Raises
+    ------
+    UnsupportedLayerError
+        A BatchNorm runs in train mode (its batch statistics mix examples, so per-example gradients do not exist), or
+        no layer at all is covered.
+    """
+    tracer = _Tracer(module)
+    with torch.no_grad(), tracer:
+        module(example)
+    if tracer.train_mode_norm:
+        raise UnsupportedLayerError("the network normalises with batch statistics; call .eval() on it first")
+    times: dict[int, int] = {}
+    for weight, _ in tracer.calls:
+        times[weight] = times.get(weight, 0) + 1
+    parameters = {id(p): p for p in module.parameters()}
+    modules = dict(module.named_modules())
+    layers = []
+    for weight, kind in dict(tracer.calls).items():
+        if times[weight] == 1:
+            shape = parameters[weight].shape
+            name = tracer.owners[weight]
+            foldable = kind != "linear" and name in modules and tracer.uses.get(weight, 0) == 1
+            norm = tracer.norm_of.get(weight) if foldable else None
+            layers.append(FilterLayer(name, kind, shape[0], shape[1:].numel(), norm))
+    uncovered = _uncovered(module, tracer.owners, times)
+    if not layers:
+        found = ", ".join(sorted({type(m).__name__ for m in module.modules() if not list(m.children())})[:8])
+        raise UnsupportedLayerError(
+            "no convolution or linear layer of the network is used in a way the Fisher information can cover "
+            f"(layers found: {found}); wrap a float32 network with nn.Conv*d or nn.Linear layers"
+        )
+    return LayerTrace(tuple(layers), tuple(uncovered))
+
+
+def _uncovered(module: nn.Module, owners: dict[int, str], times: dict[int, int]) -> list[Uncovered]:
+    rest = []
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    for name, parameter in module.named_parameters():
+        uses = times.get(id(parameter), 0)
+        if uses == 1:
+            continue
+        if uses > 1:
+            reason = f"used {uses} times in one forward pass: its per-example gradients would have to be summed first"
+        elif id(parameter) in owners and name.endswith("weight") and id(parameter) not in embeddings:
+            reason = (
+                "not read directly by a convolution or linear call (re-parametrised, fused or unsupported operation)"
+            )
+        else:
+            reason = "not a filter (normalisation, bias, token, scale or position parameter)"
+        rest.append(Uncovered(name, reason, parameter.numel()))
+    for name, child in module.named_modules():
+        if ".quantized" in type(child).__module__ and not list(child.parameters(recurse=False)):
+            rest.append(Uncovered(name, f"quantised module {type(child).__name__}: its weights have no gradient", 0))
+    return rest

@@ -1,0 +1,241 @@
+"""The result of a selection: ranked candidates with their evidence, and the limits they had to meet."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, overload
+
+from hf_task2vec.errors import SelectionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_task2vec.explanation import Explainer, Explanation
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Limits that a recommended checkpoint must meet; None means no limit.
+
+    Attributes
+    ----------
+    max_params
+        Most parameters (a count, such as 30e6).
+    max_gmacs
+        Most multiply-accumulates for one image at the checkpoint's input size, in 10⁹.
+    licenses
+        Accepted licences, such as ``("apache-2.0", "mit")``; a checkpoint of unknown licence is then left out.
+    library
+        ``"timm"`` or ``"transformers"``, ...
+    input_size
+        Input side in pixels.
+    candidates
+        Hub ids to rank; all others are left out.
+    """
+
+    max_params: float | None = None
+    max_gmacs: float | None = None
+    licenses: tuple[str, ...] | None = None
+    library: str | None = None
+    input_size: int | None = None
+    candidates: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_params", "max_gmacs", "input_size"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SelectionError(f"{name}={value!r} leaves nothing; give a positive number or None")
+        for name in ("licenses", "candidates"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise SelectionError(f"{name} takes a list of strings, found the string {value!r}; pass [{value!r}]")
+            if value is not None and not value:
+                raise SelectionError(f"{name} is an empty list, which leaves nothing; pass None for no limit")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One checkpoint in a ranking.
+
+    Attributes
+    ----------
+    rank
+        1 for the best.
+    hub_id
+        Repository on the Hub.
+    score
+        Predicted accuracy, in [0, 1], of a linear probe on this checkpoint's features for the given sample.
+    std
+        Standard deviation of `score`.
+    low, high
+        Ends of the 80 % interval of the accuracy.
+    prior, residual
+        ``score = prior + residual``: what any task would predict, and what this task adds.
+    params_m, gmacs, input_px, license, library, architecture, pretraining, in1k_top1
+        Facts from the index; None where unknown.
+    evidence
+        Plain words on what the prediction rests on.
+    measured
+        Accuracy measured on the user's own sample in the second stage, or None.
+    """
+
+    rank: int
+    hub_id: str
+    score: float
+    std: float
+    low: float
+    high: float
+    prior: float
+    residual: float
+    params_m: float | None
+    gmacs: float | None
+    input_px: int | None
+    license: str | None
+    library: str
+    architecture: str
+    pretraining: str | None
+    in1k_top1: float | None
+    evidence: str
+    measured: float | None = None
+
+    def load(self, num_classes: int, *, revision: str | None = None, token: str | None = None) -> tuple[Any, Any]:
+        """Download the checkpoint and return ``(model, transform)``, ready to fine-tune.
+
+        Parameters
+        ----------
+        num_classes
+            Outputs of the fresh head.
+        revision, token
+            Commit, branch or tag; access token for gated and private repositories.
+
+        Returns
+        -------
+        tuple
+            The ``nn.Module`` and its evaluation transform (an RGB image to a float32 tensor (3, H, W)).
+        """
+        from hf_task2vec.loading import load_classifier
+
+        return load_classifier(self.hub_id, num_classes, revision=revision, token=token)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranking(Sequence[Candidate]):
+    """Candidates, best first.
+
+    Attributes
+    ----------
+    candidates
+        The best `top_k`.
+    dataset
+        What was ranked for.
+    summary
+        A few plain sentences: what to take, how sure, whether the task matters.
+    warnings
+        What could make the ranking less reliable.
+    provenance
+        Sample, probe, index, limits and versions: all that is needed to repeat the selection.
+    n_ranked
+        Number of checkpoints that met the limits.
+    """
+
+    candidates: tuple[Candidate, ...]
+    dataset: str
+    summary: str
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any]
+    n_ranked: int
+    _explainer: Explainer | None = field(default=None)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    @overload
+    def __getitem__(self, position: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Candidate]: ...
+
+    def __getitem__(self, position: int | slice) -> Candidate | Sequence[Candidate]:
+        return self.candidates[position]
+
+    def head(self, k: int) -> Ranking:
+        """Return the same ranking with its first `k` candidates only."""
+        return replace(self, candidates=self.candidates[:k])
+
+    @property
+    def best(self) -> Candidate:
+        """The first candidate."""
+        return self.candidates[0]
+
+    def explain(self, hub_id: str | None = None) -> Explanation:
+        """Say which reference tasks and measurements speak for a checkpoint.
+
+        Parameters
+        ----------
+        hub_id
+            A checkpoint that met the limits; by default the best.
+
+        Raises
+        ------
+        SelectionError
+            The checkpoint is not in the ranking.
+        """
+        if self._explainer is None:
+            raise SelectionError("this ranking was read from a file; run select_backbone again to explain it")
+        return self._explainer.explain(hub_id if hub_id is not None else self.best.hub_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ranking as plain Python objects, ready for JSON."""
+        return {
+            "dataset": self.dataset,
+            "summary": self.summary,
+            "warnings": list(self.warnings),
+            "n_ranked": self.n_ranked,
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "provenance": self.provenance,
+        }
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the ranking as a JSON document."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per candidate, indexed by rank."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(candidate) for candidate in self.candidates]).set_index("rank")
+
+    def __repr__(self) -> str:
+        lines = [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]
+        header = ("rank", "checkpoint", "accuracy", "80 % interval", "params", "licence")
+        rows = [header, *(_cells(candidate) for candidate in self.candidates)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        return "\n".join([*lines, self.summary, *(f"Warning: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th>{name}</th>" for name in ("", "checkpoint", "accuracy", "80 % interval", "params", "licence")
+        )
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(candidate)) + "</tr>"
+            for candidate in self.candidates
+        )
+        notes = "".join(f"<p>⚠ {html.escape(warning)}</p>" for warning in self.warnings)
+        caption = f"{self.n_ranked} checkpoints ranked for {html.escape(self.dataset)}"
+        return (
+            f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<p>{html.escape(self.summary)}</p>{notes}"
+        )
+
+
+def _cells(candidate: Candidate) -> tuple[str, ...]:
+    size = "?" if candidate.params_m is None else f"{candidate.params_m:.1f}M"
+    interval = f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}"
+    score = f"{100 * candidate.score:.1f}"
+    return str(candidate.rank), candidate.hub_id, score, interval, size, candidate.license or "?"

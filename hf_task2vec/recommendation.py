@@ -1,0 +1,170 @@
+"""From a prediction to a recommendation: accuracies, intervals, facts, warnings and a summary in plain words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_task2vec.explanation import FAR, Explainer
+from hf_task2vec.metric import Prediction, RankingMetric
+from hf_task2vec.observations import logit
+from hf_task2vec.ranking import Candidate, Constraints, Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.zoo import ZooIndex
+
+# Half-width of an 80 % interval of a normal distribution, in standard deviations.
+_Z80 = 1.2816
+
+
+def rank(
+    embedding: TaskEmbedding, zoo: ZooIndex, checkpoints: pd.DataFrame, limits: Constraints, *, top_k: int
+) -> Ranking:
+    """Rank rows of ``checkpoints.csv`` for an embedded task; see :func:`select_backbone`."""
+    metric = RankingMetric.from_index(zoo)
+    anchor, known = _anchor(embedding, zoo)
+    frame = checkpoints
+    if anchor is not None and anchor not in set(frame["hub_id"]):
+        import pandas as pd
+
+        frame = pd.concat([frame, zoo.checkpoints[zoo.checkpoints["hub_id"] == anchor]], ignore_index=True)
+    prediction = metric.predict(embedding, frame, anchor)
+    scores = _accuracies(prediction, anchor, known, embedding)
+    shown = np.flatnonzero(frame["hub_id"].isin(set(checkpoints["hub_id"])).to_numpy())
+    order = shown[np.lexsort((frame["hub_id"].to_numpy()[shown], -prediction.mean[shown]))]
+    counts = dict(
+        zip(
+            *np.unique([metric.data.checkpoints.ids[c] for c in metric.data.checkpoint], return_counts=True),
+            strict=True,
+        )
+    )
+    rows = frame.to_dict("records")
+    chosen = tuple(
+        _candidate(position, rows[i], scores, i, int(counts.get(rows[i]["hub_id"], 0)))
+        for position, i in enumerate(order[:top_k], start=1)
+    )
+    parts = {
+        rows[i]["hub_id"]: (scores["score"][i], scores["prior"][i], scores["score"][i] - scores["prior"][i])
+        for i in order
+    }
+    return Ranking(
+        candidates=chosen,
+        dataset=embedding.name,
+        summary=_summary(chosen, prediction, order, frame),
+        warnings=_warnings(embedding, prediction),
+        provenance={
+            "task": embedding.task,
+            "descriptors": embedding.descriptors,
+            "probe": embedding.probe,
+            "embedding": embedding.config,
+            "index": zoo.fingerprint,
+            "limits": {k: v for k, v in vars(limits).items() if v is not None},
+            "versions": embedding.versions,
+        },
+        n_ranked=len(order),
+        _explainer=Explainer(metric, embedding, checkpoints, parts),
+    )
+
+
+def _anchor(embedding: TaskEmbedding, zoo: ZooIndex) -> tuple[str | None, float]:
+    """The probe itself, if the index ranks it: its accuracy on this very task turns standings into accuracies."""
+    name = str(embedding.probe["name"])
+    accuracy = embedding.descriptors["probe_accuracy"]
+    return (name if name in set(zoo.checkpoints["hub_id"]) else None), accuracy
+
+
+def _accuracies(
+    prediction: Prediction, anchor: str | None, known: float, embedding: TaskEmbedding
+) -> dict[str, np.ndarray]:
+    """Turn standings (logits) into accuracies, with the probe's own accuracy as the fixed point."""
+    n = max(embedding.descriptors["n_samples"], 1.0)
+    level = float(logit((known * n + 0.5) / (n + 1.0)))
+    offset = level - (prediction.mean[prediction.ids.index(anchor)] if anchor is not None else 0.0)
+    # The level is itself measured on n images only.
+    p = 1.0 / (1.0 + math.exp(-level))
+    sd = np.sqrt(prediction.variance + 1.0 / (n * p * (1.0 - p)))
+
+    def accuracy(z: np.ndarray) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-z))
+
+    mean = offset + prediction.mean
+    score = accuracy(mean)
+    return {
+        "score": score,
+        "std": score * (1.0 - score) * sd,
+        "low": accuracy(mean - _Z80 * sd),
+        "high": accuracy(mean + _Z80 * sd),
+        "prior": accuracy(offset + prediction.prior),
+    }
+
+
+def _candidate(position: int, row: dict[str, Any], scores: dict[str, np.ndarray], i: int, count: int) -> Candidate:
+    numbers = {name: float(values[i]) for name, values in scores.items()}
+    facts = {
+        name: None if row[name] is None or row[name] != row[name] else row[name]
+        for name in ("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1")
+    }
+    facts["input_px"] = (
+        None if facts["input_px"] is None or str(facts["input_px"]) == "<NA>" else int(facts["input_px"])
+    )
+    evidence = f"{count} scores of it in the index" if count else "no scores of it; judged by checkpoints like it"
+    return Candidate(
+        rank=position,
+        hub_id=row["hub_id"],
+        score=numbers["score"],
+        std=numbers["std"],
+        low=numbers["low"],
+        high=numbers["high"],
+        prior=numbers["prior"],
+        residual=numbers["score"] - numbers["prior"],
+        library=row["library"],
+        architecture=row["architecture"],
+        evidence=evidence,
+        **facts,
+    )
+
+
+def _summary(chosen: tuple[Candidate, ...], prediction: Prediction, order: np.ndarray, frame: pd.DataFrame) -> str:
+    best = chosen[0]
+    static = order[int(np.argmax(prediction.prior[order]))]
+    text = (
+        f"Take {best.hub_id}: predicted linear-probe accuracy {100 * best.score:.1f} % "
+        f"(80 % interval {100 * best.low:.0f} to {100 * best.high:.0f})."
+    )
+    close = sum(candidate.score >= best.score - best.std for candidate in chosen) - 1
+    if close:
+        text += f" {close} of the others shown are within one standard deviation of it."
+    name = frame["hub_id"].iloc[static]
+    if name == best.hub_id:
+        return text + " It is also the best regardless of the task."
+    gain = prediction.mean[order[0]] - prediction.mean[static]
+    points = 100.0 * best.score * (1.0 - best.score) * gain
+    return text + f" The task matters: {name}, the best regardless of the task, is predicted {points:.1f} points lower."
+
+
+def _warnings(embedding: TaskEmbedding, prediction: Prediction) -> tuple[str, ...]:
+    facts, task = embedding.descriptors, embedding.task
+    found = []
+    if prediction.task_weight < FAR:
+        found.append(
+            "no reference task is near this dataset, so the ranking is only the prior: what does well in general"
+        )
+    if facts["n_samples"] < 8 * facts["n_classes"]:
+        found.append(
+            f"only {facts['n_samples']:.0f} images for {facts['n_classes']:.0f} classes were used; "
+            "pass a larger max_samples if there are more"
+        )
+    if facts["class_balance"] < 0.8:
+        found.append(
+            f"the classes are unbalanced (balance {facts['class_balance']:.2f} of 1); accuracies refer to the balanced sample"
+        )
+    if skipped := task.get("skipped"):
+        found.append(f"{len(skipped)} broken images were skipped")
+    if unlabelled := task.get("n_unlabelled"):
+        found.append(f"{unlabelled} rows without a label were skipped")
+    return tuple(found)

@@ -1,0 +1,227 @@
+"""Rows of a zoo index as files: CSV in and out, key and reference checks, the manifest and its checksums."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from hf_task2vec.errors import SchemaVersionError, ZooIndexError
+from hf_task2vec.files import sha256_file
+from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row, ScoreRow, is_leak
+
+MANIFEST = "manifest.json"
+MAX_REPORTED_PROBLEMS = 5
+# (table, column, table whose key the column's values name)
+REFERENCES = (
+    ("scores", "task", "tasks"),
+    ("scores", "checkpoint", "checkpoints"),
+    ("scores", "source", "sources"),
+    ("checkpoints", "facts_source", "sources"),
+)
+R = TypeVar("R", bound=Row)
+
+
+@cache
+def _adapter(row_type: type[Row]) -> TypeAdapter[Any]:
+    return TypeAdapter(list[row_type])  # type: ignore[valid-type]
+
+
+def check_rows(row_type: type[R], records: Sequence[object], where: str, first_row: int = 1) -> tuple[R, ...]:
+    """Validate `records` (mappings or rows).
+
+    Raises
+    ------
+    ZooIndexError
+        Naming `where`, the row (counted from `first_row`), the column, what was found and what is valid, for at
+        most five problems.
+    """
+    try:
+        return tuple(_adapter(row_type).validate_python(records))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        raise ZooIndexError(f"{where}: " + summarise([_describe(e, first_row) for e in found])) from None
+
+
+def summarise(problems: Sequence[str]) -> str:
+    """Join the first few problems and say how many more there are."""
+    more = len(problems) - MAX_REPORTED_PROBLEMS
+    return "; ".join(problems[:MAX_REPORTED_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _describe(error: Any, first_row: int) -> str:
+    row, *column = error["loc"]
+    name = str(column[0]) if column else "?"
+    if error["type"] == "missing":
+        return f"row {row + first_row}, column {name}: the cell is empty but a value is required"
+    return f"row {row + first_row}, column {name}: found {error['input']!r}; {error['msg']}"
+
+
+def read_csv(row_type: type[R], data: bytes, where: str) -> tuple[R, ...]:
+    """Parse and validate a CSV table; row numbers in errors count the header as row 1.
+
+    Raises
+    ------
+    ZooIndexError
+        If the text is not UTF-8, the header differs from the model's fields, a row has another number of cells, or
+        a value is invalid.
+    """
+    columns = list(row_type.model_fields)
+    try:
+        lines = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ZooIndexError(f"{where}: not a CSV file in UTF-8 ({error})") from None
+    header = lines[0] if lines else []
+    if header != columns:
+        unknown = [name for name in header if name not in columns]
+        missing = [name for name in columns if name not in header]
+        raise ZooIndexError(
+            f"{where}: row 1 does not name the columns of schema version {SCHEMA_VERSION}: unknown {unknown}, "
+            f"missing {missing}; expected, in this order: {', '.join(columns)}"
+        )
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) != len(columns):
+            raise ZooIndexError(f"{where}: row {number} has {len(cells)} cells; expected {len(columns)}")
+    records = [{name: cell for name, cell in zip(columns, cells, strict=True) if cell} for cells in lines[1:]]
+    return check_rows(row_type, records, where, first_row=2)
+
+
+def write_csv(row_type: type[R], rows: Iterable[R]) -> bytes:
+    """Return the one CSV text of `rows`, sorted by key (the same rows always give the same bytes)."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    columns = list(row_type.model_fields)
+    writer.writerow(columns)
+    writer.writerows([_cell(getattr(row, name)) for name in columns] for row in sorted(rows, key=lambda r: r.key))
+    return out.getvalue().encode("utf-8")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ";".join(value) if isinstance(value, tuple) else str(value)
+
+
+def key_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """List repeated keys and references to unknown keys, with row numbers as in the CSV file (the header is 1)."""
+    problems = []
+    known: dict[str, dict[tuple[str, ...], int]] = {}
+    for name, rows in tables.items():
+        first = known.setdefault(name, {})
+        for number, row in enumerate(rows, start=2):
+            if (earlier := first.setdefault(row.key, number)) != number:
+                problems.append(f"{name}.csv: row {number} repeats the key of row {earlier}: {_key_text(row)}")
+    for name, column, target in REFERENCES:
+        for number, row in enumerate(tables[name], start=2):
+            value = getattr(row, column)
+            for item in value if isinstance(value, tuple) else (value,):
+                if (item,) not in known[target]:
+                    close = difflib.get_close_matches(item, [key[0] for key in known[target]], n=1)
+                    hint = f"; did you mean {close[0]!r}?" if close else ""
+                    problems.append(f"{name}.csv: row {number}, column {column}: {item!r} is not in {target}.csv{hint}")
+    return problems
+
+
+def fact_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """List scores whose leak flag or licence disagrees with the facts about their task, checkpoint and source."""
+    by_key = {name: {row.key[0]: row for row in rows} for name, rows in tables.items() if name != "scores"}
+    problems = []
+    for number, score in enumerate(tables["scores"], start=2):
+        assert isinstance(score, ScoreRow)
+        task, checkpoint = by_key["tasks"][score.task], by_key["checkpoints"][score.checkpoint]
+        source = by_key["sources"][score.source]
+        if score.leak != (leak := is_leak(task, checkpoint)):  # type: ignore[arg-type]
+            problems.append(
+                f"scores.csv: row {number}, column leak: {score.leak}; images_from and trained_on say {leak}"
+            )
+        if score.source_license != (license_ := source.license):  # type: ignore[attr-defined]
+            problems.append(f"scores.csv: row {number}, column source_license: sources.csv says {license_!r}")
+    return problems
+
+
+def union_rows(table: str, old: Sequence[R], new: Sequence[R], *, replace: bool = False) -> tuple[R, ...]:
+    """Return the rows of both, sorted by key; equal rows are kept once. ``embedded`` of tasks is not compared.
+
+    Raises
+    ------
+    ZooIndexError
+        If a key occurs with different facts and `replace` is false; names the key and the columns.
+    """
+    merged = {row.key: row for row in old}
+    for row in new:
+        known = merged.get(row.key)
+        columns = [n for n in type(row).model_fields if n != "embedded" and getattr(row, n) != getattr(known, n, None)]
+        if known is not None and columns and not replace:
+            found = "; ".join(f"{name}: {getattr(known, name)!r} and {getattr(row, name)!r}" for name in columns)
+            raise ZooIndexError(f"{table}: two different facts about {_key_text(row)} ({found}); pass replace=True")
+        if known is None or columns:
+            merged[row.key] = row
+    return tuple(merged[key] for key in sorted(merged))
+
+
+def _key_text(row: Row) -> str:
+    return ", ".join(f"{name}={getattr(row, name)!r}" for name in row.KEY if getattr(row, name) is not None)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises
+    ------
+    SchemaVersionError
+        If the index has another schema version than this release reads.
+    ZooIndexError
+        If the manifest is missing or malformed, or names a file outside the folder.
+    """
+    try:
+        document = json.loads((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ZooIndexError(f"{folder} is no zoo index: it holds no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise ZooIndexError(f"{folder / MANIFEST}: not readable as JSON ({error})") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"{folder / MANIFEST}: schema version {version!r}; this release reads version {SCHEMA_VERSION} "
+            "(update hf-task2vec, or use an index written for this release)"
+        )
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, e['loc']))}: found {e['input']!r}; {e['msg']}" for e in error.errors()]
+        raise ZooIndexError(f"{folder / MANIFEST}: {summarise(found)}") from None
+    required = {f"{name}.csv" for name in ROW_TYPES} | set(manifest.probes)
+    if missing := sorted(required - set(manifest.files)):
+        raise ZooIndexError(f"{folder / MANIFEST}: files lists no checksum of {missing}")
+    return manifest
+
+
+def check_hashes(folder: Path, manifest: Manifest, *, verify: bool = True) -> dict[str, str]:
+    """Return the SHA-256 of every file of the manifest.
+
+    Raises
+    ------
+    ZooIndexError
+        If a file is missing, or (with `verify`) differs from the manifest.
+    """
+    hashes = {}
+    for name, expected in manifest.files.items():
+        try:
+            hashes[name] = sha256_file(folder / name)
+        except OSError as error:
+            raise ZooIndexError(f"{folder / name}: named in {MANIFEST} but not readable ({error.strerror})") from None
+        if verify and hashes[name] != expected:
+            raise ZooIndexError(
+                f"{folder / name}: its SHA-256 is {hashes[name]} but {MANIFEST} says {expected}; the file was changed "
+                "or damaged. Restore it or, if the change is meant, run ZooIndex.load(path, verify=False).save(path)"
+            )
+    return hashes

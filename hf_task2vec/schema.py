@@ -1,0 +1,226 @@
+"""The file format of a zoo index: one pydantic model per table, and the manifest.
+
+The columns of a CSV file are the fields of its model, in order. An empty cell is ``None``, a list is joined with
+``;``, a truth value is ``true`` or ``false``. Every share (accuracy, AUC, ...) is a fraction between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+SCHEMA_VERSION = 1
+LOCAL_PREFIX = "local:"
+
+Library = Literal["timm", "transformers", "open_clip", "other"]
+Pretraining = Literal[
+    "in1k_supervised",  # ImageNet-1k labels only
+    "in1k_distilled",  # ImageNet-1k with a teacher's outputs
+    "in12k_ft_in1k",  # supervised on the 12k-class subset of ImageNet-22k, then ImageNet-1k
+    "in21k_ft_in1k",  # supervised on ImageNet-21k/22k, then ImageNet-1k
+    "web_ft_in1k",  # weak or pseudo labels of web images (Instagram, YFCC, JFT), then ImageNet-1k
+    "ssl_web_ft_in1k",  # self-supervised on web images (SEER), then ImageNet-1k
+    "mim",  # masked image modelling (MAE, BEiT, EVA, FCMAE)
+    "mim_ft_in1k",
+    "mim_ft_in21k_ft_in1k",
+    "clip",  # contrastive on image-text pairs, softmax loss (CLIP, OpenCLIP, ALIGN, EVA-CLIP)
+    "clip_ft_in1k",
+    "siglip",  # contrastive on image-text pairs, sigmoid loss
+    "siglip_ft_in1k",
+    "blip",  # contrastive, matching and captioning losses
+    "dino",
+    "dinov2",
+    "moco",
+    "cluster",  # pseudo-labels by clustering (UNICOM, MLCD)
+    "sam",  # promptable segmentation on SA-1B
+    "vlm",  # generative vision-language model
+    "other",
+]
+Metric = Literal[
+    "top1",
+    "mean_per_class",  # mean of the classes' accuracies
+    "map",  # mean average precision
+    "map_11point",  # the VOC2007 interpolation
+    "lrap",  # label ranking average precision
+    "auc",  # area under the ROC curve
+    "episode_acc",  # mean accuracy over few-shot episodes
+    "mean_top1_top5",
+]
+CheckpointMatch = Literal["exact", "likely", "none", "measured"]
+
+
+def _split_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
+
+
+def _check_relative(name: str) -> str:
+    """Refuse names that could leave the index folder on any operating system."""
+    posix = PurePosixPath(name)
+    leaves = posix.is_absolute() or ".." in posix.parts or "\\" in name or bool(PureWindowsPath(name).drive)
+    if leaves or str(posix) != name or name == "manifest.json":
+        raise ValueError("should be a plain relative path with forward slashes inside the index folder")
+    return name
+
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=100)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+$")]
+HubId = Annotated[
+    str, StringConstraints(pattern=r"^(local:[A-Za-z0-9][\w.\-]*|[A-Za-z0-9][\w.\-]*/[\w.\-]+)$", max_length=200)
+]
+Slugs = Annotated[tuple[Slug, ...], BeforeValidator(_split_list)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+RelativeName = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_relative)]
+
+
+class Row(BaseModel):
+    """A row of a table; `KEY` names the columns that together are unique."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    KEY: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The values of the key columns as text, ``""`` where a value is missing (so that keys can be sorted)."""
+        return tuple("" if (value := getattr(self, name)) is None else str(value) for name in self.KEY)
+
+
+class CheckpointRow(Row):
+    """Facts about one checkpoint: everything that a ranking shows or filters on without downloading it."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("hub_id",)
+    hub_id: HubId  # or "local:<name>" for weights that are on no Hub
+    library: Library
+    architecture: Text
+    family: Slug
+    pretrain_tag: Text | None = None
+    pretraining: Pretraining | None = None
+    trained_on: Slugs = ()  # datasets whose training images the weights have seen, subsets included
+    params_m: Positive | None = None  # million parameters
+    gmacs: NonNegative | None = None  # 10^9 multiply-accumulates of one image at `input_px`
+    macts_m: NonNegative | None = None  # million activations of one image at `input_px`
+    input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
+    license: Annotated[Text, StringConstraints(to_lower=True)] | None = None
+    gated: bool | None = None
+    in1k_top1: Share | None = None
+    in1k_real_top1: Share | None = None
+    in1k_v2_top1: Share | None = None
+    in1k_r_top1: Share | None = None
+    in1k_sketch_top1: Share | None = None
+    in1k_a_top1: Share | None = None
+    throughput_gpu: Positive | None = None  # images/s, RTX 4090, mixed precision
+    throughput_cpu: Positive | None = None  # images/s, Core i9, float32, batch of one
+    facts_source: Slugs  # rows of sources.csv
+
+
+class TaskRow(Row):
+    """One classification task; published scores attach to the row of the full dataset, not to a subset's."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("task",)
+    task: Slug
+    title: Text
+    domain: Slug
+    n_classes: Annotated[int, Field(ge=1)] | None = None
+    n_images: Annotated[int, Field(ge=1)] | None = None  # in the sample embedded or measured here, else in the dataset
+    license: Text | None = None
+    source: Text | None = None
+    source_revision: Text | None = None
+    benchmark_name: Slug | None = None  # the public benchmark this is, or is a subset or variant of
+    near_duplicate_group: Slug | None = None  # tasks to be left out together in leave-one-out
+    images_from: Slugs = ()  # datasets that the images are drawn from (see `is_leak`)
+    flags: Slugs = ()
+    embedded: bool = False
+
+
+class ScoreRow(Row):
+    """One measurement. Compare scores only within one (source, protocol, metric, task)."""
+
+    KEY: ClassVar[tuple[str, ...]] = (
+        "task",
+        "checkpoint",
+        "source",
+        "source_model",
+        "protocol",
+        "metric",
+        "split",
+        "n_train",
+    )
+    task: Slug
+    checkpoint: HubId
+    score: Share
+    score_std_error: NonNegative | None = None
+    metric: Metric
+    protocol: Slug
+    split: Slug
+    n_train: Count | None = None
+    n_test: Count | None = None
+    source: Slug
+    source_model: Text | None = None  # the source's own name of the model
+    source_license: Text
+    checkpoint_match: CheckpointMatch  # how sure it is that the source used this very checkpoint
+    leak: bool  # the checkpoint has seen training images of the task's dataset
+    versions: Text | None = None
+
+
+class SourceRow(Row):
+    """Where scores or facts come from."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("source",)
+    source: Slug
+    repo: Text
+    commit: Text | None = None
+    path: Text | None = None
+    protocol: Text
+    split: Text
+    metric: Text
+    license: Text
+    n_left_out: Count = 0  # rows of the source that are not here because their checkpoint is on no Hub
+
+
+class ProbeEntry(BaseModel):
+    """The network behind one embedding file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: Text
+    weights_hash: Sha256
+
+
+class Manifest(BaseModel):
+    """``manifest.json``: what belongs to the index and how to tell that it is unchanged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    package_version: Text
+    files: dict[RelativeName, Sha256]
+    probes: dict[RelativeName, ProbeEntry] = {}
+    counts: dict[str, Count] = {}
+
+
+ROW_TYPES: dict[str, type[Row]] = {
+    "checkpoints": CheckpointRow,
+    "tasks": TaskRow,
+    "scores": ScoreRow,
+    "sources": SourceRow,
+}
+
+
+def is_leak(task: TaskRow, checkpoint: CheckpointRow) -> bool:
+    """Say whether `checkpoint` has seen training images of the dataset behind `task` (with or without labels)."""
+    return not set(task.images_from).isdisjoint(checkpoint.trained_on)
+
+
+def column_dtype(row_type: type[Row], name: str) -> str:
+    """Return the pandas dtype of a column: ``float64``, ``Int64``, ``boolean``, ``bool`` or ``object``."""
+    annotation: Any = row_type.model_fields[name].annotation
+    optional = type(None) in get_args(annotation)
+    while not isinstance(annotation, type) and get_args(annotation):
+        annotation = get_args(annotation)[0]  # unwraps Optional and Annotated
+    if annotation is bool:
+        return "boolean" if optional else "bool"
+    return {float: "float64", int: "Int64"}.get(annotation, "object")

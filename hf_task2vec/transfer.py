@@ -1,0 +1,112 @@
+"""Measure how well a checkpoint's frozen features solve a task."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from hf_task2vec.batches import ImageBatches
+from hf_task2vec.errors import LabelError
+from hf_task2vec.probe import Probe
+from hf_task2vec.transferability import Predictions, h_score, knn_leave_one_out, logme, ridge_leave_one_out
+
+if TYPE_CHECKING:
+    from hf_task2vec.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """What frozen features of one checkpoint reach on one task.
+
+    Attributes
+    ----------
+    linear, knn
+        Leave-one-out decisions of a linear probe and of five nearest neighbours: ``.accuracy``, ``.std_error`` and
+        ``.correct`` for each example.
+    logme, h_score
+        Transferability scores without training (see `hf_task2vec.transferability`).
+    n_samples, feature_dim
+        N and d.
+    seconds
+        Wall time of extracting and of evaluating the features.
+    """
+
+    linear: Predictions
+    knn: Predictions
+    logme: float
+    h_score: float
+    n_samples: int
+    feature_dim: int
+    seconds: float
+
+
+def extract_features(probe: Probe, task: Task, *, batch_size: int = 32, progress: bool = False) -> NDArray[np.float32]:
+    """Return the pooled features of all images of a task, shape (N, d)."""
+    batches = ImageBatches(task.images, probe.transform, batch_size=batch_size, device=probe.device)
+    features = []
+    with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
+        for images, _ in batches:
+            features.append(probe.features(images).cpu().numpy())
+            bar.update(len(images))
+    return np.concatenate(features)
+
+
+def measure(
+    checkpoint: str | Probe,
+    task: Task,
+    *,
+    batch_size: int = 32,
+    device: str | None = None,
+    token: str | None = None,
+    progress: bool = False,
+) -> Transfer:
+    """Extract a checkpoint's features on a task and evaluate them.
+
+    Parameters
+    ----------
+    checkpoint
+        Hub id, local folder, or a probe.
+    task
+        A single-label task; every image is used, each judged by a classifier that has not seen it.
+    batch_size, device, progress
+        As in :func:`~hf_task2vec.embed.embed_task`.
+    token
+        Hub token for gated and private checkpoints.
+
+    Raises
+    ------
+    LabelError
+        The task is multi-label.
+    ProbeError, HubError
+        The checkpoint cannot be loaded.
+    """
+    probe = checkpoint if isinstance(checkpoint, Probe) else Probe.from_pretrained(checkpoint, token=token)
+    if device is not None:
+        probe = probe.to(device)
+    start = time.perf_counter()
+    features = extract_features(probe, task, batch_size=batch_size, progress=progress)
+    return measure_features(features, task.labels, start=start)
+
+
+def measure_features(
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, start: float | None = None
+) -> Transfer:
+    """Evaluate features, shape (N, d), against integer labels, shape (N,); see :func:`measure`."""
+    if labels.ndim != 1:
+        raise LabelError("measuring checkpoints on multi-label tasks is not supported yet; pick one label column")
+    start = time.perf_counter() if start is None else start
+    x = np.asarray(features, dtype=np.float64)
+    return Transfer(
+        linear=ridge_leave_one_out(x, labels),
+        knn=knn_leave_one_out(x, labels),
+        logme=logme(x, labels),
+        h_score=h_score(x, labels),
+        n_samples=len(x),
+        feature_dim=x.shape[1],
+        seconds=time.perf_counter() - start,
+    )

@@ -1,0 +1,171 @@
+"""How well frozen features separate a task's classes: linear probe, k-NN, LogME, H-score. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+#: Ridge penalties tried, as multiples of the mean eigenvalue of the features' Gram matrix.
+RIDGE_GRID = tuple(float(x) for x in np.logspace(-4, 2, 13))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Out-of-sample decisions of a classifier.
+
+    Attributes
+    ----------
+    correct
+        Shape (N,), bool: whether each example was classified rightly without having been trained on.
+    """
+
+    correct: NDArray[np.bool_]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right decisions, in [0, 1]."""
+        return float(self.correct.mean())
+
+    @property
+    def std_error(self) -> float:
+        """Standard error of the accuracy; never 0, by the Agresti-Coull rule of two added successes and failures."""
+        n = len(self.correct)
+        p = (self.correct.sum() + 2.0) / (n + 4.0)
+        return float(np.sqrt(p * (1.0 - p) / (n + 4.0)))
+
+
+def ridge_leave_one_out(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> Predictions:
+    """Leave-one-out decisions of a linear probe (ridge regression on one-hot labels), in closed form.
+
+    With the hat matrix H = 11ᵀ/N + K(K + λI)⁻¹ of the centred Gram matrix K, the prediction for an example by the
+    model trained on all others is ``y − (y − Hy)/(1 − h)`` exactly (Allen's PRESS identity). λ is the one of least
+    leave-one-out squared error.
+
+    Parameters
+    ----------
+    features
+        Shape (N, d).
+    labels
+        Shape (N,), integers.
+    grid
+        Penalties relative to the mean non-zero eigenvalue.
+    """
+    x = np.asarray(features, dtype=np.float64)
+    x = x - x.mean(axis=0)
+    n = len(x)
+    classes, inverse = np.unique(labels, return_inverse=True)
+    y = np.eye(len(classes))[inverse]
+    eigenvalues, q = np.linalg.eigh(x @ x.T)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    scale = float(eigenvalues.sum()) / max(1, min(n - 1, x.shape[1]))
+    if scale == 0.0:
+        scale = 1.0
+    projected, squares = q.T @ y, q**2
+    best: tuple[float, Array] | None = None
+    for penalty in grid:
+        shrink = eigenvalues / (eigenvalues + penalty * scale)
+        fitted = q @ (shrink[:, None] * projected) + y.mean(axis=0)
+        leverage = np.minimum(squares @ shrink + 1.0 / n, 1.0 - 1e-9)
+        residual = (y - fitted) / (1.0 - leverage[:, None])
+        error = float(np.mean(residual**2))
+        if best is None or error < best[0]:
+            best = (error, y - residual)
+    assert best is not None
+    return Predictions(best[1].argmax(axis=1) == inverse)
+
+
+def knn_leave_one_out(features: Array, labels: Labels, k: int = 5) -> Predictions:
+    """Leave-one-out decisions of the k nearest neighbours by cosine similarity, votes weighted by similarity."""
+    x = np.asarray(features, dtype=np.float64)
+    x = x - x.mean(axis=0)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    similarity = x @ x.T
+    np.fill_diagonal(similarity, -np.inf)
+    k = min(k, len(x) - 1)
+    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    classes, inverse = np.unique(labels, return_inverse=True)
+    votes = np.zeros((len(x), len(classes)))
+    weights = np.exp(np.take_along_axis(similarity, nearest, axis=1))
+    np.add.at(votes, (np.arange(len(x))[:, None], inverse[nearest]), weights)
+    return Predictions(votes.argmax(axis=1) == inverse)
+
+
+def logistic_test(
+    train: Array, train_labels: Labels, test: Array, test_labels: Labels, *, seed: int = 0
+) -> Predictions:
+    """Test-split decisions of an L2 logistic regression trained on the train split, λ by stratified cross-validation."""
+    from hf_task2vec.head import cross_validated_accuracy, fit_head
+
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    strengths = (1e-4, 1e-3, 1e-2, 1e-1)
+    scores = [cross_validated_accuracy(train, train_labels, classes, folds=3, l2=l2, seed=seed) for l2 in strengths]
+    head = fit_head(train, train_labels, classes, l2=strengths[int(np.argmax(scores))])
+    return Predictions(head.predict(np.asarray(test, dtype=np.float64)) == test_labels)
+
+
+def logme(features: Array, labels: Labels, *, max_iterations: int = 100) -> float:
+    """Logarithm of maximum evidence per example and class (You et al. 2021, arXiv 2102.11005); higher is better.
+
+    Each one-hot column is a Bayesian linear regression whose prior precision α and noise precision β are set by the
+    fixed-point iteration of the paper's algorithm 3.
+    """
+    f = np.asarray(features, dtype=np.float64)
+    n, d = f.shape
+    u, s, _ = np.linalg.svd(f, full_matrices=False)
+    sigma = s**2
+    classes, inverse = np.unique(labels, return_inverse=True)
+    evidences = []
+    for c in range(len(classes)):
+        y = (inverse == c).astype(np.float64)
+        z2 = (u.T @ y) ** 2
+        outside = max(float(y @ y - z2.sum()), 0.0)
+        alpha, beta = 1.0, 1.0
+        for _ in range(max_iterations):
+            t = alpha / beta
+            m2 = float(np.sum(sigma * z2 / (t + sigma) ** 2))
+            gamma = float(np.sum(sigma / (sigma + t)))
+            error = float(np.sum(z2 / (1.0 + sigma / t) ** 2)) + outside
+            alpha, beta = gamma / (m2 + 1e-12), (n - gamma) / (error + 1e-12)
+            if abs(alpha / beta - t) <= 1e-3 * t:
+                break
+        t = alpha / beta
+        m2 = float(np.sum(sigma * z2 / (t + sigma) ** 2))
+        error = float(np.sum(z2 / (1.0 + sigma / t) ** 2)) + outside
+        log_determinant = float(np.sum(np.log(alpha + beta * sigma))) + (d - len(sigma)) * np.log(alpha)
+        evidence = 0.5 * (
+            d * np.log(alpha) + n * np.log(beta) - beta * error - alpha * m2 - log_determinant - n * np.log(2.0 * np.pi)
+        )
+        evidences.append(evidence / n)
+    return float(np.mean(evidences))
+
+
+def h_score(features: Array, labels: Labels) -> float:
+    """H-score with Ledoit-Wolf shrinkage (Bao et al. 2019; Ibrahim et al. 2021, arXiv 2110.06893); higher is better.
+
+    ``tr(Σ⁻¹ Σ_between)`` with the shrunk covariance of the features, computed in the examples' space.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    f = np.asarray(features, dtype=np.float64)
+    f = f - f.mean(axis=0)
+    n, d = f.shape
+    shrinkage = float(ledoit_wolf_shrinkage(f, assume_centered=True))
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.zeros((len(counts), d))
+    np.add.at(means, inverse, f)
+    means /= counts[:, None]
+    # Σ = (1−ρ) FᵀF/n + ρ μ I is inverted through its eigenvectors with non-zero eigenvalue and the rest.
+    _, s, vt = np.linalg.svd(f, full_matrices=False)
+    floor = shrinkage * float(np.sum(s**2)) / (n * d)
+    if floor == 0.0:
+        return 0.0
+    eigenvalues = (1.0 - shrinkage) * s**2 / n + floor
+    projected = means @ vt.T
+    inside = np.sum(projected**2 / eigenvalues, axis=1)
+    outside = (np.sum(means**2, axis=1) - np.sum(projected**2, axis=1)).clip(min=0.0) / floor
+    return float((1.0 - shrinkage) * np.sum(counts / n * (inside + outside)))

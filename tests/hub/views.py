@@ -1,0 +1,243 @@
+"""The Hub's JSON: what repositories, trees, references and discussions look like in its answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+from .store import Blob, Commit, Discussion, Repo
+
+Json = dict[str, Any]
+
+_PREFIXED = {
+    "model": {"license": "license", "datasets": "dataset", "base_model": "base_model"},
+    "dataset": {"license": "license", "language": "language", "task_categories": "task_categories"},
+    "space": {"license": "license"},
+}
+_BARE = {"model": ("tags", "language", "library_name", "pipeline_tag"), "dataset": ("tags",), "space": ("tags",)}
+_LIST_FIELDS = {"tags", "downloads", "likes", "private", "createdAt", "library_name", "pipeline_tag"}
+_FULL_FIELDS = _LIST_FIELDS | {"author", "sha", "lastModified", "gated", "disabled", "siblings"}
+
+
+def card(**metadata: Any) -> bytes:
+    """Return a README with this metadata block, for tests to put into a repository."""
+    return f"---\n{json.dumps(metadata, indent=1)}\n---\n# Card\n".encode()
+
+
+def card_errors(readme: str) -> list[str]:
+    """Return what the Hub would object to in the metadata block of a README."""
+    import yaml
+
+    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", readme, re.DOTALL)
+    if match is None:
+        return []
+    try:
+        data = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        return [f"YAML Metadata Error: {error}"]
+    if data is None:
+        return []
+    if not isinstance(data, dict):
+        return ["YAML Metadata Error: metadata must be a mapping"]
+    errors = []
+    for name in ("tags", "license", "language", "datasets", "task_categories", "base_model"):
+        value = data.get(name)
+        strings = value if isinstance(value, list) else [value]
+        if value is not None and not all(isinstance(item, str) for item in strings):
+            errors.append(f'"{name}" must be a string or a list of strings')
+    plain = ("library_name", "pipeline_tag")
+    return errors + [f'"{name}" must be a string' for name in plain if not isinstance(data.get(name, ""), str)]
+
+
+def card_data(tree: Mapping[str, Blob]) -> Json:
+    """Return the metadata block of a revision's README, empty if there is none."""
+    if "README.md" not in tree:
+        return {}
+    import yaml
+
+    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", tree["README.md"].read().decode(), re.DOTALL)
+    data = yaml.safe_load(match[1]) if match else None
+    return data if isinstance(data, dict) else {}
+
+
+def _as_list(value: Any) -> list[str]:
+    return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def repo_tags(repo: Repo, tree: Mapping[str, Blob], card: Json) -> list[str]:
+    """Return the tags that the list filters look at."""
+    tags = [tag for name in _BARE[repo.kind] for tag in _as_list(card.get(name))]
+    if repo.kind == "model" and any(path.endswith(".safetensors") for path in tree):
+        tags.append("safetensors")
+    for name, prefix in _PREFIXED[repo.kind].items():
+        tags += [f"{prefix}:{value}" for value in _as_list(card.get(name))]
+    return list(dict.fromkeys([*tags, "region:us"]))
+
+
+def safetensors_summary(tree: Mapping[str, Blob]) -> Json | None:
+    """Return the parameter counts by type of ``model.safetensors``, as the Hub reads them from its header."""
+    blob = tree.get("model.safetensors")
+    if blob is None or blob.size < 8:
+        return None
+    (length,) = struct.unpack("<Q", b"".join(blob.chunks(0, 8)))
+    if length > blob.size - 8:
+        return None
+    try:
+        header = json.loads(b"".join(blob.chunks(8, 8 + length)))
+    except ValueError:
+        return None
+    counts: dict[str, int] = {}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
+    return {"parameters": counts, "total": sum(counts.values())}
+
+
+def model_config(tree: Mapping[str, Blob]) -> Json:
+    """Return the part of ``config.json`` that the Hub repeats in its answers."""
+    try:
+        config = json.loads(tree["config.json"].read())
+    except (KeyError, ValueError):
+        return {}
+    return {key: config[key] for key in ("architectures", "model_type", "architecture") if key in config}
+
+
+def repo_info(repo: Repo, commit: Commit, *, blobs: bool = False) -> Json:
+    """Return everything the Hub tells about a revision of a repository."""
+    card = card_data(commit.tree)
+    info: Json = {
+        "_id": f"{abs(hash((repo.kind, repo.id))):024x}"[:24],
+        "id": repo.id,
+        "author": repo.namespace,
+        "sha": commit.oid,
+        "private": repo.private,
+        "gated": repo.gated,
+        "disabled": False,
+        "downloads": repo.downloads,
+        "likes": repo.likes,
+        "trendingScore": 0,
+        "createdAt": repo.created_at,
+        "lastModified": commit.date,
+        "tags": repo_tags(repo, commit.tree, card),
+        "cardData": card,
+        "siblings": [_sibling(path, blob, blobs=blobs) for path, blob in sorted(commit.tree.items())],
+        "usedStorage": sum(blob.size for blob in commit.tree.values()),
+    }
+    if repo.kind == "model":
+        info["modelId"] = repo.id
+        info["config"] = model_config(commit.tree)
+        info |= {name: card[name] for name in ("library_name", "pipeline_tag") if name in card}
+        if summary := safetensors_summary(commit.tree):
+            info["safetensors"] = summary
+    return info
+
+
+def listed(info: Json, *, expand: Iterable[str], full: bool, card: bool, config: bool) -> Json:
+    """Return the part of a repository's information that a list answer holds; with `expand` only what it names."""
+    keep = set(expand) or (set(_FULL_FIELDS) if full else set(_LIST_FIELDS))
+    if card or (full and "modelId" not in info):
+        keep.add("cardData")
+    if config:
+        keep.add("config")
+    return {key: value for key, value in info.items() if key in keep or key in ("_id", "id", "modelId")}
+
+
+def _lfs(blob: Blob, key: str) -> Json:
+    return {key: blob.sha256, "size": blob.size, "pointerSize": len(blob.pointer)}
+
+
+def _sibling(path: str, blob: Blob, *, blobs: bool) -> Json:
+    entry: Json = {"rfilename": path}
+    if blobs:
+        entry |= {"size": blob.size, "blobId": blob.oid}
+        if blob.lfs:
+            entry["lfs"] = _lfs(blob, "sha256")
+    return entry
+
+
+def file_entry(path: str, blob: Blob, commit: Commit, *, expand: bool) -> Json:
+    """Return one file of a tree answer."""
+    entry: Json = {"type": "file", "path": path, "oid": blob.oid, "size": blob.size}
+    if blob.lfs:
+        entry["lfs"] = _lfs(blob, "oid")
+    if expand:
+        entry["lastCommit"] = {"id": commit.oid, "title": commit.title, "date": commit.date}
+    return entry
+
+
+def folder_entry(path: str, commit: Commit, *, expand: bool) -> Json:
+    """Return one folder of a tree answer (its `oid` is no git hash, only one of the right form)."""
+    entry: Json = {"type": "directory", "path": path, "oid": commit.oid, "size": 0}
+    if expand:
+        entry["lastCommit"] = {"id": commit.oid, "title": commit.title, "date": commit.date}
+    return entry
+
+
+def tree_entries(commit: Commit, folder: str, *, recursive: bool, expand: bool) -> list[Json] | None:
+    """Return the entries below `folder` ("" for the root), or None if there is no such folder."""
+    prefix = f"{folder}/" if folder else ""
+    entries: dict[str, Json] = {}
+    for path, blob in sorted(commit.tree.items()):
+        if not path.startswith(prefix):
+            continue
+        *parents, _ = path[len(prefix) :].split("/")
+        depth = len(parents) if recursive else min(len(parents), 1)
+        for count in range(1, depth + 1):
+            parent = prefix + "/".join(parents[:count])
+            entries.setdefault(parent, folder_entry(parent, commit, expand=expand))
+        if recursive or not parents:
+            entries[path] = file_entry(path, blob, commit, expand=expand)
+    return list(entries.values()) if entries or not folder else None
+
+
+def refs(repo: Repo, *, pull_requests: bool) -> Json:
+    """Return branches, tags and, if asked for, pull requests."""
+
+    def of(prefix: str) -> list[Json]:
+        return [
+            {"name": ref.removeprefix(prefix), "ref": ref, "targetCommit": commit.oid}
+            for ref, commit in repo.refs.items()
+            if ref.startswith(prefix)
+        ]
+
+    answer = {"branches": of("refs/heads/"), "converts": of("refs/convert/"), "tags": of("refs/tags/")}
+    return answer | {"pullRequests": of("refs/pr/")} if pull_requests else answer
+
+
+def commit_entry(commit: Commit) -> Json:
+    return {
+        "id": commit.oid,
+        "title": commit.title,
+        "message": commit.message,
+        "authors": [{"user": commit.author}],
+        "date": commit.date,
+    }
+
+
+def discussion(repo: Repo, item: Discussion, *, details: bool = False) -> Json:
+    """Return a discussion as in a list or, with `details`, as on its own page."""
+    answer: Json = {
+        "num": item.num,
+        "title": item.title,
+        "author": {"name": item.author},
+        "createdAt": item.date,
+        "status": item.status,
+        "isPullRequest": item.base is not None,
+        "repo": {"name": repo.id, "type": repo.kind},
+    }
+    if details:
+        answer |= {"events": item.events, "filesWithConflicts": [], "diff": ""}
+        answer["changes"] = {"base": "refs/heads/main", "mergeCommitId": item.merge_commit}
+    return answer
+
+
+def event(item: Discussion, kind: str, author: str, date: str, data: Json) -> Json:
+    """Append an event to a discussion and return it."""
+    number = f"{item.num:08x}{len(item.events):016x}"
+    entry: Json = {"id": number, "type": kind, "createdAt": date, "author": {"name": author}, "data": data}
+    item.events.append(entry)
+    return entry
