@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,7 @@ class ImageBatches:
         self._room = _KEEP_BYTES if keep else 0
 
     def __len__(self) -> int:
-        return -(-len(self._images) // self._batch_size)
+        return math.ceil(len(self._images) / self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
         workers = max(2, min(8, os.cpu_count() or 2))
@@ -59,8 +60,7 @@ class ImageBatches:
             starts = range(0, len(self._images), self._batch_size)
             for i, start in enumerate(starts):
                 # Two batches ahead keep the processors busy without holding the whole sample.
-                for later in starts[i + len(ahead) : i + 3]:
-                    ahead.append(self._submit(pool, later))
+                ahead.extend(self._submit(pool, later) for later in starts[i + len(ahead) : i + 3])
                 images = self._collect(ahead.pop(0), start)
                 yield images.to(self._device, non_blocking=True), np.arange(start, start + len(images), dtype=np.int64)
 
@@ -68,16 +68,19 @@ class ImageBatches:
         if start in self._kept:
             return None
         stop = min(start + self._batch_size, len(self._images))
-        return [pool.submit(lambda j=j: self._transform(self._images[j])) for j in range(start, stop)]
+        return [pool.submit(self._load, j) for j in range(start, stop)]
+
+    def _load(self, i: int) -> Tensor:
+        return self._transform(self._images[i])
 
     def _collect(self, futures: Any, start: int) -> Tensor:
         if futures is None:
-            return self._kept[start]
+            return self._kept[start].clone()  # a network may work in place on its input
         # Convolutions are up to twice as fast in this layout, and pass it on; to the rest it makes no difference.
         batch = (
             torch.stack([future.result() for future in futures]).float().contiguous(memory_format=torch.channels_last)
         )
         if batch.nbytes <= self._room:
-            self._kept[start] = batch
+            self._kept[start] = batch.clone()
             self._room -= batch.nbytes
         return batch

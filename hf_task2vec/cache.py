@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from hf_task2vec.embedding import TaskEmbedding, embedding_config, embedding_key
@@ -32,12 +33,14 @@ def cached_embedding(
 
     Parameters
     ----------
-    task, probe, seed, device, batch_size, progress
+    task, probe, seed, batch_size, progress
         As in :func:`~hf_task2vec.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
     token
         Hub token for the probe.
+    device
+        Torch device; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     cache
         Read and write ``embeddings/`` in :func:`~hf_task2vec.files.cache_dir`.
     """
@@ -45,7 +48,7 @@ def cached_embedding(
 
     def kept(weights_hash: str) -> TaskEmbedding | None:
         folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config)
-        if not cache or not folder.is_dir():
+        if not cache or not os.path.isdir(folder):  # False, not an error, for a folder that may not be read
             return None
         try:
             embedding = TaskEmbedding.load(folder)
@@ -58,22 +61,28 @@ def cached_embedding(
     if known_hash is not None and (found := kept(known_hash)) is not None:
         return found
     from hf_task2vec.embed import embed_task
-    from hf_task2vec.probe import Probe as _Probe
 
-    network = probe if isinstance(probe, _Probe) else _Probe.default() if probe is None else None
-    network = network or _Probe.from_pretrained(str(probe), token=token)
+    network = load_probe(probe, token=token)
     if known_hash != network.weights_hash and (found := kept(network.weights_hash)) is not None:
         return found
-    embedding = embed_task(
-        task, network.to(device or _default_device()), seed=seed, batch_size=batch_size, progress=progress
-    )
+    if device is None and network is not probe:
+        device = _default_device()
+    embedding = embed_task(task, network, seed=seed, device=device, batch_size=batch_size, progress=progress)
     if cache:
-        folder = cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config)
         try:
-            embedding.save(folder)
-        except OSError as error:
-            logger.warning("the embedding cannot be kept in %s: %s", folder, error)
+            embedding.save(cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config))
+        except EmbeddingError as error:
+            logger.warning("the cache is not usable: %s", error)
     return embedding
+
+
+def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
+    """Return a probe as it is, or load it by its id; None loads the default one."""
+    from hf_task2vec.probe import Probe as _Probe
+
+    if probe is None:
+        return _Probe.default()
+    return probe if isinstance(probe, _Probe) else _Probe.from_pretrained(probe, token=token)
 
 
 def _default_device() -> str:

@@ -15,9 +15,12 @@ from tqdm.auto import tqdm
 from hf_task2vec.batches import ImageBatches
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config
+from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
 from hf_task2vec.head import cross_validated_accuracy, fit_head, stratified_folds
 from hf_task2vec.probe import Probe
+from hf_task2vec.seeds import SAMPLINGS
+from hf_task2vec.transferability import ridge_leave_one_out
 
 if TYPE_CHECKING:
     from hf_task2vec.task import Task
@@ -63,12 +66,24 @@ def embed_task(
     ------
     FisherError
         The probe's outputs are not finite, or the same for all images.
+    EmbeddingError
+        An argument is out of range.
     """
+    _check_arguments(label_sampling, draws=draws, batch_size=batch_size, seed=seed)
     probe = probe if probe is not None else Probe.default()
     if device is not None:
         probe = probe.to(device)
     config = embedding_config(label_sampling, draws, seed)
     return _compute(task, probe, config, batch_size=batch_size, progress=progress)
+
+
+def _check_arguments(label_sampling: str, **counts: int) -> None:
+    if label_sampling not in SAMPLINGS:
+        raise EmbeddingError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
+    for name, value in counts.items():
+        least = 0 if name == "seed" else 1
+        if value < least:
+            raise EmbeddingError(f"{name}={value} must be at least {least}")
 
 
 def _compute(task: Task, probe: Probe, config: dict[str, Any], *, batch_size: int, progress: bool) -> TaskEmbedding:
@@ -133,8 +148,10 @@ def describe_task(task: Task, features: NDArray[np.float64], sums: FisherSums) -
     -------
     dict
         ``n_classes``; ``n_samples`` (images used) and ``n_rows`` (images in the split); ``class_balance`` (entropy of
-        the class frequencies over its maximum, 1 = balanced); ``probe_accuracy`` (5-fold cross-validated accuracy of
-        the head) and ``probe_accuracy_gain`` (what of the way from the largest class's share to 1 it covers);
+        the class frequencies over its maximum, 1 = balanced); ``probe_accuracy`` (leave-one-out accuracy of a
+        linear probe, as the index measures checkpoints; for multi-label tasks see
+        :func:`~hf_task2vec.head.cross_validated_accuracy`) and ``probe_accuracy_gain`` (what of the way from the
+        largest class's share to 1 it covers);
         ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
         random labels); ``median_side_px`` and ``grey_share`` of the images; ``noise`` (log-correlation distance
         between the two half-sample embeddings, halved).
@@ -143,7 +160,10 @@ def describe_task(task: Task, features: NDArray[np.float64], sums: FisherSums) -
     counts = np.asarray(task.class_counts, dtype=np.float64)
     frequencies = counts[counts > 0] / counts.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    accuracy = cross_validated_accuracy(features, labels, task.num_classes)
+    if labels.ndim == 1:
+        accuracy = ridge_leave_one_out(features, labels).accuracy
+    else:
+        accuracy = cross_validated_accuracy(features, labels, task.num_classes)
     chance = 0.5 if labels.ndim == 2 else float(np.bincount(labels).max() / len(labels))
     sides, grey = zip(*(_image_facts(task.images[i]) for i in range(len(task))), strict=True)
     sizes = np.array([layer.n_filters for layer in sums.layers], dtype=np.int64)

@@ -12,13 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
-from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, sha256_file, write_json
+from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes
 
 if TYPE_CHECKING:
     from hf_task2vec.task import Task
 
 SCHEMA_VERSION = 1
+#: What :func:`~hf_task2vec.embed.embed_task` says of a task beside its vector, and a ranking needs.
+DESCRIPTORS = (
+    "n_classes", "n_samples", "n_rows", "class_balance", "probe_accuracy", "probe_accuracy_gain", "class_separation",
+    "median_side_px", "grey_share", "noise",
+)  # fmt: skip
 VALUES_FILE, DOCUMENT_FILE = "embedding.safetensors", "embedding.json"
+_TENSORS = ("values", "feature_mean", "feature_var", "layer_sizes")
 _DOCUMENT_KEYS = {"schema_version", "probe", "task", "config", "versions", "descriptors", "layers", "sha256"}
 
 
@@ -101,20 +107,26 @@ class TaskEmbedding:
         -------
         Path
             The directory.
+
+        Raises
+        ------
+        EmbeddingError
+            The folder cannot be written.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder = Path(directory)
-        tensors = {
-            "values": self.values,
-            "feature_mean": self.feature_mean,
-            "feature_var": self.feature_var,
-            "layer_sizes": self.layer_sizes,
-        }
-        with atomic_path(folder / VALUES_FILE) as temporary:
-            save_file(tensors, temporary)
-            digest = sha256_file(temporary)
-        write_json(folder / DOCUMENT_FILE, {**self.describe(), "sha256": digest})
+        # The format stores raw memory: a view with strides would come back in another order.
+        data = save({name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS})
+        document = {**self.describe(), "sha256": sha256_bytes(data)}
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            # Both are written before either takes its place: an old embedding survives a full disk.
+            with atomic_path(folder / VALUES_FILE) as values, atomic_path(folder / DOCUMENT_FILE) as description:
+                values.write_bytes(data)
+                description.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EmbeddingError(f"the embedding cannot be written to {folder}: {error}") from error
         return folder
 
     @classmethod
@@ -126,90 +138,130 @@ class TaskEmbedding:
         EmbeddingError
             A file is missing, damaged or inconsistent.
         SchemaVersionError
-            The files were written by a newer version of this package.
+            The files were written in another version of the format.
         """
         folder = Path(directory)
         document = _read_document(folder / DOCUMENT_FILE)
-        path = folder / VALUES_FILE
-        if not path.is_file():
-            raise EmbeddingError(
-                f"{folder} holds {DOCUMENT_FILE} but no {VALUES_FILE}; copy or save the embedding again"
-            )
-        found = sha256_file(path)
-        if found != document["sha256"]:
-            raise EmbeddingError(
-                f"{path} has sha256 {found[:12]}…, but {DOCUMENT_FILE} expects {str(document['sha256'])[:12]}…: the "
-                "file is damaged or the two belong to different embeddings; save or download the embedding again"
-            )
-        tensors = _read_tensors(path)
+        tensors = _read_tensors(folder / VALUES_FILE, str(document["sha256"]))
+        names, sizes = _layers(document["layers"])
+        if sizes != tensors["layer_sizes"].tolist():
+            raise EmbeddingError(f"the layers in {folder / DOCUMENT_FILE} are not those of {VALUES_FILE}")
+        described = {key: document[key] for key in ("probe", "task", "descriptors", "config", "versions")}
         try:
-            return cls(
-                **tensors,
-                layer_names=tuple(str(layer["name"]) for layer in document["layers"]),
-                **{key: document[key] for key in ("probe", "task", "descriptors", "config", "versions")},
-            )
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise EmbeddingError(f"{folder / DOCUMENT_FILE} is malformed: {type(error).__name__}: {error}") from error
+            return cls(**tensors, layer_names=names, **described)
+        except EmbeddingError as error:
+            raise EmbeddingError(f"the embedding in {folder} is malformed: {error}") from None
 
 
 def _check(e: TaskEmbedding) -> None:
-    arrays = {"values": e.values, "feature_mean": e.feature_mean, "feature_var": e.feature_var}
-    for name, array in arrays.items():
-        if array.ndim != 1 or array.dtype != np.float32 or not len(array):
-            raise EmbeddingError(f"{name} must be a float32 vector, found {array.dtype} of shape {array.shape}")
+    for name in ("values", "feature_mean", "feature_var"):
+        array = getattr(e, name)
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != np.float32 or not len(array):
+            raise EmbeddingError(f"{name} must be a float32 vector, found {_kind(array)}")
         if not np.isfinite(array).all():
             raise EmbeddingError(f"{name} holds values that are not finite")
     if (e.values < 0).any() or (e.feature_var < 0).any():
         raise EmbeddingError("Fisher values and feature variances cannot be negative")
-    sizes = e.layer_sizes
-    if sizes.ndim != 1 or sizes.dtype != np.int64 or (sizes <= 0).any() or len(sizes) != len(e.layer_names):
-        raise EmbeddingError(f"layer_sizes must hold one positive int64 for each of {len(e.layer_names)} layers")
-    if int(sizes.sum()) != len(e.values):
-        raise EmbeddingError(f"layer_sizes sum to {int(sizes.sum())}, but there are {len(e.values)} values")
     if len(e.feature_mean) != len(e.feature_var):
-        raise EmbeddingError("feature_mean and feature_var differ in length")
-    if not isinstance(e.probe, dict) or not {"name", "weights_hash"} <= e.probe.keys():
-        raise EmbeddingError("the probe must be described by at least its name and weights_hash")
-    if not all(isinstance(x, dict) for x in (e.task, e.descriptors, e.config, e.versions)):
-        raise EmbeddingError("task, descriptors, config and versions must be mappings")
+        raise EmbeddingError(f"feature_mean has {len(e.feature_mean)} entries, feature_var {len(e.feature_var)}")
+    _check_layers(e.layer_names, e.layer_sizes, len(e.values))
+    _check_descriptions(e)
+
+
+def _check_layers(names: tuple[str, ...], sizes: Any, n_values: int) -> None:
+    if not isinstance(sizes, np.ndarray) or sizes.dtype != np.int64 or sizes.shape != (len(names),):
+        raise EmbeddingError(f"layer_sizes must be {len(names)} int64, one a layer, found {_kind(sizes)}")
+    # Each is bounded too, so that the sum cannot overflow to the right number.
+    if (sizes < 1).any() or (sizes > n_values).any() or int(sizes.sum()) != n_values:
+        raise EmbeddingError(f"layer_sizes must be positive and sum to the {n_values} values")
+
+
+def _check_descriptions(e: TaskEmbedding) -> None:
+    for name in ("probe", "task", "descriptors", "config", "versions"):
+        if not isinstance(getattr(e, name), dict):
+            raise EmbeddingError(f"{name} must be a mapping, found {_kind(getattr(e, name))}")
+    if not all(isinstance(e.probe.get(key), str) for key in ("name", "weights_hash")):
+        raise EmbeddingError("the probe must be described by at least its name and weights_hash, both text")
+    for name, value in e.descriptors.items():
+        if not _is_finite_number(value):
+            raise EmbeddingError(f"descriptor {name!r} must be a finite number, found {value!r}")
+    try:
+        canonical_json(e.describe())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EmbeddingError(f"what describes the embedding cannot be written as JSON: {error}") from error
+
+
+def _is_finite_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and -1e300 < value < 1e300  # math.isfinite raises on an int too large for a float
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (FileNotFoundError, NotADirectoryError):
         raise EmbeddingError(
-            f"no embedding in {path.parent}: {path.name} is missing; make one with embed_task"
+            f"no embedding in {path.parent}: {path.name} is missing; make one with embed_task or `hf-task2vec embed`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise EmbeddingError(f"{path} cannot be read as JSON: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise SchemaVersionError(
-            f"{path} has schema version {version!r}, this version of hf_task2vec reads {SCHEMA_VERSION}; upgrade the package"
+            f"{path} has schema version {version!r}, this version of hf_task2vec reads {SCHEMA_VERSION}; "
+            "upgrade the package, or make the embedding again"
         )
-    if document.keys() != _DOCUMENT_KEYS or not isinstance(document["layers"], list):
-        odd = sorted(_DOCUMENT_KEYS ^ document.keys())
-        raise EmbeddingError(f"{path} has missing or unknown fields: {', '.join(odd) or 'layers is no list'}")
+    if odd := sorted(_DOCUMENT_KEYS ^ document.keys()):
+        raise EmbeddingError(f"{path} has missing or unknown fields: {', '.join(odd)}")
     return document
 
 
-def _read_tensors(path: Path) -> dict[str, Any]:
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _layers(layers: Any) -> tuple[tuple[str, ...], list[int]]:
+    """Return names and sizes of the layers in a document."""
+    if not isinstance(layers, list) or not all(
+        isinstance(x, dict) and x.keys() == {"name", "n_filters"} for x in layers
+    ):
+        raise EmbeddingError(f"in {DOCUMENT_FILE}, layers must be a list of mappings with name and n_filters")
+    names = tuple(layer["name"] for layer in layers)
+    if not all(isinstance(name, str) for name in names):
+        raise EmbeddingError(f"in {DOCUMENT_FILE}, a layer's name is no text")
+    return names, [layer["n_filters"] for layer in layers]
+
+
+def _read_tensors(path: Path, expected_hash: str) -> dict[str, Any]:
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise EmbeddingError(f"{path} is missing; copy or save the embedding again") from None
+    except OSError as error:
+        raise EmbeddingError(f"{path} cannot be read: {error}") from error
+    if (found := sha256_bytes(data)) != expected_hash:
+        raise EmbeddingError(
+            f"{path} has sha256 {found[:12]}…, but {DOCUMENT_FILE} expects {expected_hash[:12]}…: the "
+            "file is damaged or the two belong to different embeddings; save or download the embedding again"
+        )
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EmbeddingError(f"{path} is no readable safetensors file: {error}") from error
-    expected = {"values", "feature_mean", "feature_var", "layer_sizes"}
-    if tensors.keys() != expected:
-        raise EmbeddingError(f"{path} holds tensors {sorted(tensors)}, expected {sorted(expected)}")
+    if sorted(tensors) != sorted(_TENSORS):
+        raise EmbeddingError(f"{path} holds tensors {sorted(tensors)}, expected {sorted(_TENSORS)}")
     return dict(tensors)
 
 
 def embedding_key(task: Task, probe_hash: str, config: dict[str, Any]) -> str:
-    """Name of an embedding in a cache: changes with the sample, the probe's weights, the settings or the file format."""
+    """Name of an embedding in a cache: changes with the sample, the probe's weights, the settings, the file format."""
     parts = {"task": task.fingerprint, "probe": probe_hash, "config": config, "schema_version": SCHEMA_VERSION}
     return sha256_bytes(canonical_json(parts))[:32]
 

@@ -133,8 +133,10 @@ def _sentences(
     far: bool,
 ) -> str:
     lines = [
-        f"{hub_id}: predicted accuracy {100 * score:.1f} % = {100 * prior:.1f} (prior: its standing on any task) "
-        f"{100 * residual:+.1f} (what this task adds)."
+        (
+            f"{hub_id}: predicted accuracy {100 * score:.1f} % = {100 * prior:.1f} (prior: its standing on any task) "
+            f"{100 * residual:+.1f} (what this task adds)."
+        )
     ]
     if far:
         lines.append("No reference task is near this one, so the ranking rests on the prior alone.")

@@ -116,13 +116,19 @@ def diagonal_fisher(
     for images, ids in batches:
         ids = np.asarray(ids, dtype=np.int64)
         half = ids % 2 if halves is None else halves[ids]
-        capture.half = torch.as_tensor(half, device=images.device)
-        with capture, torch.enable_grad():
-            features = probe.module(images)
-        with torch.no_grad():
-            seeds = _feature_gradients(head, features.detach(), ids, label_sampling, seed, draws)
-        for i, gradient in enumerate(seeds):
-            torch.autograd.backward(features, gradient, retain_graph=i + 1 < len(seeds))
+        capture.half = torch.as_tensor(half, dtype=torch.int64, device=images.device)
+        # Half-precision squares would underflow, whatever the caller's autocast.
+        with torch.autocast(images.device.type, enabled=False):
+            with capture, torch.enable_grad():
+                features = probe.module(images)
+            if not features.requires_grad:
+                raise UnsupportedLayerError(
+                    "no gradient leads from the features back to any covered layer; remove .detach() and "
+                    "torch.no_grad() from the network's forward"
+                )
+            gradients = _feature_gradients(head, features.detach(), ids, label_sampling, seed, draws)
+            for i, gradient in enumerate(gradients):
+                torch.autograd.backward(features, gradient, retain_graph=i + 1 < len(gradients))
         capture.counts += np.bincount(half, minlength=2)
     sums = capture.result()
     if capture.counts.sum() == 0:
@@ -149,12 +155,12 @@ class _Anchor(torch.autograd.Function):
     """Start a graph at the first filter's output: nothing before it needs a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:
         ctx.mark_dirty(output)  # stays in place, and may later be changed in place, unlike a leaf
         return output
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
         return None, None
 
 
@@ -170,7 +176,7 @@ class _Plan:
 
 
 class _Capture(CallInterceptor):
-    """Intercepts filter calls: keeps their inputs, and squares per-example gradients as the backward pass meets them."""
+    """Intercepts filter calls: keeps their inputs, and squares per-example gradients in the backward pass."""
 
     def __init__(self, module: nn.Module, layers: tuple[FilterLayer, ...], fold: bool) -> None:
         super().__init__()
@@ -185,7 +191,7 @@ class _Capture(CallInterceptor):
                 _fold(plan, weight, modules[layer.name], modules[layer.batch_norm])
             self.plans[id(weight)] = plan
         self.counts = np.zeros(2, dtype=np.int64)
-        self.half: Tensor | None = None
+        self.half = torch.empty(0, dtype=torch.int64)
         self._unnormalised: dict[int, int] = {}  # id of a folded output -> id of the BatchNorm still to be skipped
         self._modules = module  # keeps the parameters, hence the ids, alive
 
@@ -198,9 +204,14 @@ class _Capture(CallInterceptor):
         if plan.folded is not None:
             call = {**call, "weight": plan.folded[0], "bias": plan.folded[1]}
         output: Tensor = func(**call)
+        if not torch.is_grad_enabled():
+            raise UnsupportedLayerError(
+                f"layer {plan.layer.name!r} runs under torch.no_grad(), so it has no gradient; remove that from the "
+                "network's forward"
+            )
         if not output.requires_grad:
             anchor = torch.zeros((), device=output.device, requires_grad=True)
-            output = _Anchor.apply(output, anchor)  # type: ignore[no-untyped-call]
+            output = _Anchor.apply(output, anchor)
         if plan.norm is not None:
             self._unnormalised[id(output)] = plan.norm
         version = x._version
@@ -212,7 +223,8 @@ class _Capture(CallInterceptor):
                     "would be wrong; make the operation after it out-of-place"
                 )
             with torch.no_grad():
-                squares = _squares(kind, x, g, shape, call)
+                inputs, gradients = _by_example(x, g, len(self.half))
+                squares = _squares(kind, inputs, gradients, shape, call)
                 plan.sums.index_add_(0, self.half, squares.to(torch.float64))
 
         output.register_hook(accumulate)
@@ -239,7 +251,10 @@ class _Capture(CallInterceptor):
 
 
 def _fold(plan: _Plan, weight: Tensor, layer: nn.Module, norm: nn.Module) -> None:
-    """Fold ``y = γ (Wx + b − μ)/σ + β`` into one weight and bias; dL/dW = (γ/σ) dL/dW_folded, so F scales by its square."""
+    """Fold ``y = γ (Wx + b − μ)/σ + β`` into one weight and bias.
+
+    As dL/dW = (γ/σ) dL/dW_folded, the Fisher information scales by the square of γ/σ.
+    """
     variance, mean = norm.running_var, norm.running_mean
     scale = torch.rsqrt(variance.double() + norm.eps)  # type: ignore[operator]
     if getattr(norm, "weight", None) is not None:
@@ -258,6 +273,16 @@ def _fold(plan: _Plan, weight: Tensor, layer: nn.Module, norm: nn.Module) -> Non
 def _layout(weight: Tensor) -> torch.memory_format:
     last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def _by_example(x: Tensor, g: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Split the first dimension by example where a layer sees one as several inputs, such as attention windows.
+
+    That examples are its slow index was checked by `trace_layers`.
+    """
+    if len(x) == n:
+        return x, g
+    return x.unflatten(0, (n, -1)), g.unflatten(0, (n, -1))
 
 
 def _squares(kind: str, x: Tensor, g: Tensor, shape: torch.Size, call: dict[str, Any]) -> Tensor:

@@ -6,13 +6,14 @@ For a layer with input ``a`` and output gradient ``g``, the gradient of filter `
 * direct: ``‖Σ_t g_c(t) a(t)‖²``, a matrix product of cost ``T·K·C_out``, or
 * Gram: ``Σ_{t,t'} g_c(t) g_c(t') ⟨a(t), a(t')⟩``, of cost about ``T²·(C_in + C_out)``,
 
-with ``T`` positions and ``K`` weights in a filter. Each function returns shape ``(N, C_out)`` in the dtype of its inputs
-and is exact: tests compare them with brute force in float64.
+with ``T`` positions and ``K`` weights in a filter. Each function returns shape ``(N, C_out)`` in the dtype of its
+inputs and is exact: tests compare them with brute force in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 
 import torch
 import torch.nn.functional as F
@@ -71,9 +72,9 @@ def conv_squares(
     Parameters
     ----------
     x
-        Layer input, shape (N, C_in, *spatial).
+        Layer input, shape (N, C_in, *spatial), or (N, M, C_in, *spatial) where the layer sees an example as M inputs.
     g
-        Gradient of the output, shape (N, C_out, *spatial_out).
+        Gradient of the output, shape (N, C_out, *spatial_out) or (N, M, C_out, *spatial_out).
     weight_shape
         Shape of the weight, (C_out, C_in / groups, *kernel).
     stride, padding, dilation
@@ -82,9 +83,12 @@ def conv_squares(
         Number of groups of the convolution.
     """
     kernel = tuple(weight_shape[2:])
+    if x.dim() > len(weight_shape):
+        return _one_by_one(x, g, weight_shape, stride, padding, dilation, groups)
     if groups == 1 and max(kernel) == 1 and not any(padding):
         if max(stride) > 1:
-            x = x[(..., *(slice(None, None, s) for s in stride))]
+            steps: tuple[EllipsisType | slice, ...] = (..., *(slice(None, None, s) for s in stride))
+            x = x[steps]
         return token_squares(_positions(x), _positions(g))
     if x.dim() == 4:
         t, k, c_in, c_out = g[0, 0].numel(), weight_shape[1] * kernel[0] * kernel[1], x.shape[1], g.shape[1]
@@ -167,11 +171,12 @@ def _one_by_one(
 ) -> Tensor:
     """Each example's weight gradient by the library's own backward kernel, squared and summed at once."""
     weight = torch.empty(tuple(weight_shape), dtype=x.dtype, device=x.device)  # only its shape is read
+    single = x.dim() == len(weight_shape)
     squares = []
     for i in range(x.shape[0]):
         gradient = torch.ops.aten.convolution_backward(
-            g[i : i + 1],
-            x[i : i + 1],
+            g[i : i + 1] if single else g[i],
+            x[i : i + 1] if single else x[i],
             weight,
             None,
             list(stride),

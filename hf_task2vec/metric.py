@@ -1,9 +1,10 @@
 """The trained metric: predicts how well a checkpoint will do on a task, as prior plus task-specific residual.
 
-A Gaussian process over (task, checkpoint) pairs with the covariance
+The logit of a score is modelled as ``offset(group) + slope(source) · f(task, checkpoint) + noise(source)``: scores are only
+comparable within a group (one source, protocol, metric, split and task), and sources differ in how far they spread the
+same checkpoints (full fine-tuning less than linear probing). ``f`` is a Gaussian process with the covariance
 
-    offset of the group of comparable scores
-    + prior(checkpoint):        linear in its facts + smooth in its facts + its own
+    prior(checkpoint):            linear in its facts + smooth in its facts + its own
     + residual(task, checkpoint): k_task(t, t') · (smooth in the checkpoint's facts + its own)
 
 ``k_task`` falls with the correlation distance of log Fisher profiles, so the residual shrinks to zero when a task is far
@@ -14,8 +15,10 @@ Williams 2006, algorithm 2.1); the length-scales and variances, learned by margi
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +47,7 @@ METRIC_FILE = "metric.json"
 
 @dataclass(frozen=True)
 class MetricParameters:
-    """Variances, length-scales and mixing weights of the covariance; scores are in units of their source's spread.
+    """Variances, length-scales and mixing weights of the covariance, in logits of a linear probe's accuracy.
 
     Attributes
     ----------
@@ -64,16 +67,17 @@ class MetricParameters:
         Length-scales on the correlation distances of Fisher profiles and of feature moments.
     length_descriptors
         Length-scale on the descriptors.
-    noise
-        Variance of what nothing above explains, per score.
+    slopes, noises
+        By source (``"source/protocol"``): how far it spreads what a linear probe spreads by 1, and the variance of what
+        nothing else explains. Sources not named here get `DEFAULT_SLOPE` and `DEFAULT_NOISE`.
     """
 
     offset: float = 4.0
-    linear: float = 0.2
-    prior_smooth: float = 0.3
-    prior_own: float = 0.1
-    residual_smooth: float = 0.3
-    residual_own: float = 0.1
+    linear: float = 0.1
+    prior_smooth: float = 0.1
+    prior_own: float = 0.03
+    residual_smooth: float = 0.1
+    residual_own: float = 0.05
     length_in1k: float = 1.0
     length_size: float = 1.0
     length_px: float = 1.0
@@ -82,9 +86,23 @@ class MetricParameters:
     length_fisher: float = 0.7
     length_moments: float = 2.0
     length_descriptors: float = 3.0
-    noise: float = 0.1
+    slopes: Mapping[str, float] = field(default_factory=dict)
+    noises: Mapping[str, float] = field(default_factory=dict)
+
+    def scalars(self) -> dict[str, float]:
+        """Return the parameters that are single numbers."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("slopes", "noises")}
+
+    def aligned(self, sources: Sequence[str]) -> SimpleNamespace:
+        """Return the parameters as attributes, with `slope` and `noise` as arrays in the order of `sources`."""
+        slope = np.array([self.slopes.get(name, DEFAULT_SLOPE) for name in sources])
+        noise = np.array([self.noises.get(name, DEFAULT_NOISE) for name in sources])
+        return SimpleNamespace(**self.scalars(), slope=slope, noise=noise)
 
 
+#: The source that defines the unit: its slope is 1.
+REFERENCE_SOURCE = "hf_task2vec_measured/linear_probe_loo"
+DEFAULT_SLOPE, DEFAULT_NOISE = 0.7, 0.03
 #: Parameters that are shares in (0, 1); all others are positive.
 SHARES = ("pretraining_shared", "family_shared")
 
@@ -189,17 +207,9 @@ class RankingMetric:
     def _solution(self) -> tuple[Array, Array]:
         from scipy.linalg import cho_factor, cho_solve
 
-        covariance = covariance_matrix(self.parameters, self.data)
+        covariance = covariance_matrix(self.parameters.aligned(self.data.sources), self.data)
         factor = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
         return factor[0], cho_solve(factor, self.data.y, check_finite=False)
-
-    @cached_property
-    def scale(self) -> float:
-        """Logits per unit: the spread of the scores measured by linear probing, or the median over sources."""
-        measured = [
-            s for name, s in zip(self.data.sources, self.data.spread, strict=True) if "linear_probe_loo" in name
-        ]
-        return float(measured[0] if measured else np.median(self.data.spread))
 
     def predict(self, embedding: TaskEmbedding, checkpoints: pd.DataFrame, anchor: str | None = None) -> Prediction:
         """Predict the standing of `checkpoints` (rows of ``checkpoints.csv``) on a task.
@@ -249,9 +259,9 @@ class RankingMetric:
             variance = variance + variance[i] - 2.0 * shared
         return Prediction(
             candidates.ids,
-            prior=self.scale * (cross_prior @ weights),
-            residual=self.scale * (cross_residual @ weights),
-            variance=self.scale**2 * np.maximum(variance, 1e-9),
+            prior=cross_prior @ weights,
+            residual=cross_residual @ weights,
+            variance=np.maximum(variance, 1e-9),
             task_weight=float(similarity[data.tasks.embedded].max(initial=0.0)),
         )
 
@@ -265,7 +275,7 @@ class RankingMetric:
         """Split one checkpoint's residual by the known tasks that it comes from, shape (T,), in logits."""
         _, cross_smooth = self._cross(candidate)
         parts = cross_smooth[0] * self.task_similarity(task)[self.data.task] * self._solution[1]
-        return self.scale * np.bincount(self.data.task, parts, minlength=len(self.data.tasks.names))
+        return np.bincount(self.data.task, parts, minlength=len(self.data.tasks.names))
 
     def _cross(self, candidates: CheckpointFeatures) -> tuple[Array, Array]:
         """Covariances with the observations of the prior and of the residual before the task's similarity, (n, N)."""
@@ -279,11 +289,15 @@ class RankingMetric:
         linear = p.linear * (1.0 + candidates.numbers @ data.checkpoints.numbers.T)
         prior = linear + p.prior_smooth * smooth + p.prior_own * own
         residual = p.residual_smooth * smooth + p.residual_own * own
-        return prior[:, data.checkpoint], residual[:, data.checkpoint]
+        slope = p.aligned(data.sources).slope[data.source]
+        return prior[:, data.checkpoint] * slope, residual[:, data.checkpoint] * slope
 
 
 def covariance_matrix(p: Any, data: Any, xp: Any = np) -> Any:
-    """Covariance of the observations, shape (N, N); `xp` is numpy or torch (for gradients in `p`)."""
+    """Covariance of the observations, shape (N, N).
+
+    `p` holds aligned parameters (:meth:`MetricParameters.aligned`); `xp` is numpy, or torch for gradients in them.
+    """
     c, t = data.checkpoints, data.tasks
     n_checkpoints, n_tasks = c.numbers.shape[0], t.profiles.shape[0]
     smooth = checkpoint_kernel(p, c, c, xp)
@@ -293,9 +307,11 @@ def covariance_matrix(p: Any, data: Any, xp: Any = np) -> Any:
     same = xp.eye(n_tasks, dtype=smooth.dtype) > 0
     similarity = task_kernel(p, t, t, same, xp)
     ci, ti = data.checkpoint, data.task
+    slope = p.slope[data.source]
     covariance = prior[ci][:, ci] + residual[ci][:, ci] * similarity[ti][:, ti]
+    covariance = covariance * (slope[:, None] * slope[None, :])
     covariance = covariance + p.offset * (data.group[:, None] == data.group[None, :])
-    return covariance + xp.diag(data.noise + p.noise)
+    return covariance + xp.diag(data.error + p.noise[data.source])
 
 
 def dumps(parameters: MetricParameters, report: dict[str, Any] | None = None) -> bytes:
@@ -324,10 +340,21 @@ def loads(data: bytes) -> MetricParameters:
     values, names = document.get("parameters"), {f.name for f in fields(MetricParameters)}
     if not isinstance(values, dict) or values.keys() != names:
         raise MetricError(f"{METRIC_FILE} must give exactly the parameters {', '.join(sorted(names))}")
-    for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0.0 < float(value) < (1.0 if name in SHARES else 1e6):
-            raise MetricError(
-                f"{METRIC_FILE}: {name}={value!r} should lie between 0 and {'1' if name in SHARES else '1e6'}"
-            )
-    return MetricParameters(**{name: float(value) for name, value in values.items()})
+    parsed = {
+        name: _positives(name, value) if name in ("slopes", "noises") else _positive(name, value)
+        for name, value in values.items()
+    }
+    return MetricParameters(**parsed)
+
+
+def _positives(name: str, values: Any) -> dict[str, float]:
+    if not isinstance(values, dict):
+        raise MetricError(f"{METRIC_FILE}: {name} must map sources to numbers, found {type(values).__name__}")
+    return {source: _positive(f"{name}[{source}]", value) for source, value in values.items()}
+
+
+def _positive(name: str, value: Any) -> float:
+    limit = 1.0 if name in SHARES else 1e6
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < float(value) < limit:
+        raise MetricError(f"{METRIC_FILE}: {name}={value!r} should be a number between 0 and {limit:g}")
+    return float(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -207,15 +207,13 @@ class Observations:
         Shape (N,): index of the row's task, checkpoint, and group of comparable scores (one source, protocol, metric,
         split and task).
     y
-        Shape (N,): logit of the score in units of its source's typical spread within a group.
-    noise
+        Shape (N,): logit of the score.
+    error
         Shape (N,): variance of `y` from the finite number of test images, 0 where unknown.
     source
         Shape (N,): index into `sources`.
     sources
         Names ``source/protocol``.
-    spread
-        Shape (len(sources),): the typical within-group standard deviation of logits, by which `y` was divided.
     score
         Shape (N,): the raw scores.
     """
@@ -226,20 +224,15 @@ class Observations:
     checkpoint: NDArray[np.int64]
     group: NDArray[np.int64]
     y: Array
-    noise: Array
+    error: Array
     source: NDArray[np.int64]
     sources: tuple[str, ...]
-    spread: Array
     score: Array
 
     def rows(self, mask: NDArray[np.bool_]) -> Observations:
         """Return the observations selected by `mask`; tasks and checkpoints stay."""
-        picked = {
-            name: getattr(self, name)[mask] for name in ("task", "checkpoint", "group", "y", "noise", "source", "score")
-        }
-        return Observations(
-            tasks=self.tasks, checkpoints=self.checkpoints, sources=self.sources, spread=self.spread, **picked
-        )
+        columns = ("task", "checkpoint", "group", "y", "error", "source", "score")
+        return replace(self, **{name: getattr(self, name)[mask] for name in columns})
 
 
 def logit(p: Any) -> Array:
@@ -273,22 +266,18 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     value = scores["score"].to_numpy(dtype=np.float64)
     n_test = scores["n_test"].to_numpy(dtype=np.float64, na_value=np.nan)
     smoothed = np.where(np.isnan(n_test), np.clip(value, 0.004, 0.996), (value * n_test + 0.5) / (n_test + 1.0))
-    z = logit(smoothed)
     source = sources.cat.codes.to_numpy(dtype=np.int64)
-    spread = _spread(z, group, source, len(sources.cat.categories))
-    error = scores["score_std_error"].to_numpy(dtype=np.float64, na_value=0.0)
-    noise = (error / (smoothed * (1.0 - smoothed)) / spread[source]) ** 2
+    deviation = scores["score_std_error"].to_numpy(dtype=np.float64, na_value=0.0)
     return Observations(
         tasks=tasks,
         checkpoints=checkpoints,
         task=np.array([position[name] for name in named], dtype=np.int64),
         checkpoint=np.array([row_of[name] for name in scores["checkpoint"]], dtype=np.int64),
         group=group,
-        y=z / spread[source],
-        noise=noise,
+        y=logit(smoothed),
+        error=(deviation / (smoothed * (1.0 - smoothed))) ** 2,
         source=source,
         sources=tuple(sources.cat.categories),
-        spread=spread,
         score=value,
     )
 
@@ -300,13 +289,3 @@ def _aliases(index: ZooIndex, embedded: set[str]) -> dict[str, str]:
         if row.task in embedded and row.benchmark_name and row.benchmark_name not in embedded:
             alias.setdefault(str(row.benchmark_name), str(row.task))
     return alias
-
-
-def _spread(z: Array, group: NDArray[np.int64], source: NDArray[np.int64], n_sources: int) -> Array:
-    """Pooled within-group standard deviation of each source."""
-    counts = np.bincount(group)
-    means = np.bincount(group, z) / np.maximum(counts, 1)
-    squares = np.bincount(source, (z - means[group]) ** 2, minlength=n_sources)
-    groups = np.array([len(np.unique(group[source == s])) for s in range(n_sources)])
-    freedom = np.bincount(source, minlength=n_sources) - groups
-    return np.maximum(np.sqrt(squares / np.maximum(freedom, 1)), 0.05)

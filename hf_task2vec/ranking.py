@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, overload
 
 from hf_task2vec.errors import SelectionError
@@ -34,6 +35,11 @@ class Constraints:
         Input side in pixels.
     candidates
         Hub ids to rank; all others are left out.
+
+    Raises
+    ------
+    SelectionError
+        A value is of the wrong kind or leaves nothing.
     """
 
     max_params: float | None = None
@@ -45,15 +51,28 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for name in ("max_params", "max_gmacs", "input_size"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
+            value: Any = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, Real):
+                raise SelectionError(f"{name}={value!r} is no number; give a number such as 30e6, or None for no limit")
+            if not float(value) > 0:
                 raise SelectionError(f"{name}={value!r} leaves nothing; give a positive number or None")
         for name in ("licenses", "candidates"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise SelectionError(f"{name} takes a list of strings, found the string {value!r}; pass [{value!r}]")
-            if value is not None and not value:
-                raise SelectionError(f"{name} is an empty list, which leaves nothing; pass None for no limit")
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...] | None:
+    if values is None:
+        return None
+    if isinstance(values, str):
+        raise SelectionError(f"{name} takes a list of strings, found the string {values!r}; pass [{values!r}]")
+    found = tuple(values) if isinstance(values, Iterable) else (values,)
+    if odd := [value for value in found if not isinstance(value, str)]:
+        raise SelectionError(f"{name} takes a list of strings, found {odd[0]!r}")
+    if not found:
+        raise SelectionError(f"{name} is an empty list, which leaves nothing; pass None for no limit")
+    return found
 
 
 @dataclass(frozen=True)
@@ -162,7 +181,9 @@ class Ranking(Sequence[Candidate]):
         return self.candidates[position]
 
     def head(self, k: int) -> Ranking:
-        """Return the same ranking with its first `k` candidates only."""
+        """Return the same ranking with its first `k` ≥ 1 candidates only."""
+        if k < 1:
+            raise SelectionError(f"k={k} must be at least 1")
         return replace(self, candidates=self.candidates[:k])
 
     @property
@@ -206,7 +227,8 @@ class Ranking(Sequence[Candidate]):
         """Return one row per candidate, indexed by rank."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(candidate) for candidate in self.candidates]).set_index("rank")
+        columns = [f.name for f in fields(Candidate)]
+        return pd.DataFrame([asdict(candidate) for candidate in self.candidates], columns=columns).set_index("rank")
 
     def __repr__(self) -> str:
         lines = [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]

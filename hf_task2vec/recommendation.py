@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_task2vec.embedding import DESCRIPTORS
+from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.explanation import FAR, Explainer
 from hf_task2vec.metric import Prediction, RankingMetric
 from hf_task2vec.observations import logit
@@ -22,11 +23,29 @@ if TYPE_CHECKING:
 _Z80 = 1.2816
 
 
+def check_descriptors(embedding: TaskEmbedding) -> None:
+    """Raise EmbeddingError if an embedding lacks a descriptor that a ranking needs."""
+    if missing := [name for name in DESCRIPTORS if name not in embedding.descriptors]:
+        raise EmbeddingError(
+            f"the embedding of {embedding.name!r} lacks the descriptors {', '.join(missing)}; make it with embed_task"
+        )
+
+
 def rank(
-    embedding: TaskEmbedding, zoo: ZooIndex, checkpoints: pd.DataFrame, limits: Constraints, *, top_k: int
+    embedding: TaskEmbedding,
+    zoo: ZooIndex,
+    checkpoints: pd.DataFrame,
+    limits: Constraints,
+    *,
+    top_k: int,
+    metric: RankingMetric | None = None,
 ) -> Ranking:
-    """Rank rows of ``checkpoints.csv`` for an embedded task; see :func:`select_backbone`."""
-    metric = RankingMetric.from_index(zoo)
+    """Rank rows of ``checkpoints.csv`` for an embedded task; see :func:`~hf_task2vec.selection.select_backbone`.
+
+    `metric` is the one of the index if it is at hand.
+    """
+    check_descriptors(embedding)
+    metric = metric if metric is not None else RankingMetric.from_index(zoo)
     anchor, known = _anchor(embedding, zoo)
     frame = checkpoints
     if anchor is not None and anchor not in set(frame["hub_id"]):
@@ -82,37 +101,32 @@ def _accuracies(
     prediction: Prediction, anchor: str | None, known: float, embedding: TaskEmbedding
 ) -> dict[str, np.ndarray]:
     """Turn standings (logits) into accuracies, with the probe's own accuracy as the fixed point."""
+    from scipy.special import expit
+
     n = max(embedding.descriptors["n_samples"], 1.0)
     level = float(logit((known * n + 0.5) / (n + 1.0)))
     offset = level - (prediction.mean[prediction.ids.index(anchor)] if anchor is not None else 0.0)
     # The level is itself measured on n images only.
-    p = 1.0 / (1.0 + math.exp(-level))
+    p = float(expit(level))
     sd = np.sqrt(prediction.variance + 1.0 / (n * p * (1.0 - p)))
-
-    def accuracy(z: np.ndarray) -> np.ndarray:
-        return 1.0 / (1.0 + np.exp(-z))
-
     mean = offset + prediction.mean
-    score = accuracy(mean)
+    score = expit(mean)
     return {
         "score": score,
         "std": score * (1.0 - score) * sd,
-        "low": accuracy(mean - _Z80 * sd),
-        "high": accuracy(mean + _Z80 * sd),
-        "prior": accuracy(offset + prediction.prior),
+        "low": expit(mean - _Z80 * sd),
+        "high": expit(mean + _Z80 * sd),
+        "prior": expit(offset + prediction.prior),
     }
 
 
 def _candidate(position: int, row: dict[str, Any], scores: dict[str, np.ndarray], i: int, count: int) -> Candidate:
+    import pandas as pd
+
     numbers = {name: float(values[i]) for name, values in scores.items()}
-    facts = {
-        name: None if row[name] is None or row[name] != row[name] else row[name]
-        for name in ("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1")
-    }
-    facts["input_px"] = (
-        None if facts["input_px"] is None or str(facts["input_px"]) == "<NA>" else int(facts["input_px"])
-    )
-    evidence = f"{count} scores of it in the index" if count else "no scores of it; judged by checkpoints like it"
+    names = ("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1")
+    facts = {name: None if pd.isna(row[name]) else row[name] for name in names}
+    evidence = f"{_count(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
     return Candidate(
         rank=position,
         hub_id=row["hub_id"],
@@ -138,7 +152,7 @@ def _summary(chosen: tuple[Candidate, ...], prediction: Prediction, order: np.nd
     )
     close = sum(candidate.score >= best.score - best.std for candidate in chosen) - 1
     if close:
-        text += f" {close} of the others shown are within one standard deviation of it."
+        text += f" {close} of the next {len(chosen) - 1} {'is' if close == 1 else 'are'} within one standard deviation."
     name = frame["hub_id"].iloc[static]
     if name == best.hub_id:
         return text + " It is also the best regardless of the task."
@@ -161,10 +175,15 @@ def _warnings(embedding: TaskEmbedding, prediction: Prediction) -> tuple[str, ..
         )
     if facts["class_balance"] < 0.8:
         found.append(
-            f"the classes are unbalanced (balance {facts['class_balance']:.2f} of 1); accuracies refer to the balanced sample"
+            f"the classes are unbalanced (balance {facts['class_balance']:.2f} of 1); "
+            "accuracies refer to the balanced sample"
         )
-    if skipped := task.get("skipped"):
-        found.append(f"{len(skipped)} broken images were skipped")
-    if unlabelled := task.get("n_unlabelled"):
-        found.append(f"{unlabelled} rows without a label were skipped")
+    if isinstance(skipped := task.get("skipped"), list) and skipped:
+        found.append(f"{_count(len(skipped), 'broken image')} skipped")
+    if isinstance(unlabelled := task.get("n_unlabelled"), int) and unlabelled:
+        found.append(f"{_count(unlabelled, 'row')} without a label skipped")
     return tuple(found)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -8,6 +8,8 @@ The functions are pure NumPy in float64 and return shape ``(S, N, C)``: S vector
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,23 +64,23 @@ def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed
         return householder_root(p, v)
     if sampling == "sketch":
         signs = np.stack([_rng(seed, i).integers(0, 2, (draws, c)) for i in ids], axis=1)
-        return householder_root(p, 2.0 * signs - 1.0) / np.sqrt(draws)
+        return householder_root(p, 2.0 * signs - 1.0) / math.sqrt(draws)
     uniform = np.stack([_rng(seed, i).random(draws) for i in ids], axis=1)  # monte_carlo
     labels = np.minimum((uniform[:, :, None] > np.cumsum(p, axis=1)).sum(axis=2), c - 1)
-    return (np.eye(c)[labels] - p) / np.sqrt(draws)
+    return (np.eye(c)[labels] - p) / math.sqrt(draws)
 
 
 def bernoulli_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int, draws: int = 1) -> Array:
     """Seeds of independent sigmoid likelihoods: see :func:`logit_seeds`."""
     p = sigmoid(logits)
-    n, c = p.shape
+    c = p.shape[1]
     if sampling == "exact":
         return np.eye(c)[:, None, :] * np.sqrt(p * (1.0 - p))
     if sampling == "sketch":
         signs = np.stack([_rng(seed, i).integers(0, 2, (draws, c)) for i in ids], axis=1)
         return (2.0 * signs - 1.0) * np.sqrt(p * (1.0 - p) / draws)
     uniform = np.stack([_rng(seed, i).random((draws, c)) for i in ids], axis=1)
-    return ((uniform < p) - p) / np.sqrt(draws)
+    return ((uniform < p) - p) / math.sqrt(draws)
 
 
 SEEDS = {"categorical": categorical_seeds, "bernoulli": bernoulli_seeds}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.bundled import DEFAULT_PROBE
-from hf_task2vec.cache import cached_embedding
+from hf_task2vec.cache import cached_embedding, load_probe
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.errors import SelectionError
+from hf_task2vec.errors import ProbeMismatchError, SelectionError
+from hf_task2vec.metric import RankingMetric
 from hf_task2vec.ranking import Constraints, Ranking
-from hf_task2vec.recommendation import rank
+from hf_task2vec.recommendation import check_descriptors, rank
 from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
@@ -72,7 +74,7 @@ def select_backbone(
         Measure that many of the best on the sample itself (this downloads their weights) and rank them again by
         prediction and measurement together; 0 for none.
     device
-        Torch device of the probe; None takes a GPU if there is one.
+        Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
         Images per pass of the probe.
     cache
@@ -93,25 +95,31 @@ def select_backbone(
         The dataset cannot be used; the message says why and what would work.
     ZooIndexError, MetricError
         The index cannot be used.
+    ProbeMismatchError
+        The probe, or the embedding given, is not of the index's probe.
 
     Examples
     --------
     >>> ranking = select_backbone("sklearn:digits", max_samples=64, max_params=30e6)  # doctest: +SKIP
     >>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
     """
-    if top_k < 1 or refine < 0:
-        raise SelectionError(f"top_k={top_k} must be at least 1, and refine={refine} at least 0")
-    limits = Constraints(
-        max_params, max_gmacs, _strings("licenses", licenses), library, input_size, _strings("candidates", candidates)
-    )
+    _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=batch_size)
+    limits = Constraints(max_params, max_gmacs, licenses, library, input_size, candidates)  # type: ignore[arg-type]
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     eligible = _eligible(zoo, limits)
+    metric = RankingMetric.from_index(zoo)
     task = dataset if isinstance(dataset, Task) else None
     if isinstance(dataset, TaskEmbedding):
         if refine:
             raise SelectionError("refine needs the images: pass the dataset or a Task instead of an embedding")
         embedding = dataset
+        check_descriptors(embedding)
+        _check_probe(zoo, embedding.weights_hash, f"{embedding.name!r} was embedded with", embedding.probe["name"])
     else:
+        known_hash = _known_hash(zoo, probe)
+        if known_hash is None:
+            probe = load_probe(probe, token=token)
+            _check_probe(zoo, probe.weights_hash, "asked for", probe.name)
         if task is None:
             task = Task.from_dataset(
                 dataset,
@@ -128,7 +136,7 @@ def select_backbone(
         embedding = cached_embedding(
             task,
             probe,
-            known_hash=_default_hash(zoo) if probe is None else None,
+            known_hash=known_hash,
             seed=seed,
             device=device,
             token=token,
@@ -136,7 +144,7 @@ def select_backbone(
             cache=cache,
             progress=progress,
         )
-    ranking = rank(embedding, zoo, eligible, limits, top_k=max(top_k, refine))
+    ranking = rank(embedding, zoo, eligible, limits, top_k=max(top_k, refine), metric=metric)
     if refine and task is not None:
         from hf_task2vec.refinement import refine_ranking
 
@@ -144,10 +152,11 @@ def select_backbone(
     return ranking.head(top_k)
 
 
-def _strings(name: str, values: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(values, str):
-        raise SelectionError(f"{name} takes a list of strings, found the string {values!r}; pass [{values!r}]")
-    return None if values is None else tuple(values)
+def _check_counts(**values: Any) -> None:
+    for name, value in values.items():
+        least = 0 if name in ("refine", "seed") else 1
+        if not isinstance(value, Integral) or value < least:
+            raise SelectionError(f"{name}={value!r} must be a whole number of at least {least}")
 
 
 def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
@@ -163,14 +172,24 @@ def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
         given = {k: v for k, v in vars(limits).items() if v is not None}
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda x: -x[1]))
         raise SelectionError(
-            f"no checkpoint of the index meets the limits {given}: left out {reasons or 'nothing, the index is empty'}; "
-            "loosen a limit"
+            f"no checkpoint of the index meets the limits {given}: "
+            f"left out: {reasons or 'none, the index is empty'}; loosen a limit"
         )
     if limits.candidates is not None and (missing := set(limits.candidates) - set(zoo.checkpoints["hub_id"])):
         logger.warning("not in the index, so not ranked: %s", ", ".join(sorted(missing)))
     return frame
 
 
-def _default_hash(zoo: ZooIndex) -> str | None:
-    """Weight hash of the default probe, as the index knows it: a cached embedding is then found without torch."""
-    return zoo.embeddings(DEFAULT_PROBE).weights_hash if DEFAULT_PROBE in zoo.probes else None
+def _known_hash(zoo: ZooIndex, probe: Probe | str | None) -> str | None:
+    """Weight hash of a probe that the index knows by name: a cached embedding is then found without torch."""
+    name = DEFAULT_PROBE if probe is None else probe
+    return zoo.embeddings(name).weights_hash if isinstance(name, str) and name in zoo.probes else None
+
+
+def _check_probe(zoo: ZooIndex, weights_hash: str, what: str, name: str) -> None:
+    reference = zoo.embeddings()
+    if weights_hash != reference.weights_hash:
+        raise ProbeMismatchError(
+            f"{what} probe {name!r} (weights {weights_hash[:12]}…), but the tasks of the index were embedded with "
+            f"{reference.probe!r} (weights {reference.weights_hash[:12]}…); use that one"
+        )
