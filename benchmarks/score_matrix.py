@@ -161,7 +161,11 @@ def read_rows() -> dict[tuple[str, str], dict[str, Any]]:
         found = {}
         for row in csv.DictReader(handle):
             numbers: dict[str, Any] = {
-                k: v if k in ("task", "checkpoint", "features_sha256") else int(v) if k in ("n", "n_train", "n_test", "dim") else float(v)
+                k: v
+                if k in ("task", "checkpoint", "features_sha256")
+                else int(v)
+                if k in ("n", "n_train", "n_test", "dim")
+                else float(v)
                 for k, v in row.items()
             }
             found[row["task"], row["checkpoint"]] = numbers

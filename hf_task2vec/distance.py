@@ -7,6 +7,7 @@ name for :class:`~hf_task2vec.embedding.TaskEmbedding` objects and checks that t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,10 +53,11 @@ def log_correlation(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float
 
 def _correlation(x: Array, y: Array) -> float:
     x, y = x - x.mean(), y - y.mean()
-    norm = np.sqrt((x @ x) * (y @ y))
-    if norm == 0.0:
-        return 0.0 if np.array_equal(x, y) else 1.0
-    return float(np.clip(1.0 - (x @ y) / norm, 0.0, 2.0))
+    variances = np.array([x @ x, y @ y]) / len(x)
+    flat = variances < 1e-18  # what rounding leaves of a constant
+    if flat.any():
+        return 0.0 if flat.all() else 1.0
+    return float(np.clip(1.0 - (x @ y) / len(x) / np.sqrt(variances.prod()), 0.0, 2.0))
 
 
 def cosine(a: Array, b: Array) -> float:
@@ -111,13 +113,21 @@ def jensen_shannon(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
     return float(np.mean((terms[0] + terms[1]) / 2.0))
 
 
+def _layerless(function: Callable[[Array, Array], float]) -> Callable[[Array, Array, NDArray[np.int64]], float]:
+    @wraps(function)
+    def distance(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
+        return function(a, b)
+
+    return distance
+
+
 _ARRAY_DISTANCES: dict[str, Callable[[Array, Array, NDArray[np.int64]], float]] = {
     "log_correlation": log_correlation,
-    "symmetric": lambda a, b, sizes: symmetric(a, b),
+    "symmetric": _layerless(symmetric),
     "asymmetric": asymmetric,
     "kl": kl,
     "jensen_shannon": jensen_shannon,
-    "cosine": lambda a, b, sizes: cosine(a, b),
+    "cosine": _layerless(cosine),
 }
 
 

@@ -69,3 +69,7 @@ class SelectionError(Task2VecError):
 
 class HubError(Task2VecError):
     """The Hub cannot be reached, or refused the request."""
+
+
+class DistributedError(Task2VecError):
+    """Another process of the same job failed; the message holds its error."""

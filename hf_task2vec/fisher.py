@@ -60,6 +60,7 @@ class FisherSums:
         return total / (weights * count)
 
 
+@torch.inference_mode(False)
 def diagonal_fisher(
     probe: Probe,
     batches: Iterable[tuple[Tensor, np.ndarray]],
@@ -104,23 +105,27 @@ def diagonal_fisher(
     Raises
     ------
     FisherError
-        Unknown `label_sampling` or likelihood, non-finite outputs or gradients, or no examples.
+        Unknown `label_sampling` or likelihood, no draws, non-finite outputs or gradients, or no examples.
     UnsupportedLayerError
-        An activation needed for a gradient was overwritten in place.
+        An activation needed for a gradient was overwritten in place, or the network cuts gradients off.
     """
     if label_sampling not in SAMPLINGS:
         raise FisherError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
+    if draws < 1:
+        raise FisherError(f"draws={draws}: give at least 1")
     if head.likelihood not in SEEDS:
         raise FisherError(f"likelihood {head.likelihood!r} is unknown; choose one of {', '.join(SEEDS)}")
     capture = _Capture(probe.module, probe.layers, fold_batch_norm)
     for images, ids in batches:
         ids = np.asarray(ids, dtype=np.int64)
+        if len(ids) == 0:
+            continue
         half = ids % 2 if halves is None else halves[ids]
         capture.half = torch.as_tensor(half, dtype=torch.int64, device=images.device)
-        # Half-precision squares would underflow, whatever the caller's autocast.
+        # Under the caller's autocast, half-precision squares would underflow.
         with torch.autocast(images.device.type, enabled=False):
             with capture, torch.enable_grad():
-                features = probe.module(images)
+                features = probe.module(images.clone() if images.is_inference() else images)
             if not features.requires_grad:
                 raise UnsupportedLayerError(
                     "no gradient leads from the features back to any covered layer; remove .detach() and "
@@ -146,7 +151,10 @@ def _feature_gradients(
     z = features.cpu().numpy().astype(np.float64)
     if not np.isfinite(z).all():
         raise FisherError("the probe's features are not finite; check its weights and the images' preprocessing")
-    seeds = logit_seeds(head.likelihood, head.logits(z), ids, sampling, seed=seed, draws=draws)
+    logits = head.logits(z)
+    if not np.isfinite(logits).all():
+        raise FisherError("the head's logits are not finite; fit it on finite features")
+    seeds = logit_seeds(head.likelihood, logits, ids, sampling, seed=seed, draws=draws)
     gradients = torch.from_numpy(seeds @ head.weight)
     return list(gradients.to(device=features.device, dtype=features.dtype))
 
@@ -223,7 +231,7 @@ class _Capture(CallInterceptor):
                     "would be wrong; make the operation after it out-of-place"
                 )
             with torch.no_grad():
-                inputs, gradients = _by_example(x, g, len(self.half))
+                inputs, gradients = (_by_example(t, len(self.half), plan.layer.name) for t in (x, g))
                 squares = _squares(kind, inputs, gradients, shape, call)
                 plan.sums.index_add_(0, self.half, squares.to(torch.float64))
 
@@ -275,14 +283,16 @@ def _layout(weight: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _by_example(x: Tensor, g: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def _by_example(t: Tensor, n: int, name: str) -> Tensor:
     """Split the first dimension by example where a layer sees one as several inputs, such as attention windows.
 
     That examples are its slow index was checked by `trace_layers`.
     """
-    if len(x) == n:
-        return x, g
-    return x.unflatten(0, (n, -1)), g.unflatten(0, (n, -1))
+    if len(t) == n:
+        return t
+    if len(t) % n:
+        raise UnsupportedLayerError(f"layer {name!r} got {len(t)} inputs for a batch of {n} images")
+    return t.unflatten(0, (n, -1))
 
 
 def _squares(kind: str, x: Tensor, g: Tensor, shape: torch.Size, call: dict[str, Any]) -> Tensor:

@@ -1,15 +1,16 @@
 """The trained metric: predicts how well a checkpoint will do on a task, as prior plus task-specific residual.
 
-The logit of a score is modelled as ``offset(group) + slope(source) · f(task, checkpoint) + noise(source)``: scores are only
-comparable within a group (one source, protocol, metric, split and task), and sources differ in how far they spread the
-same checkpoints (full fine-tuning less than linear probing). ``f`` is a Gaussian process with the covariance
+The logit of a score is modelled as ``offset(group) + slope(source) · f(task, checkpoint) + noise(source)``: scores
+are only comparable within a group (one source, protocol, metric, split and task), and sources differ in how far they
+spread the same checkpoints (full fine-tuning less than linear probing). ``f`` is a Gaussian process with the covariance
 
     prior(checkpoint):            linear in its facts + smooth in its facts + its own
     + residual(task, checkpoint): k_task(t, t') · (smooth in the checkpoint's facts + its own)
 
-``k_task`` falls with the correlation distance of log Fisher profiles, so the residual shrinks to zero when a task is far
-from every reference task, and the prediction is then the prior. Inference is exact and in closed form (Rasmussen and
-Williams 2006, algorithm 2.1); the length-scales and variances, learned by marginal likelihood, are the "trained metric".
+``k_task`` falls with the correlation distance of log Fisher profiles, so the residual shrinks to zero when a task is
+far from every reference task, and the prediction is then the prior. Inference is exact and in closed form (Rasmussen
+and Williams 2006, algorithm 2.1); the length-scales and variances, learned by marginal likelihood, are the "trained
+metric".
 """
 
 from __future__ import annotations
@@ -275,7 +276,7 @@ class RankingMetric:
         """Split one checkpoint's residual by the known tasks that it comes from, shape (T,), in logits."""
         _, cross_smooth = self._cross(candidate)
         parts = cross_smooth[0] * self.task_similarity(task)[self.data.task] * self._solution[1]
-        return np.bincount(self.data.task, parts, minlength=len(self.data.tasks.names))
+        return np.bincount(self.data.task, parts, minlength=len(self.data.tasks.names)).astype(np.float64)
 
     def _cross(self, candidates: CheckpointFeatures) -> tuple[Array, Array]:
         """Covariances with the observations of the prior and of the residual before the task's similarity, (n, N)."""
@@ -340,7 +341,7 @@ def loads(data: bytes) -> MetricParameters:
     values, names = document.get("parameters"), {f.name for f in fields(MetricParameters)}
     if not isinstance(values, dict) or values.keys() != names:
         raise MetricError(f"{METRIC_FILE} must give exactly the parameters {', '.join(sorted(names))}")
-    parsed = {
+    parsed: dict[str, Any] = {
         name: _positives(name, value) if name in ("slopes", "noises") else _positive(name, value)
         for name, value in values.items()
     }
@@ -355,6 +356,6 @@ def _positives(name: str, values: Any) -> dict[str, float]:
 
 def _positive(name: str, value: Any) -> float:
     limit = 1.0 if name in SHARES else 1e6
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < float(value) < limit:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < limit:
         raise MetricError(f"{METRIC_FILE}: {name}={value!r} should be a number between 0 and {limit:g}")
     return float(value)

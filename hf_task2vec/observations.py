@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +67,21 @@ def checkpoint_features(frame: pd.DataFrame) -> CheckpointFeatures:
             np.log2(np.where(np.isnan(px), 224.0, px) / 224.0),
         ]
     )
-    return CheckpointFeatures(tuple(frame["hub_id"]), numbers, _codes(frame["pretraining"]), _codes(frame["family"]))
+    return CheckpointFeatures(
+        tuple(frame["hub_id"]),
+        numbers,
+        _codes(frame["pretraining"], frame["hub_id"]),
+        _codes(frame["family"], frame["hub_id"]),
+    )
 
 
-def _codes(column: pd.Series) -> NDArray[np.int64]:
-    """Stable codes of text values across frames; each missing value gets one of its own."""
+def _codes(values: pd.Series, ids: pd.Series) -> NDArray[np.int64]:
+    """Codes of text values that are the same in every frame; a missing value gets one of its checkpoint's own."""
     from hf_task2vec.files import sha256_bytes
 
-    known = {v: int(sha256_bytes(v.encode())[:12], 16) for v in set(column.dropna())}
-    return np.array([known.get(v, -1 - i) for i, v in enumerate(column)], dtype=np.int64)
+    names = [("value", v) if isinstance(v, str) else ("unknown", i) for v, i in zip(values, ids, strict=True)]
+    code = {name: int(sha256_bytes("\0".join(name).encode())[:12], 16) for name in set(names)}
+    return np.array([code[name] for name in names], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +139,7 @@ class TaskSpace:
         )
 
     def features(
-        self, names: tuple[str, ...], values: Array, mean: Array, var: Array, descriptors: list[Mapping[str, float]]
+        self, names: tuple[str, ...], values: Any, mean: Any, var: Any, descriptors: Sequence[Mapping[str, float]]
     ) -> TaskFeatures:
         """Map raw embedding arrays, one row per task, into the space."""
         profiles = log_profile(np.asarray(values, dtype=np.float64), self.layer_sizes) - self.centre
@@ -143,9 +149,7 @@ class TaskSpace:
 
     def of_table(self, table: EmbeddingTable) -> TaskFeatures:
         """Features of the reference tasks."""
-        return self.features(
-            tuple(table.tasks), table.values, table.feature_mean, table.feature_var, list(table.descriptors)
-        )
+        return self.features(tuple(table.tasks), table.values, table.feature_mean, table.feature_var, table.descriptors)
 
     def of_embedding(self, embedding: TaskEmbedding) -> TaskFeatures:
         """Features of one embedding, shape (1, ...)."""
@@ -284,7 +288,7 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
 
 def _aliases(index: ZooIndex, embedded: set[str]) -> dict[str, str]:
     """Map a benchmark without an embedding to an embedded task that is the benchmark or a subset of it."""
-    alias = {}
+    alias: dict[str, str] = {}
     for row in index.tasks.itertuples():
         if row.task in embedded and row.benchmark_name and row.benchmark_name not in embedded:
             alias.setdefault(str(row.benchmark_name), str(row.task))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_task2vec.batches import ImageBatches
-from hf_task2vec.errors import LabelError
+from hf_task2vec.errors import LabelError, ProbeError
 from hf_task2vec.probe import Probe
 from hf_task2vec.transferability import Predictions, h_score, knn_leave_one_out, logme, ridge_leave_one_out
 
@@ -83,7 +83,7 @@ def measure(
     LabelError
         The task is multi-label.
     ProbeError, HubError
-        The checkpoint cannot be loaded.
+        The checkpoint cannot be loaded, or gives features that are not finite.
     """
     probe = checkpoint if isinstance(checkpoint, Probe) else Probe.from_pretrained(checkpoint, token=token)
     if device is not None:
@@ -99,6 +99,8 @@ def measure_features(
     """Evaluate features, shape (N, d), against integer labels, shape (N,); see :func:`measure`."""
     if labels.ndim != 1:
         raise LabelError("measuring checkpoints on multi-label tasks is not supported yet; pick one label column")
+    if not np.isfinite(features).all():
+        raise ProbeError("the checkpoint's features are not finite; check its weights and the images' preprocessing")
     start = time.perf_counter() if start is None else start
     x = np.asarray(features, dtype=np.float64)
     return Transfer(

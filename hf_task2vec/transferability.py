@@ -40,11 +40,20 @@ class Predictions:
 
 
 def ridge_leave_one_out(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> Predictions:
-    """Leave-one-out decisions of a linear probe (ridge regression on one-hot labels), in closed form.
+    """Leave-one-out decisions of a linear probe: the largest of :func:`ridge_scores`."""
+    return Predictions(ridge_scores(features, labels, grid).argmax(axis=1) == np.unique(labels, return_inverse=True)[1])
+
+
+def ridge_scores(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> Array:
+    """Leave-one-out scores of a ridge regression on one-hot labels, shape (N, classes present), in closed form.
 
     With the hat matrix H = 11ᵀ/N + K(K + λI)⁻¹ of the centred Gram matrix K, the prediction for an example by the
     model trained on all others is ``y − (y − Hy)/(1 − h)`` exactly (Allen's PRESS identity). λ is the one of least
     leave-one-out squared error.
+
+    The scores replace the intercept's class frequencies among the others by those of the sample, adding
+    ``(y − ȳ)/(N − 1)``. Leaving an example out makes its own class rarer, so that on balanced classes weak features
+    would be judged far below chance.
 
     Parameters
     ----------
@@ -76,11 +85,14 @@ def ridge_leave_one_out(features: Array, labels: Labels, grid: tuple[float, ...]
         if best is None or error < best[0]:
             best = (error, y - residual)
     assert best is not None
-    return Predictions(best[1].argmax(axis=1) == inverse)
+    return best[1] + (y - y.mean(axis=0)) / max(1, n - 1)
 
 
 def knn_leave_one_out(features: Array, labels: Labels, k: int = 5) -> Predictions:
-    """Leave-one-out decisions of the k nearest neighbours by cosine similarity, votes weighted by similarity."""
+    """Leave-one-out decisions of the k nearest neighbours by cosine similarity of the centred features.
+
+    A neighbour of similarity s votes with weight exp(s).
+    """
     x = np.asarray(features, dtype=np.float64)
     x = x - x.mean(axis=0)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
@@ -98,7 +110,7 @@ def knn_leave_one_out(features: Array, labels: Labels, k: int = 5) -> Prediction
 def logistic_test(
     train: Array, train_labels: Labels, test: Array, test_labels: Labels, *, seed: int = 0
 ) -> Predictions:
-    """Test-split decisions of an L2 logistic regression trained on the train split, λ by stratified cross-validation."""
+    """Test-split decisions of an L2 logistic regression trained on the train split, λ by cross-validation there."""
     from hf_task2vec.head import cross_validated_accuracy, fit_head
 
     classes = int(max(train_labels.max(), test_labels.max())) + 1
@@ -112,10 +124,12 @@ def logme(features: Array, labels: Labels, *, max_iterations: int = 100) -> floa
     """Logarithm of maximum evidence per example and class (You et al. 2021, arXiv 2102.11005); higher is better.
 
     Each one-hot column is a Bayesian linear regression whose prior precision α and noise precision β are set by the
-    fixed-point iteration of the paper's algorithm 3.
+    fixed-point iteration of the paper's algorithm 3. Features that are all zero give -inf.
     """
     f = np.asarray(features, dtype=np.float64)
     n, d = f.shape
+    if not f.any():
+        return -np.inf
     u, s, _ = np.linalg.svd(f, full_matrices=False)
     sigma = s**2
     classes, inverse = np.unique(labels, return_inverse=True)
@@ -159,13 +173,13 @@ def h_score(features: Array, labels: Labels) -> float:
     means = np.zeros((len(counts), d))
     np.add.at(means, inverse, f)
     means /= counts[:, None]
-    # Σ = (1−ρ) FᵀF/n + ρ μ I is inverted through its eigenvectors with non-zero eigenvalue and the rest.
+    # Σ = (1−ρ) FᵀF/n + ρ μ I is inverted through its eigenvectors.
     _, s, vt = np.linalg.svd(f, full_matrices=False)
-    floor = shrinkage * float(np.sum(s**2)) / (n * d)
-    if floor == 0.0:
+    if not s.any():
         return 0.0
-    eigenvalues = (1.0 - shrinkage) * s**2 / n + floor
+    vt, s = vt[s > 1e-12 * s[0]], s[s > 1e-12 * s[0]]
+    floor = shrinkage * float(np.sum(s**2)) / (n * d)
     projected = means @ vt.T
-    inside = np.sum(projected**2 / eigenvalues, axis=1)
-    outside = (np.sum(means**2, axis=1) - np.sum(projected**2, axis=1)).clip(min=0.0) / floor
-    return float((1.0 - shrinkage) * np.sum(counts / n * (inside + outside)))
+    # Class means lie in the span of the features, so the rest of the space adds nothing.
+    inside = np.sum(projected**2 / ((1.0 - shrinkage) * s**2 / n + floor), axis=1)
+    return float((1.0 - shrinkage) * np.sum(counts / n * inside))

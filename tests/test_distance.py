@@ -130,6 +130,12 @@ def test_layers_without_information(name: str) -> None:
     assert math.isfinite(FUNCTIONS[name](one, zero, SIZES))
 
 
+def test_rounding_errors_of_flat_layers_do_not_correlate() -> None:
+    flat, peaked = np.full(N, 11.0), np.array([1.0, 2, 3, 4, 5, 6])
+    assert distance.log_correlation(flat * 1e-6, np.zeros(N), SIZES) == 0.0
+    assert distance.log_correlation(flat * 1e-6, peaked, SIZES) == 1.0
+
+
 # ---------------------------------------------------------------------- of embeddings
 
 
@@ -166,7 +172,7 @@ def test_unknown_kind_lists_the_kinds() -> None:
 def test_other_probes_are_refused(name: str) -> None:
     a, other = embedding(0), changed(weights_hash="cd" * 32)
     message = (
-        r"'task0' was embedded with probe 'org/tiny-probe' \(weights abababababab…\) and 'task1' with probe "
+        r"'task0' was embedded with probe 'org/tiny-probe' \(weights abababababab…\) and 'task1' with "
         r"'org/tiny-probe' \(weights cdcdcdcdcdcd…\); embed both with the same probe"
     )
     with pytest.raises(ProbeMismatchError, match=message):

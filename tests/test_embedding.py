@@ -50,6 +50,14 @@ def rewrite(folder: Path, change: dict[str, Any]) -> None:
     edit(folder, sha256=sha256_file(folder / VALUES_FILE))
 
 
+def load(folder: Path) -> tuple[TaskEmbedding | None, str]:
+    """Return the embedding or the message of the one kind of error that may be."""
+    try:
+        return TaskEmbedding.load(folder), ""
+    except Task2VecError as error:
+        return None, str(error)
+
+
 # ---------------------------------------------------------------------- round trips
 
 FLOATS = st.floats(0, width=32, allow_nan=False, allow_infinity=False)
@@ -162,7 +170,9 @@ def test_other_schema_versions(folder: Path, version: Any) -> None:
 def test_no_embedding(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for place in (tmp_path, tmp_path / "none", tmp_path / "file"):
-        with pytest.raises(EmbeddingError, match="embedding.json is missing; make one with embed_task or `hf-task2vec"):
+        with pytest.raises(
+            EmbeddingError, match=r"embedding\.json is missing; make one with embed_task or `hf-task2vec"
+        ):
             TaskEmbedding.load(place)
 
 
@@ -213,14 +223,17 @@ def test_wrong_tensors(folder: Path, change: dict[str, Any], message: str) -> No
 
 
 def test_types_that_numpy_lacks(folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file as save_torch
-
-    tensors = {name: torch.from_numpy(array) for name, array in load_file(folder / VALUES_FILE).items()}
-    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
-        save_torch(tensors | {"values": tensors["values"].to(dtype)}, folder / VALUES_FILE)
+    for dtype, size in (("BF16", 2), ("F8_E4M3", 1)):
+        header, start = {}, 0
+        for name, array in load_file(embedding().save(folder) / VALUES_FILE).items():
+            kind, length = (dtype, size * array.size) if name == "values" else ("F32", array.nbytes)
+            kind = "I64" if name == "layer_sizes" else kind
+            header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, start + length]}
+            start += length
+        text = json.dumps(header).encode()
+        (folder / VALUES_FILE).write_bytes(len(text).to_bytes(8, "little") + text + bytes(start))
         edit(folder, sha256=sha256_file(folder / VALUES_FILE))
-        with pytest.raises(EmbeddingError):
+        with pytest.raises(EmbeddingError, match=r"no readable safetensors file|must be a float32 vector"):
             TaskEmbedding.load(folder)
 
 
@@ -279,11 +292,9 @@ def test_any_value_anywhere_loads_or_is_our_error(tmp_path: Path, data: st.DataO
         place = parent
     place[key] = data.draw(WRONG)
     (folder / DOCUMENT_FILE).write_text(json.dumps(document), encoding="utf-8")
-    try:
-        loaded = TaskEmbedding.load(folder)
-    except Task2VecError as error:
-        assert str(folder) in str(error) or DOCUMENT_FILE in str(error)
-    else:
+    loaded, problem = load(folder)
+    assert loaded or DOCUMENT_FILE in problem or str(folder) in problem
+    if loaded:
         assert repr(loaded)
         assert_same(TaskEmbedding.load(loaded.save(tmp_path / "again")), loaded)
 
@@ -296,10 +307,8 @@ def test_any_flipped_byte_of_the_values_is_our_error(tmp_path: Path, position: i
     raw[position % len(raw)] ^= byte
     (folder / VALUES_FILE).write_bytes(raw)
     edit(folder, sha256=sha256_file(folder / VALUES_FILE))
-    try:
-        repr(TaskEmbedding.load(folder))
-    except Task2VecError as error:
-        assert str(folder) in str(error)
+    loaded, problem = load(folder)
+    assert repr(loaded) if loaded else str(folder) in problem
 
 
 # ---------------------------------------------------------------------- writing

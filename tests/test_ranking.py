@@ -1,0 +1,192 @@
+"""The result of a selection as an object, and the limits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hub import HubServer
+
+from hf_task2vec.errors import ProbeError, SelectionError
+from hf_task2vec.ranking import Candidate, Constraints, Ranking
+
+
+def candidate(rank: int, **changes: Any) -> Candidate:
+    facts: dict[str, Any] = {
+        "rank": rank,
+        "hub_id": f"org/net{rank}",
+        "score": 0.9 - 0.1 * rank,
+        "std": 0.02,
+        "low": 0.85 - 0.1 * rank,
+        "high": 0.95 - 0.1 * rank,
+        "prior": 0.7,
+        "residual": 0.2 - 0.1 * rank,
+        "params_m": 5.28,
+        "gmacs": 0.4,
+        "input_px": 224,
+        "license": "apache-2.0",
+        "library": "timm",
+        "architecture": "net",
+        "pretraining": "in1k_supervised",
+        "in1k_top1": 0.75,
+        "evidence": "3 scores of it in the index",
+    }
+    return Candidate(**{**facts, **changes})
+
+
+UNKNOWN = dict.fromkeys(("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1"))
+
+
+@pytest.fixture
+def ranking() -> Ranking:
+    return Ranking(
+        candidates=(candidate(1), candidate(2, **UNKNOWN), candidate(3)),
+        dataset="org/pets & <friends>",
+        summary="Take org/net1 <now>.",
+        warnings=("only 3 images & no more",),
+        provenance={"index": "abc", "limits": {"licenses": ("mit",)}},
+        n_ranked=1234,
+    )
+
+
+# ---------------------------------------------------------------------- Ranking
+
+
+def test_it_is_a_sequence(ranking: Ranking) -> None:
+    assert len(ranking) == 3
+    assert ranking[0] is ranking.best
+    assert ranking[-1].hub_id == "org/net3"
+    assert [c.rank for c in ranking] == [1, 2, 3]
+    assert [c.rank for c in reversed(ranking)] == [3, 2, 1]
+    assert [c.rank for c in ranking[1:]] == [2, 3]
+    assert ranking[1] in ranking
+    assert ranking.index(ranking[2]) == 2
+    with pytest.raises(IndexError):
+        ranking[3]
+
+
+def test_head(ranking: Ranking) -> None:
+    two = ranking.head(2)
+    assert [c.rank for c in two] == [1, 2]
+    assert (two.dataset, two.n_ranked, two.provenance) == (ranking.dataset, 1234, ranking.provenance)
+    assert len(ranking.head(10)) == len(ranking) == 3
+    for k in (0, -1):
+        with pytest.raises(SelectionError, match=f"k={k} must be at least 1"):
+            ranking.head(k)
+
+
+def test_pandas(ranking: Ranking) -> None:
+    frame = ranking.to_pandas()
+    assert frame.index.name == "rank"
+    assert frame.index.tolist() == [1, 2, 3]
+    assert frame["hub_id"].tolist() == ["org/net1", "org/net2", "org/net3"]
+    assert {"score", "std", "prior", "residual", "params_m", "gmacs", "license", "evidence"} <= set(frame)
+    assert frame["params_m"].isna().tolist() == [False, True, False]
+    assert frame.loc[1, "score"] == ranking.best.score
+
+
+def test_json(ranking: Ranking) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = ranking.to_json()
+    document = json.loads(text, parse_constant=refuse)
+    assert document["dataset"] == ranking.dataset
+    assert document["candidates"][0] == asdict(ranking.best)
+    assert document["candidates"][1]["params_m"] is None
+    assert (document["n_ranked"], document["warnings"]) == (1234, ["only 3 images & no more"])
+    assert document["provenance"] == {"index": "abc", "limits": {"licenses": ["mit"]}}
+    assert "\n" not in ranking.to_json(indent=None)
+    broken = replace(ranking, candidates=(candidate(1, score=float("nan")),))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        broken.to_json()
+
+
+def test_repr(ranking: Ranking) -> None:
+    assert repr(ranking).splitlines() == [
+        "1234 checkpoints ranked for 'org/pets & <friends>'; the best 3:",
+        "rank  checkpoint  accuracy  80 % interval  params  licence",
+        "1     org/net1    80.0      75.0–85.0      5.3M    apache-2.0",
+        "2     org/net2    70.0      65.0–75.0      ?       ?",
+        "3     org/net3    60.0      55.0–65.0      5.3M    apache-2.0",
+        "Take org/net1 <now>.",
+        "Warning: only 3 images & no more",
+    ]
+
+
+def test_html_is_escaped(ranking: Ranking) -> None:
+    evil = "<script>alert(1)</script>"
+    ranking = replace(ranking, candidates=(*ranking.candidates, candidate(4, hub_id=evil, license=evil)))
+    page = ranking._repr_html_()
+    assert "<script>" not in page
+    assert page.count("&lt;script&gt;") == 2
+    assert "org/pets &amp; &lt;friends&gt;" in page
+    assert "Take org/net1 &lt;now&gt;." in page
+    assert "only 3 images &amp; no more" in page
+    assert page.count("<tr>") == 5
+
+
+def test_explaining_needs_the_index(ranking: Ranking) -> None:
+    with pytest.raises(SelectionError, match="read from a file; run select_backbone again"):
+        ranking.explain()
+
+
+# ---------------------------------------------------------------------- Constraints
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_params": 0}, "max_params=0 leaves nothing; give a positive number or None"),
+        ({"max_gmacs": -1.0}, "max_gmacs=-1.0 leaves nothing"),
+        ({"max_params": float("nan")}, "max_params=nan leaves nothing"),
+        ({"input_size": 0}, "input_size=0 leaves nothing"),
+        ({"max_params": "30M"}, "max_params='30M' is no number; give a number such as 30e6, or None for no limit"),
+        ({"licenses": "mit"}, r"licenses takes a list of strings, found the string 'mit'; pass \['mit'\]"),
+        ({"candidates": "org/x"}, r"candidates takes a list .*pass \['org/x'\]"),
+        ({"licenses": []}, "licenses is an empty list, which leaves nothing; pass None for no limit"),
+        ({"candidates": [1]}, "candidates takes a list of strings, found 1"),
+        ({"licenses": 5}, "licenses takes a list of strings, found 5"),
+        ({"licenses": [None]}, "licenses takes a list of strings, found None"),
+    ],
+)
+def test_unusable_limits(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        Constraints(**limits)
+
+
+def test_usable_limits() -> None:
+    assert Constraints() == Constraints(max_params=None)
+    limits = Constraints(max_params=np.float64(30e6), max_gmacs=Fraction(1, 2), input_size=np.int64(224))
+    assert limits.max_params == 30e6
+    assert Constraints(licenses=["mit"]).licenses == ("mit",)  # type: ignore[arg-type]
+    assert Constraints(candidates=(x for x in "ab")).candidates == ("a", "b")  # type: ignore[arg-type]
+    assert hash(Constraints(licenses=["mit"])) == hash(Constraints(licenses=("mit",)))  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- Candidate.load
+
+
+def test_load_gives_a_model_ready_to_fine_tune(hub: HubServer, tmp_path: Path) -> None:
+    import torch
+    from architectures import files_of, save_timm
+    from PIL import Image
+
+    save_timm(tmp_path)
+    commit = hub.create_model("org/net1", files_of(tmp_path))
+    model, transform = candidate(1).load(num_classes=7, revision=commit)
+    batch = transform(Image.new("RGB", (90, 70), "red"))[None]
+    assert batch.shape == (1, 3, 64, 64)
+    loss = torch.nn.functional.cross_entropy(model(batch.repeat(2, 1, 1, 1)), torch.tensor([0, 6]))
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_load_of_a_checkpoint_that_is_gone(hub: HubServer) -> None:
+    with pytest.raises(ProbeError, match="org/net9"):
+        candidate(9).load(num_classes=7)

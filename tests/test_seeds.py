@@ -1,0 +1,150 @@
+"""Seeds: exact covariance, unbiased draws, and draws that belong to an example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from hf_task2vec.seeds import SAMPLINGS, SEEDS, householder_root, logit_seeds, sigmoid, softmax
+
+logit_arrays = arrays(
+    np.float64, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.floats(-700, 700) | st.floats(-3, 3)
+)
+few = settings(max_examples=200, deadline=None)
+
+
+def covariance(likelihood: str, logits: np.ndarray) -> np.ndarray:
+    """The Fisher information in logit space, shape (N, C, C)."""
+    if likelihood == "categorical":
+        p = softmax(logits)
+        return np.einsum("nc,cd->ncd", p, np.eye(p.shape[1])) - np.einsum("nc,nd->ncd", p, p)
+    p = sigmoid(logits)
+    return np.einsum("nc,cd->ncd", p * (1 - p), np.eye(p.shape[1]))
+
+
+def outer(seeds: np.ndarray) -> np.ndarray:
+    return np.einsum("snc,snd->ncd", seeds, seeds)
+
+
+def draw(likelihood: str, logits: np.ndarray, sampling: str, **options: Any) -> np.ndarray:
+    return logit_seeds(likelihood, logits, np.arange(len(logits)), sampling, **options)
+
+
+@few
+@given(logits=logit_arrays)
+def test_probabilities(logits: np.ndarray) -> None:
+    p = softmax(logits)
+    assert ((p >= 0) & (p <= 1)).all()
+    np.testing.assert_allclose(p.sum(1), 1, rtol=1e-14)
+    np.testing.assert_allclose(sigmoid(logits) + sigmoid(-logits), 1, rtol=1e-15)
+
+
+@few
+@given(logits=logit_arrays, likelihood=st.sampled_from(sorted(SEEDS)))
+def test_exact_seeds_have_the_fisher_information_as_covariance(logits: np.ndarray, likelihood: str) -> None:
+    seeds = draw(likelihood, logits, "exact")
+    n, c = logits.shape
+    assert seeds.shape == (c - 1 if likelihood == "categorical" else c, n, c)
+    np.testing.assert_allclose(outer(seeds), covariance(likelihood, logits), rtol=0, atol=1e-12)
+
+
+@few
+@given(logits=arrays(np.float64, st.tuples(st.integers(1, 5), st.just(2)), elements=st.floats(-700, 700)))
+def test_one_sketch_is_exact_for_two_classes(logits: np.ndarray) -> None:
+    seeds = draw("categorical", logits, "sketch", seed=3)
+    assert seeds.shape[0] == 1
+    np.testing.assert_allclose(outer(seeds), covariance("categorical", logits), rtol=0, atol=1e-12)
+
+
+@few
+@given(logits=logit_arrays, sampling=st.sampled_from(["sketch", "exact", "monte_carlo"]))
+def test_categorical_seeds_sum_to_zero(logits: np.ndarray, sampling: str) -> None:
+    # Adding a constant to all logits changes nothing, so no gradient may point there.
+    np.testing.assert_allclose(draw("categorical", logits, sampling).sum(2), 0, atol=1e-12)
+
+
+def test_householder_ignores_the_coordinate_of_the_likeliest_class() -> None:
+    p = softmax(np.array([[0.1, 2.0, -1.0]]))
+    v = np.array([[[1.0, 5.0, -1.0]]])
+    before = v.copy()
+    changed = v.copy()
+    changed[0, 0, 1] = -7.0
+    np.testing.assert_array_equal(householder_root(p, v), householder_root(p, changed))
+    np.testing.assert_array_equal(v, before)
+
+
+LOGITS = np.array([[0.3, -1.0, 2.0, 0.0, -700.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.5, 1.0, -1.0, 0.2, 0.0]])
+
+
+@pytest.mark.parametrize("likelihood", SEEDS)
+@pytest.mark.parametrize("sampling", ["sketch", "monte_carlo"])
+def test_random_seeds_are_unbiased(likelihood: str, sampling: str) -> None:
+    draws = 20_000
+    seeds = draw(likelihood, LOGITS, sampling, seed=1, draws=draws)
+    assert seeds.shape == (draws, *LOGITS.shape)
+    products = np.einsum("snc,snd->sncd", seeds, seeds) * draws
+    expected = covariance(likelihood, LOGITS)
+    error = products.mean(0) - expected
+    standard_error = products.std(0) / np.sqrt(draws)
+    # 75 entries: a fair estimator passes 4.5 standard errors once in about 4000 seeds.
+    assert (np.abs(error) <= 4.5 * standard_error + 1e-12).all()
+    np.testing.assert_allclose(outer(seeds), products.mean(0), rtol=1e-9, atol=1e-15)
+
+
+def test_the_sketch_varies_less_than_drawn_labels() -> None:
+    logits = np.random.default_rng(0).normal(size=(20, 10))
+    direction = np.random.default_rng(1).normal(size=10)
+
+    def variance(sampling: str) -> float:
+        return float((2000 * (draw("categorical", logits, sampling, draws=2000) @ direction) ** 2).var(0).mean())
+
+    assert variance("sketch") < variance("monte_carlo")
+
+
+def test_monte_carlo_draws_labels() -> None:
+    seeds = draw("categorical", LOGITS, "monte_carlo", draws=50) * np.sqrt(50)
+    labels = seeds + softmax(LOGITS)
+    np.testing.assert_allclose(labels.max(2), 1, atol=1e-12)
+    np.testing.assert_allclose(np.sort(labels, axis=2)[:, :, :-1], 0, atol=1e-12)
+    assert not (labels[:, 0].argmax(1) == 4).any(), "a class of probability zero was drawn"
+
+
+@pytest.mark.parametrize("likelihood", SEEDS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_draws_depend_on_seed_and_id_only(likelihood: str, sampling: str) -> None:
+    logits = np.random.default_rng(0).normal(size=(6, 4))
+    ids = np.array([3, 11, 4, 0, 2**40, 5])
+    together = logit_seeds(likelihood, logits, ids, sampling, seed=7, draws=3)
+    order = np.array([5, 2, 0, 4, 1, 3])
+    np.testing.assert_array_equal(
+        logit_seeds(likelihood, logits[order], ids[order], sampling, seed=7, draws=3), together[:, order]
+    )
+    for i in range(6):
+        alone = logit_seeds(likelihood, logits[i : i + 1], ids[i : i + 1], sampling, seed=7, draws=3)
+        np.testing.assert_array_equal(alone, together[:, i : i + 1])
+
+
+@pytest.mark.parametrize("likelihood", SEEDS)
+@pytest.mark.parametrize("sampling", ["sketch", "monte_carlo"])
+def test_draws_change_with_the_seed_and_the_id(likelihood: str, sampling: str) -> None:
+    logits = np.zeros((64, 6))
+    first, again, other = (draw(likelihood, logits, sampling, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert len(np.unique(first[0], axis=0)) > 1
+
+
+def test_draws_leave_the_global_random_state_alone() -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    draw("categorical", LOGITS, "sketch")
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_float32_logits_are_computed_in_float64() -> None:
+    seeds = draw("categorical", LOGITS.astype(np.float32), "exact")
+    assert seeds.dtype == np.float64
