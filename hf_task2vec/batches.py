@@ -47,40 +47,40 @@ class ImageBatches:
         keep: bool = False,
     ) -> None:
         self._images, self._transform, self._batch_size, self._device = images, transform, batch_size, device
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, Tensor] = {}  # by position
         self._room = _KEEP_BYTES if keep else 0
 
     def __len__(self) -> int:
         return math.ceil(len(self._images) / self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        return self.between(0, len(self._images))
+
+    def between(self, first: int, last: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        """Yield the batches of images `first` to `last` - 1 with their positions, shape (B,)."""
         workers = max(2, min(8, os.cpu_count() or 2))
         with ThreadPoolExecutor(workers, thread_name_prefix="hf_task2vec-images") as pool:
             ahead: list[Any] = []
-            starts = range(0, len(self._images), self._batch_size)
+            starts = range(first, last, self._batch_size)
             for i, start in enumerate(starts):
                 # Two batches ahead keep the processors busy without holding the whole sample.
-                ahead.extend(self._submit(pool, later) for later in starts[i + len(ahead) : i + 3])
-                images = self._collect(ahead.pop(0), start)
+                ahead.extend(
+                    [pool.submit(self._load, j) for j in range(later, min(later + self._batch_size, last))]
+                    for later in starts[i + len(ahead) : i + 3]
+                )
+                images = self._collect(ahead.pop(0))
                 yield images.to(self._device, non_blocking=True), np.arange(start, start + len(images), dtype=np.int64)
 
-    def _submit(self, pool: ThreadPoolExecutor, start: int) -> Any:
-        if start in self._kept:
-            return None
-        stop = min(start + self._batch_size, len(self._images))
-        return [pool.submit(self._load, j) for j in range(start, stop)]
-
     def _load(self, i: int) -> Tensor:
-        return self._transform(self._images[i])
+        if (kept := self._kept.get(i)) is not None:
+            return kept
+        image = self._transform(self._images[i])
+        if image.nbytes <= self._room:
+            self._kept[i] = image
+            self._room -= image.nbytes
+        return image
 
-    def _collect(self, futures: Any, start: int) -> Tensor:
-        if futures is None:
-            return self._kept[start].clone()  # a network may work in place on its input
+    def _collect(self, futures: list[Any]) -> Tensor:
         # Convolutions are up to twice as fast in this layout, and pass it on; to the rest it makes no difference.
-        batch = (
-            torch.stack([future.result() for future in futures]).float().contiguous(memory_format=torch.channels_last)
-        )
-        if batch.nbytes <= self._room:
-            self._kept[start] = batch.clone()
-            self._room -= batch.nbytes
-        return batch
+        batch = torch.stack([future.result() for future in futures]).float()
+        return batch.contiguous(memory_format=torch.channels_last)

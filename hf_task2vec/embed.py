@@ -1,4 +1,4 @@
-"""Make a task embedding: images, features, head, Fisher information."""
+"""Make a task embedding: images, features, head, Fisher information; in one process or several."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_task2vec.batches import ImageBatches
+from hf_task2vec.descriptors import describe_task
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
-from hf_task2vec.head import cross_validated_accuracy, fit_head, stratified_folds
+from hf_task2vec.head import Head, fit_head, stratified_folds
 from hf_task2vec.probe import Probe
+from hf_task2vec.processes import Processes, object_of_main
 from hf_task2vec.seeds import SAMPLINGS
-from hf_task2vec.transferability import ridge_leave_one_out
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from hf_task2vec.task import Task
 
 logger = logging.getLogger(__name__)
+
+# Images after which the noise is looked at, with a tolerance; each step is at most half as much again.
+_STAGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 
 def embed_task(
@@ -34,9 +40,11 @@ def embed_task(
     *,
     label_sampling: str = "sketch",
     draws: int = 1,
+    noise_tolerance: float | None = None,
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
+    accelerator: Accelerator | None = None,
     progress: bool = False,
 ) -> TaskEmbedding:
     """Embed a task: fit a head on the probe's features, then average its Fisher information per filter.
@@ -51,12 +59,19 @@ def embed_task(
         Probe network; None takes :meth:`Probe.default`, whose weights are installed with this package.
     label_sampling, draws, seed
         See :func:`~hf_task2vec.fisher.diagonal_fisher`.
+    noise_tolerance
+        Stop averaging as soon as the embeddings of two halves of the images seen so far, divided by two, agree to
+        within this log-correlation distance (0.05 is a good value); looked at after 64, 96, 128, 192, ... images. None
+        uses all images. The head is fitted on all of them either way.
     batch_size
         Images per forward and backward pass. It changes memory and speed, not the result beyond rounding.
     device
-        Torch device such as ``"cuda"``; None leaves the probe where it is.
+        Torch device such as ``"cuda"``; None leaves the probe where it is, or takes the accelerator's.
+    accelerator
+        Share the images among the processes of an `accelerate.Accelerator`; every process calls this function with the
+        same task and gets the same embedding. No image is counted twice.
     progress
-        Show a progress bar on stderr.
+        Show a progress bar on stderr (of the main process).
 
     Returns
     -------
@@ -68,146 +83,117 @@ def embed_task(
         The probe's outputs are not finite, or the same for all images.
     EmbeddingError
         An argument is out of range.
+    DistributedError
+        Another process failed.
     """
-    _check_arguments(label_sampling, draws=draws, batch_size=batch_size, seed=seed)
+    _check_arguments(label_sampling, noise_tolerance, draws=draws, batch_size=batch_size, seed=seed)
     probe = probe if probe is not None else Probe.default()
-    if device is not None:
-        probe = probe.to(device)
-    config = embedding_config(label_sampling, draws, seed)
-    return _compute(task, probe, config, batch_size=batch_size, progress=progress)
+    if device is not None or accelerator is not None:
+        probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
+    run = _Run(task, probe, Processes(accelerator), batch_size, progress)
+    config = embedding_config(label_sampling, draws, seed, noise_tolerance)
+    return run.embed(config)
 
 
-def _check_arguments(label_sampling: str, **counts: int) -> None:
+def _check_arguments(label_sampling: str, noise_tolerance: float | None, **counts: int) -> None:
     if label_sampling not in SAMPLINGS:
         raise EmbeddingError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
+    if noise_tolerance is not None and not noise_tolerance > 0:
+        raise EmbeddingError(f"noise_tolerance={noise_tolerance!r} must be positive, or None to use all images")
     for name, value in counts.items():
         least = 0 if name == "seed" else 1
         if value < least:
             raise EmbeddingError(f"{name}={value} must be at least {least}")
 
 
-def _compute(task: Task, probe: Probe, config: dict[str, Any], *, batch_size: int, progress: bool) -> TaskEmbedding:
-    device = probe.device
-    batches = ImageBatches(task.images, probe.transform, batch_size=batch_size, device=device, keep=True)
-    logger.info(
-        "embedding %s: %d images, %d classes, probe %s on %s",
-        task.dataset,
-        len(task),
-        task.num_classes,
-        probe.name,
-        device,
-    )
-    with tqdm(total=2 * len(task), desc="features", unit="img", disable=not progress, leave=False) as bar:
-        features = []
-        for images, _ in batches:
-            features.append(probe.features(images).cpu().numpy().astype(np.float64))
-            bar.update(len(images))
-        z = np.concatenate(features)
-        head = fit_head(z, task.labels, task.num_classes)
-        bar.set_description("Fisher")
-        sums = diagonal_fisher(
-            probe,
-            _counted(batches, bar),
-            head=head,
-            halves=stratified_folds(task.labels, 2, seed=0),
-            **config,
+class _Run:
+    """One embedding in the making, in one of the processes that share it."""
+
+    def __init__(self, task: Task, probe: Probe, processes: Processes, batch_size: int, progress: bool) -> None:
+        self.task, self.probe, self.processes = task, probe, processes
+        self.mine = np.asarray(processes.share(range(len(task))), dtype=np.int64)
+        self.batches = ImageBatches(
+            task.images.take(self.mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
         )
-    return TaskEmbedding(
-        values=sums.mean().astype(np.float32),
-        layer_names=tuple(layer.name for layer in probe.layers),
-        layer_sizes=np.array([layer.n_filters for layer in probe.layers], dtype=np.int64),
-        feature_mean=z.mean(axis=0).astype(np.float32),
-        feature_var=z.var(axis=0).astype(np.float32),
-        probe=probe.config,
-        task=task.describe(),
-        descriptors=describe_task(task, z, sums),
-        config=config,
-        versions=library_versions(),
-    )
+        self.show = progress and processes.is_main
+
+    def embed(self, config: dict[str, Any]) -> TaskEmbedding:
+        """Run the passes."""
+        task, probe = self.task, self.probe
+        if self.processes.is_main:
+            what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
+            names = (task.dataset, len(task), task.num_classes, probe.name, probe.device, self.processes.count)
+            logger.info(what, *names)
+        with tqdm(total=2 * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False) as bar:
+            z = self._features(bar)
+            with self.processes.together("fitting the head"):
+                head = fit_head(z, task.labels, task.num_classes) if self.processes.is_main else None
+            bar.set_description("Fisher")
+            sums = self._fisher(object_of_main(self.processes, head), config, bar)
+        return TaskEmbedding(
+            values=sums.mean().astype(np.float32),
+            layer_names=tuple(layer.name for layer in probe.layers),
+            layer_sizes=np.array([layer.n_filters for layer in probe.layers], dtype=np.int64),
+            feature_mean=z.mean(axis=0).astype(np.float32),
+            feature_var=z.var(axis=0).astype(np.float32),
+            probe=probe.config,
+            task=task.describe(),
+            descriptors={**describe_task(task, z), "n_fisher": float(sums.counts.sum()), "noise": noise_of(sums)},
+            config=config,
+            versions=library_versions(),
+        )
+
+    def _features(self, bar: Any) -> NDArray[np.float64]:
+        """Features of all images, shape (N, d), in the order of the sample, in every process."""
+        with self.processes.together("extracting features"):
+            local = []
+            for images, _ in self.batches:
+                local.append(self.probe.features(images).cpu().numpy().astype(np.float64))
+                bar.update(len(images))
+        z = np.empty((len(self.task), self.probe.feature_dim))
+        for positions, features in self.processes.gather((self.mine, local)):
+            if len(positions):
+                z[positions] = np.concatenate(features)
+        return z
+
+    def _fisher(self, head: Head, config: dict[str, Any], bar: Any) -> FisherSums:
+        """Fisher sums over all images, or over as many as the tolerance asks for, in every process."""
+        n, tolerance = len(self.task), config.get("noise_tolerance")
+        ends = [n] if tolerance is None else [*(stage for stage in _STAGES if stage < n), n]
+        halves = stratified_folds(self.task.labels, 2, seed=0)
+        total: FisherSums | None = None
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            with self.processes.together("estimating the Fisher information"):
+                part = diagonal_fisher(
+                    self.probe,
+                    self._between(start, end, bar),
+                    head=head,
+                    halves=halves,
+                    label_sampling=config["label_sampling"],
+                    draws=config["draws"],
+                    seed=config["seed"],
+                )
+            for found in self.processes.gather(part):
+                total = found if total is None else total + found
+            assert total is not None
+            if tolerance is not None and noise_of(total) <= tolerance:
+                break
+        assert total is not None
+        return total
+
+    def _between(self, start: int, end: int, bar: Any) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        first, last = np.searchsorted(self.mine, [start, end])
+        for images, positions in self.batches.between(int(first), int(last)):
+            yield images, self.mine[positions]
+            bar.update(len(images))
 
 
-def _counted(batches: ImageBatches, bar: Any) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
-    for images, ids in batches:
-        yield images, ids
-        bar.update(len(images))
-
-
-def describe_task(task: Task, features: NDArray[np.float64], sums: FisherSums) -> dict[str, float]:
-    """Label-sensitive descriptors of a task, which the Fisher vector itself hardly encodes.
-
-    Parameters
-    ----------
-    task
-        The sample.
-    features
-        The probe's features, shape (N, d).
-    sums
-        The Fisher sums, whose halves tell the noise of the estimate.
-
-    Returns
-    -------
-    dict
-        ``n_classes``; ``n_samples`` (images used) and ``n_rows`` (images in the split); ``class_balance`` (entropy of
-        the class frequencies over its maximum, 1 = balanced); ``probe_accuracy`` (leave-one-out accuracy of a
-        linear probe, as the index measures checkpoints; for multi-label tasks see
-        :func:`~hf_task2vec.head.cross_validated_accuracy`) and ``probe_accuracy_gain`` (what of the way from the
-        largest class's share to 1 it covers);
-        ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
-        random labels); ``median_side_px`` and ``grey_share`` of the images; ``noise`` (log-correlation distance
-        between the two half-sample embeddings, halved).
-    """
-    labels = task.labels
-    counts = np.asarray(task.class_counts, dtype=np.float64)
-    frequencies = counts[counts > 0] / counts.sum()
-    entropy = float(-(frequencies * np.log(frequencies)).sum())
-    if labels.ndim == 1:
-        accuracy = ridge_leave_one_out(features, labels).accuracy
-    else:
-        accuracy = cross_validated_accuracy(features, labels, task.num_classes)
-    chance = 0.5 if labels.ndim == 2 else float(np.bincount(labels).max() / len(labels))
-    sides, grey = zip(*(_image_facts(task.images[i]) for i in range(len(task))), strict=True)
+def noise_of(sums: FisherSums) -> float:
+    """Noise of an estimate: log-correlation distance between its two halves, divided by two; 1 with an empty half."""
+    if sums.counts.min() == 0:
+        return 1.0
     sizes = np.array([layer.n_filters for layer in sums.layers], dtype=np.int64)
-    noise = log_correlation(*sums.halves(), sizes) / 2 if sums.counts.min() > 0 else 1.0
-    return {
-        "n_classes": float(task.num_classes),
-        "n_samples": float(len(task)),
-        "n_rows": float(task.n_rows),
-        "class_balance": float(entropy / np.log(len(frequencies))) if len(frequencies) > 1 else 1.0,
-        "probe_accuracy": accuracy,
-        "probe_accuracy_gain": (accuracy - chance) / max(1.0 - chance, 1e-9),
-        "class_separation": class_separation(features, labels),
-        "median_side_px": float(np.median(sides)),
-        "grey_share": float(np.mean(grey)),
-        "noise": float(noise),
-    }
-
-
-def class_separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Share of the features' variance that lies between classes, minus what random labels would give (ω²).
-
-    For multi-label tasks, the mean over labels.
-    """
-    if labels.ndim == 2:
-        shares = [class_separation(features, labels[:, j].astype(np.int64)) for j in range(labels.shape[1])]
-        return float(np.mean(shares))
-    n = len(labels)
-    centred = features - features.mean(axis=0)
-    total = float(np.sum(centred**2))
-    classes, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    k = len(classes)
-    if total == 0.0 or k < 2 or n <= k:
-        return 0.0
-    sums = np.zeros((k, features.shape[1]))
-    np.add.at(sums, inverse, centred)
-    between = float(np.sum(sums**2 / counts[:, None]))
-    within_mean = (total - between) / (n - k)
-    return (between - (k - 1) * within_mean) / (total + within_mean)
-
-
-def _image_facts(image: Any) -> tuple[float, float]:
-    """Geometric mean of the sides in px, and 1 if all three channels are equal (checked on a thumbnail)."""
-    small = np.asarray(image.resize((16, 16)), dtype=np.int16)
-    return float(np.sqrt(image.width * image.height)), float(np.ptp(small, axis=2).max() <= 4)
+    return log_correlation(*sums.halves(), sizes) / 2
 
 
 def library_versions() -> dict[str, str]:

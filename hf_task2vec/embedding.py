@@ -266,6 +266,9 @@ def embedding_key(task: Task, probe_hash: str, config: dict[str, Any]) -> str:
     return sha256_bytes(canonical_json(parts))[:32]
 
 
-def embedding_config(label_sampling: str = "sketch", draws: int = 1, seed: int = 0) -> dict[str, Any]:
+def embedding_config(
+    label_sampling: str = "sketch", draws: int = 1, seed: int = 0, noise_tolerance: float | None = None
+) -> dict[str, Any]:
     """Return the settings that change an embedding's values."""
-    return {"label_sampling": label_sampling, "draws": draws, "seed": seed}
+    config: dict[str, Any] = {"label_sampling": label_sampling, "draws": draws, "seed": seed}
+    return config if noise_tolerance is None else {**config, "noise_tolerance": noise_tolerance}

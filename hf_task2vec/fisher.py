@@ -51,6 +51,11 @@ class FisherSums:
         """Return the estimates of the two halves, each of shape (n_filters,)."""
         return self._divide(self.sums[0], int(self.counts[0])), self._divide(self.sums[1], int(self.counts[1]))
 
+    def __add__(self, other: FisherSums) -> FisherSums:
+        if self.layers != other.layers:
+            raise FisherError("sums of different networks or layers cannot be added")
+        return FisherSums(self.layers, self.sums + other.sums, self.counts + other.counts)
+
     def _divide(self, total: np.ndarray, count: int) -> np.ndarray:
         if count == 0:
             raise FisherError("no examples were seen: the Fisher information needs at least one image (two for halves)")
@@ -100,12 +105,12 @@ def diagonal_fisher(
     Returns
     -------
     FisherSums
-        Sums and counts; ``.mean()`` is the embedding.
+        Sums and counts, zero if there were no images; ``.mean()`` is the embedding.
 
     Raises
     ------
     FisherError
-        Unknown `label_sampling` or likelihood, no draws, non-finite outputs or gradients, or no examples.
+        Unknown `label_sampling` or likelihood, no draws, or non-finite outputs or gradients.
     UnsupportedLayerError
         An activation needed for a gradient was overwritten in place, or the network cuts gradients off.
     """
@@ -136,8 +141,6 @@ def diagonal_fisher(
                 torch.autograd.backward(features, gradient, retain_graph=i + 1 < len(gradients))
         capture.counts += np.bincount(half, minlength=2)
     sums = capture.result()
-    if capture.counts.sum() == 0:
-        raise FisherError("no examples were seen: the batches are empty")
     if not np.isfinite(sums).all():
         worst = capture.first_non_finite(sums)
         raise FisherError(f"the gradients of layer {worst!r} are not finite; check that the probe's weights are sound")
@@ -241,7 +244,13 @@ class _Capture(CallInterceptor):
     def batch_norm(self, func: Any, call: dict[str, Any]) -> Tensor:
         if self._unnormalised.pop(id(call["input"]), None) == id(call["running_var"]):
             return call["input"]
-        return func(**call)
+        if call["training"]:  # of a weight, which is how weight standardisation is computed
+            return func(**call)
+        # Written out, because torch 2.15's own backward is wrong on a CPU for one image and a transposed gradient.
+        scale, shift = _affine(call["running_mean"], call["running_var"], call["weight"], call["bias"], call["eps"])
+        shape = (1, -1, *[1] * (call["input"].dim() - 2))
+        dtype = call["input"].dtype
+        return torch.addcmul(shift.to(dtype).view(shape), call["input"], scale.to(dtype).view(shape))
 
     def result(self) -> np.ndarray:
         """Return the sums of all layers, shape (2, n_filters), referred to the original, unfolded weights."""
@@ -263,19 +272,24 @@ def _fold(plan: _Plan, weight: Tensor, layer: nn.Module, norm: nn.Module) -> Non
 
     As dL/dW = (γ/σ) dL/dW_folded, the Fisher information scales by the square of γ/σ.
     """
-    variance, mean = norm.running_var, norm.running_mean
-    scale = torch.rsqrt(variance.double() + norm.eps)  # type: ignore[operator]
-    if getattr(norm, "weight", None) is not None:
-        scale = scale * norm.weight.detach().double()  # type: ignore[operator]
-    bias = -mean.double() * scale  # type: ignore[operator]
-    if getattr(norm, "bias", None) is not None:
-        bias = bias + norm.bias.detach().double()  # type: ignore[operator]
+    variance = norm.running_var
+    norm_weight, norm_bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    scale, bias = _affine(norm.running_mean, variance, norm_weight, norm_bias, norm.eps)
     if getattr(layer, "bias", None) is not None:
         bias = bias + layer.bias.detach().double() * scale  # type: ignore[operator]
     folded = weight.detach().double() * scale.view(-1, *[1] * (weight.dim() - 1))
     plan.folded = (folded.to(weight.dtype).contiguous(memory_format=_layout(weight)), bias.to(weight.dtype))
     plan.scale_squared = scale.square()
     plan.norm = id(variance)
+
+
+def _affine(mean: Any, variance: Any, weight: Any, bias: Any, eps: Any) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a BatchNorm in eval mode, float64, each of shape (C,)."""
+    scale = torch.rsqrt(variance.detach().double() + eps)
+    if weight is not None:
+        scale = scale * weight.detach().double()
+    shift = -mean.detach().double() * scale
+    return scale, shift if bias is None else shift + bias.detach().double()
 
 
 def _layout(weight: Tensor) -> torch.memory_format:

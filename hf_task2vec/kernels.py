@@ -46,11 +46,16 @@ def token_squares(x: Tensor, g: Tensor) -> Tensor:
     c = g.shape[2]
     if t * (k + c) < _GRAM_ADVANTAGE * k * c:
         gram = torch.bmm(x, x.transpose(1, 2))
-        return (torch.bmm(gram, g) * g).sum(1)
+        return _gram_sum(torch.bmm(gram, g) * g, 1)
     chunk = max(1, _CHUNK_BYTES // (k * c * x.element_size()))
     if chunk >= n:
         return torch.bmm(g.transpose(1, 2), x).square_().sum(2)
     return torch.cat([token_squares_direct(x[i : i + chunk], g[i : i + chunk]) for i in range(0, n, chunk)])
+
+
+def _gram_sum(products: Tensor, dim: int) -> Tensor:
+    """Sum of a Gram form. Terms of both signs that cancel may leave a rounding error below zero, but no square is."""
+    return products.sum(dim).clamp_(min=0.0)
 
 
 def token_squares_direct(x: Tensor, g: Tensor) -> Tensor:
@@ -99,7 +104,7 @@ def conv_squares(
             patches = F.unfold(x, kernel, dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride))
             gram = torch.bmm(patches.transpose(1, 2), patches)
             rows = g.flatten(2)
-            return (torch.bmm(rows, gram) * rows).sum(2)
+            return _gram_sum(torch.bmm(rows, gram) * rows, 2)
         if groups == x.shape[1] == g.shape[1] and max(kernel) >= 5 and t <= 200:
             return _depthwise_shifts(x, g, kernel, stride, padding, dilation)
     return _one_by_one(x, g, weight_shape, stride, padding, dilation, groups)
@@ -136,7 +141,7 @@ def _stride_one_gram(
     assert patches is not None
     t = h_out * w_out
     gradients = _positions(g)
-    return (torch.bmm(patches.reshape(n, t, t), gradients) * gradients).sum(1)
+    return _gram_sum(torch.bmm(patches.reshape(n, t, t), gradients) * gradients, 1)
 
 
 def _depthwise_shifts(

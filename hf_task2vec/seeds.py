@@ -2,7 +2,7 @@
 
 For a likelihood with logits ``z``, the Fisher information in logit space is a matrix ``Σ(z)``: ``diag(p) − ppᵀ`` for a
 softmax (categorical), ``diag(p_c (1 − p_c))`` for independent sigmoids (Bernoulli, multi-label). Back-propagating
-random vectors ``s`` with ``E[s sᵀ] = Σ`` and squaring per example gives the diagonal Fisher of the weights without bias.
+random vectors ``s`` with ``E[s sᵀ] = Σ`` and squaring per example gives the diagonal Fisher of the weights, unbiased.
 The functions are pure NumPy in float64 and return shape ``(S, N, C)``: S vectors per example.
 """
 
@@ -63,8 +63,7 @@ def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed
         v[np.arange(c - 1)[:, None], np.arange(n)[None, :], others.T] = 1.0
         return householder_root(p, v)
     if sampling == "sketch":
-        signs = np.stack([_rng(seed, i).integers(0, 2, (draws, c)) for i in ids], axis=1)
-        return householder_root(p, 2.0 * signs - 1.0) / math.sqrt(draws)
+        return householder_root(p, _signs(ids, c, seed, draws)) / math.sqrt(draws)
     uniform = np.stack([_rng(seed, i).random(draws) for i in ids], axis=1)  # monte_carlo
     labels = np.minimum((uniform[:, :, None] > np.cumsum(p, axis=1)).sum(axis=2), c - 1)
     return (np.eye(c)[labels] - p) / math.sqrt(draws)
@@ -77,8 +76,7 @@ def bernoulli_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: 
     if sampling == "exact":
         return np.eye(c)[:, None, :] * np.sqrt(p * (1.0 - p))
     if sampling == "sketch":
-        signs = np.stack([_rng(seed, i).integers(0, 2, (draws, c)) for i in ids], axis=1)
-        return (2.0 * signs - 1.0) * np.sqrt(p * (1.0 - p) / draws)
+        return _signs(ids, c, seed, draws) * np.sqrt(p * (1.0 - p) / draws)
     uniform = np.stack([_rng(seed, i).random((draws, c)) for i in ids], axis=1)
     return ((uniform < p) - p) / math.sqrt(draws)
 
@@ -113,6 +111,12 @@ def logit_seeds(
         Shape (S, N, C), float64, scaled so that ``Σ_s E[s sᵀ]`` is the Fisher information.
     """
     return SEEDS[likelihood](np.asarray(logits, dtype=np.float64), ids, sampling, seed, draws)
+
+
+def _signs(ids: NDArray[np.int64], classes: int, seed: int, draws: int) -> Array:
+    """Random signs, shape (draws, N, classes)."""
+    bits = np.stack([_rng(seed, i).integers(0, 2, (draws, classes)) for i in ids], axis=1)
+    return 2.0 * bits.astype(np.float64) - 1.0
 
 
 def _rng(seed: int, identity: int) -> np.random.Generator:

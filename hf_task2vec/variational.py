@@ -1,13 +1,13 @@
-"""The paper's second estimator: the noise that each filter bears (Achille et al. 2019, arXiv 1902.03545, section 2, eq. 3).
+"""The paper's second estimator: the noise that each filter bears (Achille et al. 2019, arXiv 1902.03545, section 2).
 
 Perturb every filter's weights with Gaussian noise of one variance σ_c² per filter and find the noise that balances
 
     E_{w ~ N(ŵ, Σ)} [ −log p(y|x) ]  +  β · KL( N(0, Σ) ‖ N(0, λ²) )
 
-per example. At the optimum ``F_c = β (1/σ_c² − 1/λ²)`` for a likelihood quadratic in the weights, so the estimate is the
-Fisher information smoothed over a neighbourhood of the weights. It is optimised with the local reparametrisation trick
-(Kingma et al. 2015): with one variance per filter, the noise of an output is ``σ_c · ‖patch‖ · ε``, so that a layer costs
-one extra single-channel convolution.
+per example. At the optimum ``F_c = β (1/σ_c² − 1/λ²)`` for a likelihood quadratic in the weights, so the estimate is
+the Fisher information smoothed over a neighbourhood of the weights. It is optimised with the local reparametrisation
+trick (Kingma et al. 2015): with one variance per filter, the noise of an output is ``σ_c · ‖patch‖ · ε``, so that a
+layer costs one extra single-channel convolution.
 """
 
 from __future__ import annotations

@@ -84,9 +84,11 @@ def per_example(module: nn.Module, images: Tensor, names: list[str], head: Head)
         weight.requires_grad_(True)
     total = np.zeros(sum(len(weight) for weight in covered))
     for i, image in enumerate(images):
-        features = module(image[None].clone())
-        logits = head.logits(features.detach().numpy())
+        # Twice, as torch's BatchNorm has wrong gradients for a batch of one; the second gets a gradient of zero.
+        features = module(image.expand(2, -1, -1, -1).clone())
+        logits = head.logits(features[:1].detach().numpy())
         (seed,) = logit_seeds("categorical", logits, np.array([i]), "sketch")
+        seed = np.concatenate([seed, np.zeros_like(seed)])
         gradients = torch.autograd.grad(features, covered, torch.from_numpy(seed @ head.weight), allow_unused=True)
         squares = [
             torch.zeros(len(w)) if g is None else g.square().flatten(1).mean(1)

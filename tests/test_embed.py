@@ -12,7 +12,8 @@ import torch
 from synthetic import SIZES, as_dataset, dataset, pictures, tiny_probe
 from torch import nn
 
-from hf_task2vec.embed import class_separation, embed_task, library_versions
+from hf_task2vec.descriptors import class_separation
+from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, FisherError
 from hf_task2vec.probe import Probe

@@ -104,7 +104,21 @@ class Lines(nn.Module):
         return self.fc(self.bn(self.volume(x.view(-1, 2, 2, 2, 5))).relu().mean((2, 3, 4)))
 
 
-NETWORKS = {net.__name__: net for net in (Classic, Attention, Windows, Lines)}
+class NormedTokens(nn.Module):
+    """A BatchNorm read as tokens: the layout whose gradient torch's own backward gets wrong for a single image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.pool, self.late, self.flat = nn.AvgPool2d(2), nn.BatchNorm2d(8), nn.BatchNorm1d(8)
+        self.fc = nn.Linear(8, DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.late(self.pool(self.bn(self.stem(x)).tanh())).flatten(2).transpose(1, 2)
+        return self.fc(self.flat(x.flatten(0, 1)).view_as(x).tanh()).mean(1)
+
+
+NETWORKS = {net.__name__: net for net in (Classic, Attention, Windows, Lines, NormedTokens)}
 IMAGES = noise(5, 3, 12, 12)
 
 
@@ -350,7 +364,7 @@ def test_a_non_finite_head_is_refused() -> None:
 @pytest.mark.parametrize("empty", [[], [(IMAGES[:0], np.arange(0))]])
 def test_no_examples(empty: list[Any]) -> None:
     with pytest.raises(FisherError, match="no examples were seen"):
-        diagonal_fisher(make("Attention"), empty, head=random_head(DIM))  # type: ignore[arg-type]
+        diagonal_fisher(make("Attention"), empty, head=random_head(DIM)).mean()  # type: ignore[arg-type]
 
 
 def test_one_example_has_no_halves() -> None:

@@ -126,7 +126,7 @@ def test_separable_features_are_separated() -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -1e6, 1e-30])
 def test_constant_features_are_refused(value: float) -> None:
     features = np.full((12, 5), value, dtype=np.float32)
-    with pytest.raises(FisherError, match="same features for all 12 images.*identical.*broken"):
+    with pytest.raises(FisherError, match=r"same features for all 12 images.*identical.*broken"):
         fit_head(features, np.arange(12) % 2, 2)
 
 

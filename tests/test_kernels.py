@@ -202,3 +202,20 @@ def test_float32_is_kept() -> None:
     squares = linear_squares(x, g)
     assert squares.dtype == torch.float32
     torch.testing.assert_close(squares.double(), linear_squares(x.double(), g.double()), rtol=1e-5, atol=1e-5)
+
+
+GRAM_FORMS = {
+    "tokens": (lambda x, g: token_squares(x.flatten(2).transpose(1, 2), g.flatten(2).transpose(1, 2)), 4),
+    "stride one": (lambda x, g: conv_squares(x, g, (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1), 4),
+    "strided": (lambda x, g: conv_squares(x, g, (64, 64, 3, 3), (2, 2), (1, 1), (1, 1), 1), 8),
+}
+
+
+@pytest.mark.parametrize("name", GRAM_FORMS)
+def test_gram_forms_that_cancel_do_not_fall_below_zero(name: str) -> None:
+    squares, side = GRAM_FORMS[name]
+    x = 1e3 * noise(8, 64, 1, 1, dtype=torch.float32).expand(8, 64, side, side).contiguous()
+    g = noise(8, 64, 4, 4, seed=1, dtype=torch.float32)
+    g -= g.mean((2, 3), keepdim=True)
+    assert (squares(x, g) >= 0).all()
+    assert squares(x * float("nan"), g).isnan().all(), "what is not finite must stay visible"
