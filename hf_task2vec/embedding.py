@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 #: What :func:`~hf_task2vec.embed.embed_task` says of a task beside its vector, and a ranking needs.
 DESCRIPTORS = (
     "n_classes", "n_samples", "n_rows", "class_balance", "probe_accuracy", "probe_accuracy_gain", "class_separation",
-    "median_side_px", "grey_share", "noise",
+    "median_side_px", "grey_share", "n_fisher", "noise",
 )  # fmt: skip
 VALUES_FILE, DOCUMENT_FILE = "embedding.safetensors", "embedding.json"
 _TENSORS = ("values", "feature_mean", "feature_var", "layer_sizes")
