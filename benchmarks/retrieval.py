@@ -1,11 +1,12 @@
 """Do two disjoint halves of a task find each other among the halves of all tasks?
 
-    python benchmarks/retrieval.py [--images 64]
+    python benchmarks/retrieval.py [--images 64] [--estimator fisher|variational] [--tasks cifar10 mnist ...]
 
 Each shared task gives two disjoint, class-balanced halves of N images; every half is embedded by itself (its own head)
 with the default probe. For each distance: top-1 (share of halves whose nearest neighbour is their sibling), AUC (of
 same-task against other-task pairs) and d' (difference of the mean distances over their pooled standard deviation).
-Pairs of near-duplicate tasks (same group in tasks.csv) count as other tasks. Raw output: results/retrieval.json.
+Pairs of near-duplicate tasks (same group in tasks.csv) count as other tasks. Raw output of all tasks:
+results/retrieval.json, and for the other estimator results/retrieval_variational.json.
 Resumable: embeddings are kept in the package's cache.
 """
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from hf_task2vec.cache import cached_embedding
 from hf_task2vec.distance import DISTANCES, pairwise
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embed import ESTIMATORS, library_versions
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.probe import Probe
@@ -31,11 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"
 
 
-def halves(name: str, images: int, probe: Probe) -> list[TaskEmbedding]:
+def halves(name: str, images: int, probe: Probe, estimator: str) -> list[TaskEmbedding]:
     """Embed two disjoint halves of a task."""
     task = Task.from_dataset(TASKS / name, split="train", max_samples=2 * images)
     side = stratified_folds(task.labels, 2, seed=1)
-    return [cached_embedding(task.subset(np.flatnonzero(side == k)), probe) for k in (0, 1)]
+    return [cached_embedding(task.subset(np.flatnonzero(side == k)), probe, estimator=estimator) for k in (0, 1)]
 
 
 def moment_distances(embeddings: list[TaskEmbedding]) -> np.ndarray:
@@ -69,10 +70,12 @@ def main() -> None:
     """Run and write the raw output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--estimator", default="fisher", choices=ESTIMATORS)
+    parser.add_argument("--tasks", nargs="*")
     args = parser.parse_args()
     probe = Probe.default()
-    names = [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
-    embeddings = [e for name in tqdm(names) for e in halves(name, args.images, probe)]
+    names = args.tasks or [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
+    embeddings = [e for name in tqdm(names) for e in halves(name, args.images, probe, args.estimator)]
     matrices = {kind: pairwise(embeddings, kind) for kind in DISTANCES}
     matrices["feature_moments"] = moment_distances(embeddings)
     default = matrices["log_correlation"] + np.diag(np.full(len(embeddings), np.inf))
@@ -82,6 +85,7 @@ def main() -> None:
         if default[i].argmin() != i ^ 1
     }
     document = {
+        "estimator": args.estimator,
         "images_per_half": args.images,
         "n_tasks": len(names),
         "images_used": {n: int(embeddings[2 * i].descriptors["n_samples"]) for i, n in enumerate(names)},
@@ -90,8 +94,10 @@ def main() -> None:
         "probe": probe.config,
         "versions": library_versions(),
     }
-    path = ROOT / "benchmarks" / "results" / "retrieval.json"
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if not args.tasks:
+        suffix = "" if args.estimator == "fisher" else f"_{args.estimator}"
+        path = ROOT / "benchmarks" / "results" / f"retrieval{suffix}.json"
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for kind, figures in sorted(document["distances"].items(), key=lambda item: -item[1]["d_prime"]):
         print(f"{kind:16} " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
