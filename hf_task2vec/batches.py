@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -57,19 +58,24 @@ class ImageBatches:
         return self.between(0, len(self._images))
 
     def between(self, first: int, last: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
-        """Yield the batches of images `first` to `last` - 1 with their positions, shape (B,)."""
+        """Yield the batches of images `first` to `last` - 1 with their positions, shape (B,).
+
+        Batches end at multiples of the batch size wherever one starts, so an image's company does not depend on it
+        more than it must: sums in another order differ by rounding.
+        """
         workers = max(2, min(8, os.cpu_count() or 2))
         with ThreadPoolExecutor(workers, thread_name_prefix="hf_task2vec-images") as pool:
             ahead: list[Any] = []
-            starts = range(first, last, self._batch_size)
-            for i, start in enumerate(starts):
+            inner = range(first - first % self._batch_size + self._batch_size, last, self._batch_size)
+            edges = [first, *inner, last] if first < last else []
+            spans = list(itertools.pairwise(edges))
+            for i, (start, end) in enumerate(spans):
                 # Two batches ahead keep the processors busy without holding the whole sample.
                 ahead.extend(
-                    [pool.submit(self._load, j) for j in range(later, min(later + self._batch_size, last))]
-                    for later in starts[i + len(ahead) : i + 3]
+                    [pool.submit(self._load, j) for j in range(*span)] for span in spans[i + len(ahead) : i + 3]
                 )
                 images = self._collect(ahead.pop(0))
-                yield images.to(self._device, non_blocking=True), np.arange(start, start + len(images), dtype=np.int64)
+                yield images.to(self._device, non_blocking=True), np.arange(start, end, dtype=np.int64)
 
     def _load(self, i: int) -> Tensor:
         if (kept := self._kept.get(i)) is not None:

@@ -23,6 +23,8 @@ def cached_embedding(
     *,
     known_hash: str | None = None,
     seed: int = 0,
+    noise_tolerance: float | None = None,
+    estimator: str = "fisher",
     device: str | None = None,
     token: str | None = None,
     batch_size: int = 16,
@@ -33,7 +35,7 @@ def cached_embedding(
 
     Parameters
     ----------
-    task, probe, seed, batch_size, progress
+    task, probe, seed, noise_tolerance, estimator, batch_size, progress
         As in :func:`~hf_task2vec.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
@@ -44,7 +46,7 @@ def cached_embedding(
     cache
         Read and write ``embeddings/`` in :func:`~hf_task2vec.files.cache_dir`.
     """
-    config = embedding_config(seed=seed)
+    config = embedding_config(seed=seed, noise_tolerance=noise_tolerance, estimator=estimator)
 
     def kept(weights_hash: str) -> TaskEmbedding | None:
         folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config)
@@ -66,7 +68,7 @@ def cached_embedding(
     if known_hash != network.weights_hash and (found := kept(network.weights_hash)) is not None:
         return found
     if device is None and network is not probe:
-        device = _default_device()
+        device = default_device()
     embedding = embed_task(task, network, seed=seed, device=device, batch_size=batch_size, progress=progress)
     if cache:
         try:
@@ -85,7 +87,8 @@ def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
     return probe if isinstance(probe, _Probe) else _Probe.from_pretrained(probe, token=token)
 
 
-def _default_device() -> str:
+def default_device() -> str:
+    """Return the torch device to compute on where none was asked for: a GPU if there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import itertools
 import logging
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +18,14 @@ from tqdm.auto import tqdm
 from hf_task2vec.batches import ImageBatches
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.distance import log_correlation
-from hf_task2vec.embedding import TaskEmbedding, embedding_config
-from hf_task2vec.errors import EmbeddingError
+from hf_task2vec.embedding import TaskEmbedding, embedding_config, sample_settings
+from hf_task2vec.errors import DistributedError, EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
 from hf_task2vec.head import Head, fit_head, stratified_folds
 from hf_task2vec.probe import Probe
-from hf_task2vec.processes import Processes, object_of_main
+from hf_task2vec.processes import Processes
 from hf_task2vec.seeds import SAMPLINGS
+from hf_task2vec.variational import ROUNDS, variational_fisher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ESTIMATORS = ("fisher", "variational")
 # Images after which the noise is looked at, with a tolerance; each step is at most half as much again.
 _STAGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
@@ -38,6 +43,7 @@ def embed_task(
     task: Task,
     probe: Probe | None = None,
     *,
+    estimator: str = "fisher",
     label_sampling: str = "sketch",
     draws: int = 1,
     noise_tolerance: float | None = None,
@@ -57,6 +63,9 @@ def embed_task(
         The sample to embed.
     probe
         Probe network; None takes :meth:`Probe.default`, whose weights are installed with this package.
+    estimator
+        ``"fisher"``, or ``"variational"``: the Fisher information averaged over the noise that the filters bear, at
+        nine times the cost (see :func:`~hf_task2vec.variational.variational_fisher`).
     label_sampling, draws, seed
         See :func:`~hf_task2vec.fisher.diagonal_fisher`.
     noise_tolerance
@@ -68,8 +77,8 @@ def embed_task(
     device
         Torch device such as ``"cuda"``; None leaves the probe where it is, or takes the accelerator's.
     accelerator
-        Share the images among the processes of an `accelerate.Accelerator`; every process calls this function with the
-        same task and gets the same embedding. No image is counted twice.
+        Share the images, batch by batch, among the processes of an `accelerate.Accelerator`; every process calls this
+        function with the same task and gets the same embedding as one alone. No image is counted twice.
     progress
         Show a progress bar on stderr (of the main process).
 
@@ -86,24 +95,38 @@ def embed_task(
     DistributedError
         Another process failed.
     """
-    _check_arguments(label_sampling, noise_tolerance, draws=draws, batch_size=batch_size, seed=seed)
-    probe = probe if probe is not None else Probe.default()
-    if device is not None or accelerator is not None:
-        probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
-    run = _Run(task, probe, Processes(accelerator), batch_size, progress)
-    config = embedding_config(label_sampling, draws, seed, noise_tolerance)
-    return run.embed(config)
+    _check_arguments(estimator, label_sampling, noise_tolerance, draws=draws, batch_size=batch_size, seed=seed)
+    config = embedding_config(label_sampling, draws, seed, noise_tolerance, estimator)
+    processes = Processes(accelerator)
+    with processes.together():
+        probe = probe if probe is not None else Probe.default()
+        if device is not None or accelerator is not None:
+            probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
+        _check_same(processes, task, probe, config)
+        return _Run(task, probe, processes, batch_size, progress).embed(config)
 
 
-def _check_arguments(label_sampling: str, noise_tolerance: float | None, **counts: int) -> None:
+def _check_arguments(estimator: str, label_sampling: str, noise_tolerance: float | None, **counts: int) -> None:
+    if estimator not in ESTIMATORS:
+        raise EmbeddingError(f"estimator={estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
+    if estimator == "variational" and noise_tolerance is not None:
+        raise EmbeddingError("noise_tolerance works with estimator='fisher' only; the variational one uses all images")
     if label_sampling not in SAMPLINGS:
         raise EmbeddingError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
-    if noise_tolerance is not None and not noise_tolerance > 0:
-        raise EmbeddingError(f"noise_tolerance={noise_tolerance!r} must be positive, or None to use all images")
+    sample_settings(None, noise_tolerance)
     for name, value in counts.items():
         least = 0 if name == "seed" else 1
         if value < least:
             raise EmbeddingError(f"{name}={value} must be at least {least}")
+
+
+def _check_same(processes: Processes, task: Task, probe: Probe, config: dict[str, Any]) -> None:
+    """Images are shared by their position in the sample, so all processes must have drawn the same one."""
+    if processes.count > 1:
+        jobs = processes.gather({"task": task.fingerprint, "probe": probe.weights_hash, "settings": config})
+        for what in ("task", "probe", "settings"):
+            if any(job[what] != jobs[0][what] for job in jobs):
+                raise DistributedError(f"the processes were given different {what}: {[job[what] for job in jobs]}")
 
 
 class _Run:
@@ -111,7 +134,10 @@ class _Run:
 
     def __init__(self, task: Task, probe: Probe, processes: Processes, batch_size: int, progress: bool) -> None:
         self.task, self.probe, self.processes = task, probe, processes
-        self.mine = np.asarray(processes.share(range(len(task))), dtype=np.int64)
+        # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one
+        # process. The head would amplify others.
+        batches = [range(i, min(i + batch_size, len(task))) for i in range(0, len(task), batch_size)]
+        self.mine = np.array([i for batch in processes.share(batches) for i in batch], dtype=np.int64)
         self.batches = ImageBatches(
             task.images.take(self.mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
         )
@@ -124,12 +150,14 @@ class _Run:
             what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
             names = (task.dataset, len(task), task.num_classes, probe.name, probe.device, self.processes.count)
             logger.info(what, *names)
-        with tqdm(total=2 * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False) as bar:
+        passes = 2 if config.get("estimator") is None else 2 + 2 * ROUNDS
+        with tqdm(
+            total=passes * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False
+        ) as bar:
             z = self._features(bar)
-            with self.processes.together("fitting the head"):
-                head = fit_head(z, task.labels, task.num_classes) if self.processes.is_main else None
+            head = self.processes.of_main(lambda: fit_head(z, task.labels, task.num_classes))
             bar.set_description("Fisher")
-            sums = self._fisher(object_of_main(self.processes, head), config, bar)
+            sums = self._fisher(head, config, bar)
         return TaskEmbedding(
             values=sums.mean().astype(np.float32),
             layer_names=tuple(layer.name for layer in probe.layers),
@@ -145,11 +173,10 @@ class _Run:
 
     def _features(self, bar: Any) -> NDArray[np.float64]:
         """Features of all images, shape (N, d), in the order of the sample, in every process."""
-        with self.processes.together("extracting features"):
-            local = []
-            for images, _ in self.batches:
-                local.append(self.probe.features(images).cpu().numpy().astype(np.float64))
-                bar.update(len(images))
+        local = []
+        for images, _ in self.batches:
+            local.append(self.probe.features(images).cpu().numpy().astype(np.float64))
+            bar.update(len(images))
         z = np.empty((len(self.task), self.probe.feature_dim))
         for positions, features in self.processes.gather((self.mine, local)):
             if len(positions):
@@ -159,23 +186,24 @@ class _Run:
     def _fisher(self, head: Head, config: dict[str, Any], bar: Any) -> FisherSums:
         """Fisher sums over all images, or over as many as the tolerance asks for, in every process."""
         n, tolerance = len(self.task), config.get("noise_tolerance")
-        ends = [n] if tolerance is None else [*(stage for stage in _STAGES if stage < n), n]
         halves = stratified_folds(self.task.labels, 2, seed=0)
+        settings = {name: config[name] for name in ("label_sampling", "draws", "seed")}
+
+        def sums(start: int, end: int, weights: Mapping[str, Tensor] | None = None) -> FisherSums:
+            images = self._between(start, end, bar)
+            labels = self.task.labels
+            part = diagonal_fisher(
+                self.probe, images, head=head, halves=halves, labels=labels, weights=weights, **settings
+            )
+            return functools.reduce(operator.add, self.processes.gather(part))
+
+        if config.get("estimator") == "variational":
+            return variational_fisher(self.probe, lambda weights: sums(0, n, weights), seed=config["seed"])
+        stages = [] if tolerance is None else [stage for stage in _STAGES if stage < n]
         total: FisherSums | None = None
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            with self.processes.together("estimating the Fisher information"):
-                part = diagonal_fisher(
-                    self.probe,
-                    self._between(start, end, bar),
-                    head=head,
-                    halves=halves,
-                    label_sampling=config["label_sampling"],
-                    draws=config["draws"],
-                    seed=config["seed"],
-                )
-            for found in self.processes.gather(part):
-                total = found if total is None else total + found
-            assert total is not None
+        for start, end in itertools.pairwise([0, *stages, n]):
+            part = sums(start, end)
+            total = part if total is None else total + part
             if tolerance is not None and noise_of(total) <= tolerance:
                 break
         assert total is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.errors import EmbeddingError, SchemaVersionError
+from hf_task2vec.errors import EmbeddingError, SchemaVersionError, TaskError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ DESCRIPTORS = (
     "n_classes", "n_samples", "n_rows", "class_balance", "probe_accuracy", "probe_accuracy_gain", "class_separation",
     "median_side_px", "grey_share", "n_fisher", "noise",
 )  # fmt: skip
+#: ``max_samples="auto"``: images drawn, and the noise at which no more of them are used.
+AUTO_SAMPLES, AUTO_TOLERANCE = 512, 0.05
 VALUES_FILE, DOCUMENT_FILE = "embedding.safetensors", "embedding.json"
 _TENSORS = ("values", "feature_mean", "feature_var", "layer_sizes")
 _DOCUMENT_KEYS = {"schema_version", "probe", "task", "config", "versions", "descriptors", "layers", "sha256"}
@@ -267,8 +269,31 @@ def embedding_key(task: Task, probe_hash: str, config: dict[str, Any]) -> str:
 
 
 def embedding_config(
-    label_sampling: str = "sketch", draws: int = 1, seed: int = 0, noise_tolerance: float | None = None
+    label_sampling: str = "sketch",
+    draws: int = 1,
+    seed: int = 0,
+    noise_tolerance: float | None = None,
+    estimator: str = "fisher",
 ) -> dict[str, Any]:
-    """Return the settings that change an embedding's values."""
+    """Return the settings that change an embedding's values, without the later ones where they are the defaults."""
     config: dict[str, Any] = {"label_sampling": label_sampling, "draws": draws, "seed": seed}
-    return config if noise_tolerance is None else {**config, "noise_tolerance": noise_tolerance}
+    if noise_tolerance is not None:
+        config["noise_tolerance"] = noise_tolerance
+    return config if estimator == "fisher" else {**config, "estimator": estimator}
+
+
+def sample_settings(max_samples: int | str | None, noise_tolerance: float | None) -> tuple[int | None, float | None]:
+    """Return how many images to draw at most, and the noise at which to stop; ``"auto"`` means 512 and 0.05.
+
+    Raises
+    ------
+    TaskError, EmbeddingError
+        One of them is out of range.
+    """
+    if noise_tolerance is not None and not noise_tolerance > 0:
+        raise EmbeddingError(f"noise_tolerance={noise_tolerance!r} must be positive, or None to use all images")
+    if max_samples == "auto":
+        return AUTO_SAMPLES, AUTO_TOLERANCE if noise_tolerance is None else noise_tolerance
+    if isinstance(max_samples, str):
+        raise TaskError(f"max_samples={max_samples!r}: give a whole number, None for all images, or 'auto'")
+    return max_samples, noise_tolerance

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from hf_task2vec.errors import DistributedError
 
@@ -14,10 +16,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Processes:
-    """Share work among processes, and gather what each found.
+@dataclass(frozen=True)
+class _Failure:
+    """What a process sends instead of its next value when it cannot go on."""
 
-    Every process must call the methods in the same order: each exchange waits for all.
+    text: str
+
+
+class Processes:
+    """Share work among processes, and exchange what each found.
+
+    Every process must make the same exchanges in the same order, inside :meth:`together`: each waits for all.
 
     Parameters
     ----------
@@ -26,7 +35,7 @@ class Processes:
     """
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
-        self._accelerator = accelerator
+        self.accelerator = accelerator
         self.count: int = accelerator.num_processes if accelerator is not None else 1
         self.rank: int = accelerator.process_index if accelerator is not None else 0
 
@@ -40,39 +49,88 @@ class Processes:
         return items[self.rank :: self.count]
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, in the order of their ranks."""
+        """Return the values of all processes, in the order of their ranks.
+
+        Raises
+        ------
+        DistributedError
+            A process failed before it came to this exchange.
+        """
         if self.count == 1:
             return [value]
         from accelerate.utils import gather_object
 
         gathered: list[T] = gather_object([value])
+        for rank, found in enumerate(gathered):
+            if isinstance(found, _Failure):
+                raise DistributedError(f"process {rank} of {self.count} failed: {found.text}")
         return gathered
 
+    def of_main(self, make: Callable[[], T]) -> T:
+        """Call `make` in the main process alone, and return its value in every process."""
+        return self.gather(make() if self.is_main else None)[0]  # type: ignore[return-value]
+
+    def main_first(self, make: Callable[[], T]) -> T:
+        """Call `make` in the main process, then in the others, which find in the caches what it downloaded."""
+        if self.is_main:
+            value = make()
+            self.gather(None)
+            return value
+        self.gather(None)
+        return make()
+
     @contextmanager
-    def together(self, stage: str) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Run a block in every process; if it fails in one, it fails in all, with that one's error.
 
-        Without this a process that fails would leave the others waiting in their next exchange.
+        Whatever exchange the others are waiting in receives the failure, so none waits for ever.
 
         Raises
         ------
         DistributedError
             In the processes that did not fail themselves.
         """
-        failure: Exception | None = None
         try:
             yield
-        except Exception as error:  # noqa: BLE001 (whatever it is, the other processes must hear of it)
-            failure = error
+            self.gather(None)  # who is done first stays to hear whether all were
+        except DistributedError:
+            raise  # all heard of it
+        except Exception as error:
+            # Where the others are gone already, this process's own error says more than theirs.
+            with suppress(RuntimeError):
+                self._tell(f"{type(error).__name__}: {error}")
+            raise
+
+    def _tell(self, failure: str) -> None:
         if self.count > 1:
-            told = self.gather(None if failure is None else f"{type(failure).__name__}: {failure}")
-            if failure is None and (bad := [(i, text) for i, text in enumerate(told) if text is not None]):
-                rank, text = bad[0]
-                failure = DistributedError(f"process {rank} of {self.count} failed while {stage}: {text}")
-        if failure is not None:
-            raise failure
+            from accelerate.utils import gather_object
+
+            gather_object([_Failure(failure)])
 
 
-def object_of_main(processes: Processes, value: Any) -> Any:
-    """Return the main process's value in every process."""
-    return processes.gather(value if processes.is_main else None)[0]
+def launch() -> tuple[int, int]:
+    """Return this process's rank and the number of processes, as ``accelerate launch`` or ``torchrun`` set them."""
+    if "LOCAL_RANK" not in os.environ:  # the other two are common names that mean nothing alone
+        return 0, 1
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def launched(*, cpu: bool = False) -> Iterator[Processes]:
+    """Yield the processes that this one was launched with, or it alone.
+
+    Parameters
+    ----------
+    cpu
+        Stay on the CPU even where there are GPUs.
+    """
+    if launch()[1] == 1:
+        yield Processes()
+        return
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+    try:
+        yield Processes(accelerator)
+    finally:
+        accelerator.end_training()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from hf_task2vec.explanation import Explainer, Explanation
 
+#: Half-width of the 80 % interval of a normal distribution, in standard deviations.
+HALF_WIDTH_80 = 1.2816
+
 
 @dataclass(frozen=True)
 class Constraints:
@@ -98,7 +101,8 @@ class Candidate:
     evidence
         Plain words on what the prediction rests on.
     measured
-        Accuracy measured on the user's own sample in the second stage, or None.
+        Leave-one-out accuracy, in [0, 1], that a second stage measured on the sample itself, or None. `score`, `std`
+        and the interval then weigh it with the prediction, and `residual` is what both add to the prior.
     """
 
     rank: int
@@ -232,22 +236,17 @@ class Ranking(Sequence[Candidate]):
 
     def __repr__(self) -> str:
         lines = [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]
-        header = ("rank", "checkpoint", "accuracy", "80 % interval", "params", "licence")
-        rows = [header, *(_cells(candidate) for candidate in self.candidates)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        rows = self._table()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines += [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
         return "\n".join([*lines, self.summary, *(f"Warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{name}</th>" for name in ("", "checkpoint", "accuracy", "80 % interval", "params", "licence")
-        )
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(candidate)) + "</tr>"
-            for candidate in self.candidates
-        )
+        header, *rows = self._table()
+        head = "".join(f"<th>{name}</th>" for name in header)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         notes = "".join(f"<p>⚠ {html.escape(warning)}</p>" for warning in self.warnings)
         caption = f"{self.n_ranked} checkpoints ranked for {html.escape(self.dataset)}"
         return (
@@ -255,9 +254,21 @@ class Ranking(Sequence[Candidate]):
             f"<p>{html.escape(self.summary)}</p>{notes}"
         )
 
+    def _table(self) -> list[tuple[str, ...]]:
+        """Return the heading and one row per candidate; accuracies in per cent."""
+        measured = any(candidate.measured is not None for candidate in self)
+        header = ("rank", "checkpoint", "accuracy", "80 % interval", *(["measured"] * measured), "params", "licence")
+        return [header, *(_cells(candidate, measured) for candidate in self)]
 
-def _cells(candidate: Candidate) -> tuple[str, ...]:
+
+def _cells(candidate: Candidate, with_measured: bool) -> tuple[str, ...]:
     size = "?" if candidate.params_m is None else f"{candidate.params_m:.1f}M"
-    interval = f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}"
-    score = f"{100 * candidate.score:.1f}"
-    return str(candidate.rank), candidate.hub_id, score, interval, size, candidate.license or "?"
+    interval = f"{percent(candidate.low)}–{percent(candidate.high)}"
+    score = percent(candidate.score)
+    measured = [percent(candidate.measured)] if with_measured else []
+    return str(candidate.rank), candidate.hub_id, score, interval, *measured, size, candidate.license or "?"
+
+
+def percent(share: float | None) -> str:
+    """Write a share in [0, 1] in per cent, and None as nothing."""
+    return "" if share is None else f"{100 * share:.1f}"

@@ -11,16 +11,13 @@ from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.explanation import FAR, Explainer
 from hf_task2vec.metric import Prediction, RankingMetric
 from hf_task2vec.observations import logit
-from hf_task2vec.ranking import Candidate, Constraints, Ranking
+from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Constraints, Ranking, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.zoo import ZooIndex
-
-# Half-width of an 80 % interval of a normal distribution, in standard deviations.
-_Z80 = 1.2816
 
 
 def check_descriptors(embedding: TaskEmbedding) -> None:
@@ -74,7 +71,7 @@ def rank(
     return Ranking(
         candidates=chosen,
         dataset=embedding.name,
-        summary=_summary(chosen, prediction, order, frame),
+        summary=_summary(chosen[0], scores, prediction, order, frame),
         warnings=_warnings(embedding, prediction),
         provenance={
             "task": embedding.task,
@@ -114,8 +111,8 @@ def _accuracies(
     return {
         "score": score,
         "std": score * (1.0 - score) * sd,
-        "low": expit(mean - _Z80 * sd),
-        "high": expit(mean + _Z80 * sd),
+        "low": expit(mean - HALF_WIDTH_80 * sd),
+        "high": expit(mean + HALF_WIDTH_80 * sd),
         "prior": expit(offset + prediction.prior),
     }
 
@@ -143,22 +140,33 @@ def _candidate(position: int, row: dict[str, Any], scores: dict[str, np.ndarray]
     )
 
 
-def _summary(chosen: tuple[Candidate, ...], prediction: Prediction, order: np.ndarray, frame: pd.DataFrame) -> str:
-    best = chosen[0]
-    static = order[int(np.argmax(prediction.prior[order]))]
+def _summary(
+    best: Candidate, scores: dict[str, np.ndarray], prediction: Prediction, order: np.ndarray, frame: pd.DataFrame
+) -> str:
     text = (
-        f"Take {best.hub_id}: predicted linear-probe accuracy {100 * best.score:.1f} % "
-        f"(80 % interval {100 * best.low:.0f} to {100 * best.high:.0f})."
+        f"Take {best.hub_id}: predicted linear-probe accuracy {percent(best.score)} % "
+        f"(80 % interval {percent(best.low)} to {percent(best.high)}; {best.evidence})."
     )
-    close = sum(candidate.score >= best.score - best.std for candidate in chosen) - 1
-    if close:
-        text += f" {close} of the next {len(chosen) - 1} {'is' if close == 1 else 'are'} within one standard deviation."
+    close = order[scores["score"][order] >= best.score - best.std][1:]
+    if len(close):
+        text += (
+            f" {_count(len(close), 'other')} of the {len(order)} {'is' if len(close) == 1 else 'are'} within one "
+            "standard deviation: the evidence hardly tells them apart" + _smallest(best, frame.iloc[close]) + "."
+        )
+    static = order[int(np.argmax(prediction.prior[order]))]
     name = frame["hub_id"].iloc[static]
     if name == best.hub_id:
         return text + " It is also the best regardless of the task."
-    gain = prediction.mean[order[0]] - prediction.mean[static]
-    points = 100.0 * best.score * (1.0 - best.score) * gain
+    points = 100.0 * (best.score - scores["score"][static])
     return text + f" The task matters: {name}, the best regardless of the task, is predicted {points:.1f} points lower."
+
+
+def _smallest(best: Candidate, close: pd.DataFrame) -> str:
+    """Name the smallest of those as good as the best, if it is smaller."""
+    sizes = close["params_m"].dropna()
+    if sizes.empty or (best.params_m is not None and sizes.min() >= best.params_m):
+        return ""
+    return f"; the smallest of them is {close.loc[sizes.idxmin(), 'hub_id']} ({sizes.min():.1f}M parameters)"
 
 
 def _warnings(embedding: TaskEmbedding, prediction: Prediction) -> tuple[str, ...]:
@@ -167,6 +175,11 @@ def _warnings(embedding: TaskEmbedding, prediction: Prediction) -> tuple[str, ..
     if prediction.task_weight < FAR:
         found.append(
             "no reference task is near this dataset, so the ranking is only the prior: what does well in general"
+        )
+    if task.get("label_kind") == "multi_label":
+        found.append(
+            "images have several labels each, but the scores of the index are nearly all of tasks with one: take the "
+            "order of the candidates as advice, and the accuracies not literally"
         )
     if facts["n_samples"] < 8 * facts["n_classes"]:
         found.append(

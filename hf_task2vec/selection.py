@@ -6,11 +6,11 @@ import logging
 import os
 from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding import TaskEmbedding, sample_settings
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.ranking import Constraints, Ranking
@@ -35,7 +35,8 @@ def select_backbone(
     image_column: str | None = None,
     label_column: str | None = None,
     streaming: bool = False,
-    max_samples: int | None = 256,
+    max_samples: int | Literal["auto"] | None = 256,
+    noise_tolerance: float | None = None,
     probe: Probe | str | None = None,
     index: ZooIndex | str | os.PathLike[str] | None = None,
     candidates: Sequence[str] | None = None,
@@ -60,8 +61,13 @@ def select_backbone(
 
     Parameters
     ----------
-    dataset, name, split, revision, image_column, label_column, streaming, max_samples, seed, token
+    dataset, name, split, revision, image_column, label_column, streaming, seed, token
         What to rank for: see :meth:`Task.from_dataset`. A :class:`Task` or :class:`TaskEmbedding` is taken as it is.
+    max_samples
+        Images to draw, at least 2; None for all. ``"auto"`` draws 512 and uses as many as `noise_tolerance` asks for.
+    noise_tolerance
+        Use only so many of the images that the embedding's noise is below this: see
+        :func:`~hf_task2vec.embed.embed_task`. None stands for 0.05 with ``max_samples="auto"``, else for all images.
     probe
         Probe network or its id; it must be the one of the index's embeddings. None takes the default.
     index
@@ -104,6 +110,7 @@ def select_backbone(
     >>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
     """
     _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=batch_size)
+    n_drawn, noise_tolerance = sample_settings(max_samples, noise_tolerance)
     limits = Constraints(max_params, max_gmacs, licenses, library, input_size, candidates)  # type: ignore[arg-type]
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     eligible = _eligible(zoo, limits)
@@ -130,21 +137,27 @@ def select_backbone(
                 streaming=streaming,
                 image_column=image_column,
                 label_column=label_column,
-                max_samples=max_samples,
+                max_samples=n_drawn,
                 seed=seed,
             )
+        if refine:
+            from hf_task2vec.refinement import check_refinable
+
+            check_refinable(task)
         embedding = cached_embedding(
             task,
             probe,
             known_hash=known_hash,
             seed=seed,
+            noise_tolerance=noise_tolerance,
             device=device,
             token=token,
             batch_size=batch_size,
             cache=cache,
             progress=progress,
         )
-    ranking = rank(embedding, zoo, eligible, limits, top_k=max(top_k, refine), metric=metric)
+    # Twice as many as are measured, so that others can stand in for those that cannot be.
+    ranking = rank(embedding, zoo, eligible, limits, top_k=max(top_k, 2 * refine), metric=metric)
     if refine and task is not None:
         from hf_task2vec.refinement import refine_ranking
 
@@ -169,11 +182,13 @@ def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
         ids=limits.candidates,
     )
     if frame.empty:
-        given = {k: v for k, v in vars(limits).items() if v is not None}
+        given = ", ".join(f"{name}={value!r}" for name, value in vars(limits).items() if value is not None)
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda x: -x[1]))
+        known = zoo.checkpoints["license"].value_counts().index[:8] if limits.licenses is not None else ()
         raise SelectionError(
-            f"no checkpoint of the index meets the limits {given}: "
+            f"no checkpoint of the index meets the limits ({given or 'none were given'}); "
             f"left out: {reasons or 'none, the index is empty'}; loosen a limit"
+            + (f" (the licences it knows most of: {', '.join(known)})" if len(known) else "")
         )
     if limits.candidates is not None and (missing := set(limits.candidates) - set(zoo.checkpoints["hub_id"])):
         logger.warning("not in the index, so not ranked: %s", ", ".join(sorted(missing)))

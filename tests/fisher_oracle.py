@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +31,7 @@ def bare(module: nn.Module, images: Tensor) -> Bare:
 def brute_force(probe: Bare, images: Tensor, head: Head) -> np.ndarray:
     """Mean over examples of ``Σ_y p(y|x) (∂ log p(y|x) / ∂w)²``, then over each filter's weights."""
     weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
-    names = dict(probe.module.named_parameters())
-    owners = {layer.name: layer.name if layer.name in names else f"{layer.name}.weight" for layer in probe.layers}
-    weights = {name: names[name] for name in owners.values()}
+    weights = weights_of(probe)
 
     def logits(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
         features = functional_call(probe.module, parameters, (image[None].clone(),))[0]
@@ -44,16 +42,53 @@ def brute_force(probe: Bare, images: Tensor, head: Head) -> np.ndarray:
         z = logits(parameters, image)
         if head.likelihood == "categorical":
             return torch.log_softmax(z, 0)
+        if head.likelihood == "gaussian":
+            # Two outcomes a standard deviation either side have the second moment of the whole distribution.
+            assert head.variance is not None
+            deviation = torch.from_numpy(head.variance).sqrt()
+            at = z.detach() + torch.stack([deviation.diag(), -deviation.diag()]).flatten(0, 1)
+            return -0.5 * ((at - z) / deviation).square().sum(1)
         return torch.cat([nn.functional.logsigmoid(-z), nn.functional.logsigmoid(z)])
 
     total = 0.0
     for image in images:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no batching rule
             p = log_likelihoods(weights, image).exp()
+            if head.likelihood == "gaussian":
+                p = torch.full_like(p, 0.5)
             jacobian = jacrev(log_likelihoods)(weights, image)
         # Labels are independent, and their scores have mean zero: squares of sums are sums of squares.
-        squares = [torch.einsum("o,of->f", p, jacobian[name].square().flatten(2).mean(2)) for name in owners.values()]
+        squares = [torch.einsum("o,of->f", p, jacobian[name].square().flatten(2).mean(2)) for name in weights]
         total = total + torch.cat(squares).numpy()
+    return total / len(images)
+
+
+def weights_of(probe: Bare) -> dict[str, Tensor]:
+    """Weight parameters of the covered layers, in embedding order."""
+    names = dict(probe.module.named_parameters())
+    return {
+        name: names[name]
+        for name in (layer.name if layer.name in names else f"{layer.name}.weight" for layer in probe.layers)
+    }
+
+
+def brute_force_of_losses(probe: Bare, images: Tensor, head: Head, loss: Callable[[Tensor, int], Tensor]) -> np.ndarray:
+    """Mean over examples of the squared gradients of ``loss(logits, i)``, then over each filter's weights."""
+    weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
+    weights = weights_of(probe)
+    total = 0.0
+    for i, image in enumerate(images):
+
+        def logits(parameters: dict[str, Tensor], image: Tensor = image) -> Tensor:
+            return functional_call(probe.module, parameters, (image[None].clone(),))[0] @ weight.T + bias
+
+        with sdpa_kernel(SDPBackend.MATH):
+            # Not of the loss at once: torch 2.15's BatchNorm is wrong for one image, but not under jacrev's vmap.
+            jacobian = jacrev(logits)(weights)
+            z = logits(weights).detach().requires_grad_()
+        (seed,) = torch.autograd.grad(loss(z, i), z)
+        gradients = [torch.einsum("c,c...->...", seed, jacobian[name]) for name in weights]
+        total = total + torch.cat([gradient.square().flatten(1).mean(1) for gradient in gradients]).numpy()
     return total / len(images)
 
 
@@ -70,7 +105,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def random_head(dim: int, classes: int = 4, likelihood: str = "categorical") -> Head:
     rng = np.random.default_rng(1)
-    return Head(rng.normal(size=(classes, dim)) / np.sqrt(dim), rng.normal(size=classes), likelihood)
+    variance = np.geomspace(0.2, 3.0, classes) if likelihood == "gaussian" else None
+    return Head(rng.normal(size=(classes, dim)) / np.sqrt(dim), rng.normal(size=classes), likelihood, variance)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:

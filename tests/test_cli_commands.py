@@ -70,6 +70,7 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         return SimpleNamespace(save=lambda path: path.mkdir(), describe=lambda: {"task": {"dataset": "x"}})
 
     stub(monkeypatch, "embed", embed_task=embed_task)
+    stub(monkeypatch, "cache", default_device=lambda: "best")
     stub(monkeypatch, "task", Task=SimpleNamespace(from_dataset=lambda dataset, **options: (dataset, options)))
     stub(monkeypatch, "probe", Probe=SimpleNamespace(from_pretrained=lambda name, token: (name, token)))
     output = tmp_path / "out"
@@ -83,7 +84,28 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (call,) = calls
     assert call == {
         "task": ("org/data", task_options), "probe": ("timm/p", "hf_x"), "seed": 3, "batch_size": 8, "progress": False,
+        "device": "best",
     }  # fmt: skip
+
+
+def test_embed_as_many_images_as_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Any] = []
+    tolerances: list[Any] = []
+
+    def embed_task(task: Any, probe: Any, **options: Any) -> SimpleNamespace:
+        tolerances.append(options.get("noise_tolerance"))
+        return SimpleNamespace(save=lambda path: None, describe=dict)
+
+    stub(monkeypatch, "embed", embed_task=embed_task)
+    stub(monkeypatch, "cache", default_device=lambda: "cpu")
+    stub(monkeypatch, "task", Task=SimpleNamespace(from_dataset=lambda _, **o: drawn.append(o["max_samples"])))
+    for options in ([], ["--max-samples", "auto"], ["--max-samples", "auto", "--noise-tolerance", "0.1"]):
+        assert run("embed", "org/data", "-o", str(tmp_path), *options).exit_code == 0
+    assert drawn == [256, 512, 512]
+    assert tolerances == [None, 0.05, 0.1]
+    for wrong in (["--max-samples", "0"], ["--max-samples", "all"], ["--noise-tolerance", "0"]):
+        result = run("embed", "org/data", "-o", str(tmp_path), *wrong)
+        assert (result.exit_code, wrong[0] in result.stderr) == (2, True)
 
 
 def test_index_validate_lists_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,80 @@ def test_non_finite_features_are_refused(bad: float) -> None:
         fit_head(features, labels, 2)
 
 
+# ------------------------------------------------------------------------------------------------------- regression
+
+
+def line(n: int, d: int, noise: float, outputs: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, d)) * 2.0 + 1.0
+    return features, features @ rng.normal(size=(d, outputs)) + 5.0 + noise * rng.normal(size=(n, outputs))
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (15, 40)])
+@pytest.mark.parametrize("l2", [1e-3, 1e-1])
+def test_ridge_is_that_of_scikit_learn(n: int, d: int, l2: float) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import LeaveOneOut, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    features, targets = line(n, d, 0.5, outputs=2)
+    head = fit_head(features, targets, 2, l2=l2)
+    assert (head.weight.shape, head.bias.shape, head.likelihood) == ((2, d), (2,), "gaussian")
+    scale = np.sqrt(np.mean(np.sum((features - features.mean(0)) ** 2, axis=1)))
+    ridge = Ridge(alpha=l2 * n * scale**2).fit(features, targets)
+    np.testing.assert_allclose(head.weight, ridge.coef_, rtol=1e-8)
+    np.testing.assert_allclose(head.predict(features), ridge.predict(features), rtol=1e-8)
+    # The mean moves a little when an example is left out, and the penalty's scale is kept.
+    held_out = cross_val_predict(make_pipeline(Ridge(alpha=l2 * n * scale**2)), features, targets, cv=LeaveOneOut())
+    np.testing.assert_allclose(head.variance, np.mean((targets - held_out) ** 2, axis=0), rtol=1e-8)
+
+
+def test_variance_is_that_of_the_noise() -> None:
+    features, targets = line(2000, 5, 0.7)
+    head = fit_head(features, targets[:, 0], 1)
+    assert head.variance is not None
+    assert head.variance[0] == pytest.approx(0.49, rel=0.1)
+    # As many dimensions as examples: the fit itself would leave no residual at all.
+    features, targets = line(60, 200, 0.0)
+    noise = np.random.default_rng(3).normal(size=60)
+    head = fit_head(features, noise, 1)
+    assert head.variance is not None
+    assert head.variance[0] > 0.5 * noise.var()
+
+
+def test_regression_features_may_have_any_scale_and_targets_any_unit() -> None:
+    features, targets = line(50, 8, 0.3)
+    head, other = fit_head(features, targets, 1), fit_head(1e3 * features - 7.0, 100.0 * targets + 1.0, 1)
+    np.testing.assert_allclose(other.logits(1e3 * features - 7.0), 100.0 * head.logits(features) + 1.0, rtol=1e-8)
+    assert head.variance is not None
+    np.testing.assert_allclose(other.variance, 1e4 * head.variance, rtol=1e-8)
+
+
+def test_regression_float32_labels_and_exact_targets() -> None:
+    features, targets = line(50, 3, 0.0)
+    head = fit_head(features, targets[:, 0].astype(np.float32), 1)
+    np.testing.assert_allclose(head.predict(features), targets, rtol=1e-3)
+    assert head.variance is not None
+    assert 0 < head.variance[0] < 1e-5 * targets.var()
+
+
+def test_what_regression_refuses() -> None:
+    features, targets = line(20, 3, 0.1)
+    with pytest.raises(FisherError, match="same regression target"):
+        fit_head(features, np.full(20, 0.1), 1)
+    targets[3] = np.nan
+    with pytest.raises(FisherError, match="targets are not finite; leave such examples out"):
+        fit_head(features, targets, 1)
+    for variance in (None, np.ones(2), np.zeros(1), np.array([np.inf])):
+        with pytest.raises(FisherError, match=r"a Gaussian head with 1 output\(s\) needs as many positive variances"):
+            Head(np.ones((1, 3)), np.zeros(1), "gaussian", variance)
+    with pytest.raises(FisherError, match=r"no class probabilities; its means are what \.logits returns"):
+        Head(np.ones((1, 3)), np.zeros(1), "gaussian", np.ones(1)).probabilities(features)
+
+
+# --------------------------------------------------------------------------------------------------------- accuracy
+
+
 def test_accuracy_on_separable_and_on_random_labels() -> None:
     features, labels = blobs(100, 10, 4, spread=8.0)
     assert cross_validated_accuracy(features, labels, 4) == 1.0

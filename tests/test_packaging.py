@@ -109,9 +109,10 @@ def test_wheel_holds_the_index_and_nothing_else(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         index = {name: archive.read(name) for name in names if name.startswith("hf_task2vec/zoo_index/")}
-    for file in INDEX_FILES:
-        assert index[f"hf_task2vec/zoo_index/{file}"] == (ROOT / "zoo_index" / file).read_bytes()
-    assert any(name.endswith(".safetensors") for name in index)
+    files = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "zoo_index").rglob("*") if path.is_file()}
+    assert {f"zoo_index/{file}" for file in INDEX_FILES} <= set(files)
+    assert any(name.startswith("zoo_index/embeddings/") and name.endswith(".safetensors") for name in files)
+    assert index == {f"hf_task2vec/{name}": path.read_bytes() for name, path in files.items()}
     assert "hf_task2vec/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"hf_task2vec", f"hf_task2vec-{hf_task2vec.__version__}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hf_task2vec.seeds import SAMPLINGS, SEEDS, householder_root, logit_seeds, sigmoid, softmax
+from hf_task2vec.seeds import LIKELIHOODS, SAMPLINGS, householder_root, label_scores, logit_seeds, sigmoid, softmax
 
 logit_arrays = arrays(
     np.float64, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.floats(-700, 700) | st.floats(-3, 3)
@@ -24,7 +24,13 @@ def covariance(likelihood: str, logits: np.ndarray) -> np.ndarray:
         p = softmax(logits)
         return np.einsum("nc,cd->ncd", p, np.eye(p.shape[1])) - np.einsum("nc,nd->ncd", p, p)
     p = sigmoid(logits)
-    return np.einsum("nc,cd->ncd", p * (1 - p), np.eye(p.shape[1]))
+    diagonal = p * (1 - p) if likelihood == "bernoulli" else np.broadcast_to(1 / variances(logits), p.shape)
+    return np.einsum("nc,cd->ncd", diagonal, np.eye(p.shape[1]))
+
+
+def variances(logits: np.ndarray) -> np.ndarray:
+    """Of a Gaussian's outputs."""
+    return np.geomspace(0.5, 4.0, logits.shape[1])
 
 
 def outer(seeds: np.ndarray) -> np.ndarray:
@@ -32,7 +38,7 @@ def outer(seeds: np.ndarray) -> np.ndarray:
 
 
 def draw(likelihood: str, logits: np.ndarray, sampling: str, **options: Any) -> np.ndarray:
-    return logit_seeds(likelihood, logits, np.arange(len(logits)), sampling, **options)
+    return logit_seeds(likelihood, logits, np.arange(len(logits)), sampling, variance=variances(logits), **options)
 
 
 @few
@@ -45,7 +51,7 @@ def test_probabilities(logits: np.ndarray) -> None:
 
 
 @few
-@given(logits=logit_arrays, likelihood=st.sampled_from(sorted(SEEDS)))
+@given(logits=logit_arrays, likelihood=st.sampled_from(LIKELIHOODS))
 def test_exact_seeds_have_the_fisher_information_as_covariance(logits: np.ndarray, likelihood: str) -> None:
     seeds = draw(likelihood, logits, "exact")
     n, c = logits.shape
@@ -81,7 +87,7 @@ def test_householder_ignores_the_coordinate_of_the_likeliest_class() -> None:
 LOGITS = np.array([[0.3, -1.0, 2.0, 0.0, -700.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.5, 1.0, -1.0, 0.2, 0.0]])
 
 
-@pytest.mark.parametrize("likelihood", SEEDS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("sampling", ["sketch", "monte_carlo"])
 def test_random_seeds_are_unbiased(likelihood: str, sampling: str) -> None:
     draws = 20_000
@@ -114,22 +120,26 @@ def test_monte_carlo_draws_labels() -> None:
     assert not (labels[:, 0].argmax(1) == 4).any(), "a class of probability zero was drawn"
 
 
-@pytest.mark.parametrize("likelihood", SEEDS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_draws_depend_on_seed_and_id_only(likelihood: str, sampling: str) -> None:
     logits = np.random.default_rng(0).normal(size=(6, 4))
     ids = np.array([3, 11, 4, 0, 2**40, 5])
-    together = logit_seeds(likelihood, logits, ids, sampling, seed=7, draws=3)
+    options: dict[str, Any] = {"seed": 7, "draws": 3, "variance": variances(logits)}
+    if sampling == "empirical":
+        labels = np.arange(12) % 4 if likelihood == "categorical" else np.random.default_rng(1).integers(0, 2, (12, 4))
+        ids, options = np.array([3, 11, 4, 0, 8, 5]), {**options, "labels": labels}
+    together = logit_seeds(likelihood, logits, ids, sampling, **options)
     order = np.array([5, 2, 0, 4, 1, 3])
     np.testing.assert_array_equal(
-        logit_seeds(likelihood, logits[order], ids[order], sampling, seed=7, draws=3), together[:, order]
+        logit_seeds(likelihood, logits[order], ids[order], sampling, **options), together[:, order]
     )
     for i in range(6):
-        alone = logit_seeds(likelihood, logits[i : i + 1], ids[i : i + 1], sampling, seed=7, draws=3)
+        alone = logit_seeds(likelihood, logits[i : i + 1], ids[i : i + 1], sampling, **options)
         np.testing.assert_array_equal(alone, together[:, i : i + 1])
 
 
-@pytest.mark.parametrize("likelihood", SEEDS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("sampling", ["sketch", "monte_carlo"])
 def test_draws_change_with_the_seed_and_the_id(likelihood: str, sampling: str) -> None:
     logits = np.zeros((64, 6))
@@ -148,3 +158,40 @@ def test_draws_leave_the_global_random_state_alone() -> None:
 def test_float32_logits_are_computed_in_float64() -> None:
     seeds = draw("categorical", LOGITS.astype(np.float32), "exact")
     assert seeds.dtype == np.float64
+
+
+@few
+@given(logits=arrays(np.float64, (3, 4), elements=st.floats(-5, 5)), likelihood=st.sampled_from(LIKELIHOODS))
+def test_label_scores_are_gradients_of_the_log_likelihood(logits: np.ndarray, likelihood: str) -> None:
+    variance = variances(logits)
+    labels = {
+        "categorical": np.array([0, 3, 3]),
+        "bernoulli": np.array([[0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=np.uint8),
+        "gaussian": np.linspace(-2, 2, 12).reshape(3, 4),
+    }[likelihood]
+
+    def log_likelihood(z: np.ndarray) -> float:
+        if likelihood == "categorical":
+            return float(np.log(softmax(z))[np.arange(3), labels].sum())
+        if likelihood == "bernoulli":
+            return float(np.log(np.where(labels, sigmoid(z), sigmoid(-z))).sum())
+        return float((-0.5 * (labels - z) ** 2 / variance).sum())
+
+    step = 1e-5
+    numeric = np.zeros((3, 4))
+    for i, c in np.ndindex(3, 4):
+        change = np.zeros((3, 4))
+        change[i, c] = step
+        numeric[i, c] = (log_likelihood(logits + change) - log_likelihood(logits - change)) / (2 * step)
+    scores = label_scores(likelihood, logits, labels, variance)
+    np.testing.assert_allclose(scores, numeric, atol=1e-6)
+    seeds = logit_seeds(likelihood, logits, np.arange(3), "empirical", labels=labels, variance=variance, draws=9)
+    np.testing.assert_array_equal(seeds, scores[None])
+
+
+def test_scores_of_drawn_labels_average_to_the_fisher_information() -> None:
+    """The empirical Fisher information under the model's own labels is the Fisher information."""
+    logits = np.tile(np.array([[0.5, -1.0, 1.0]]), (40_000, 1))
+    labels = (np.random.default_rng(0).random(40_000)[:, None] > np.cumsum(softmax(logits), axis=1)).sum(axis=1)
+    scores = label_scores("categorical", logits, labels)
+    np.testing.assert_allclose(scores.T @ scores / 40_000, covariance("categorical", logits[:1])[0], atol=0.01)

@@ -13,6 +13,7 @@ from hf_task2vec.cli.console import distance_report, facts_report, ranking_repor
 from hf_task2vec.cli.options import Quantity, common_options, dataset_options, index_option, split_commas
 from hf_task2vec.cli.session import EXIT_CODES, session
 from hf_task2vec.errors import EmbeddingError, ZooIndexError
+from hf_task2vec.processes import launched
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
@@ -66,9 +67,10 @@ def cli() -> None:
 @click.option(
     "--refine",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
-    help="How many of the best to measure.",
+    help="How many of the best to download and measure on the sample.",
 )
 @click.option("--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Do not use the cache.")
 @common_options
@@ -106,18 +108,34 @@ def embed(
     batch_size: int | None,
     token: str | None,
     seed: int,
+    max_samples: int | str,
+    noise_tolerance: float | None,
     **options: Any,
 ) -> None:
-    """Write the embedding of DATASET (see `select`) to a folder."""
-    with session(ctx) as (settings, answer):
+    """Write the embedding of DATASET (see `select`) to a folder.
+
+    Several processes share the images with `accelerate launch -m hf_task2vec.cli embed …` (on GPUs), or with
+    `torchrun --nproc-per-node 2 -m hf_task2vec.cli embed … --device cpu`.
+    """
+    with session(ctx, shared=True) as (settings, answer), launched(cpu=device == "cpu") as processes:
+        from hf_task2vec.cache import default_device
         from hf_task2vec.embed import embed_task
+        from hf_task2vec.embedding import sample_settings
         from hf_task2vec.task import Task
 
-        task = Task.from_dataset(dataset, token=token, seed=seed, **_given(options))
-        network = _load_probe(probe, token)
-        settings_given = _given({"device": device, "batch_size": batch_size})
-        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **settings_given)
-        embedding.save(output)
+        n_drawn, tolerance = sample_settings(max_samples, noise_tolerance)
+        drawing = {"token": token, "seed": seed, "max_samples": n_drawn, **_given(options)}
+        with processes.together():
+            task = processes.main_first(lambda: Task.from_dataset(dataset, **drawing))
+            network = processes.main_first(lambda: _load_probe(probe, token))
+        if device is None and processes.accelerator is None:
+            device = default_device()
+        chosen = {"device": device, "batch_size": batch_size, "noise_tolerance": tolerance}
+        chosen["accelerator"] = processes.accelerator
+        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **_given(chosen))
+        with processes.together():
+            if processes.is_main:
+                embedding.save(output)
         answer(facts_report({"path": str(output), **embedding.describe()}, [str(output)]))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
-    from hf_task2vec.ranking import Ranking
+    from hf_task2vec.ranking import Candidate, Ranking
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -99,27 +99,32 @@ def _show_table(report: Report, file: TextIO) -> None:
 
 def ranking_report(ranking: Ranking) -> Report:
     """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
-    columns = [Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % range", True)]
-    columns += [Column("params", True), Column("GMACs", True), Column("px", True), Column("licence")]
-    rows = [
-        [
-            str(candidate.rank),
-            candidate.hub_id,
-            f"{100 * candidate.score:.1f}",
-            f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}",
-            _known(candidate.params_m, ".1f", "M"),
-            _known(candidate.gmacs, ".1f"),
-            _known(candidate.input_px, "d"),
-            candidate.license or "?",
-        ]
-        for candidate in ranking
-    ]
-    if any(candidate.measured is not None for candidate in ranking):
-        columns.insert(4, Column("measured", True))
-        for row, candidate in zip(rows, ranking, strict=True):
-            row.insert(4, "" if candidate.measured is None else f"{100 * candidate.measured:.1f}")
+    rows = [_ranking_row(candidate) for candidate in ranking]
+    # What is known of none of them takes no room.
+    shown = [i for i in range(len(_RANKING_COLUMNS)) if i < 4 or any(row[i] not in ("", "?") for row in rows)]
+    columns = [_RANKING_COLUMNS[i] for i in shown]
     lines = [candidate.hub_id for candidate in ranking]
-    return Report(ranking.to_dict(), lines, columns, rows, (ranking.summary,))
+    return Report(ranking.to_dict(), lines, columns, [[row[i] for i in shown] for row in rows], (ranking.summary,))
+
+
+_RANKING_COLUMNS = (
+    *(Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % interval", True)),
+    *(Column("measured", True), Column("params", True), Column("GMACs", True), Column("px", True), Column("licence")),
+)
+
+
+def _ranking_row(candidate: Candidate) -> list[str]:
+    return [
+        str(candidate.rank),
+        candidate.hub_id,
+        f"{100 * candidate.score:.1f}",
+        f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}",
+        "" if candidate.measured is None else f"{100 * candidate.measured:.1f}",
+        _known(candidate.params_m, ".1f", "M"),
+        _known(candidate.gmacs, ".1f"),
+        _known(candidate.input_px, "d"),
+        candidate.license or "?",
+    ]
 
 
 def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = ()) -> Report:
@@ -150,7 +155,7 @@ def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield prefix + name, f"{len(value)} (see --json)"
         elif isinstance(value, (list, tuple)):
             shown = ", ".join(str(item) for item in value[:8])
-            yield prefix + name, shown + (f", … ({len(value)} in all)" if len(value) > 8 else "")
+            yield prefix + name, (shown or "–") + (f", … ({len(value)} in all)" if len(value) > 8 else "")
         elif isinstance(value, float):
             yield prefix + name, f"{value:.6g}"
         else:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from hf_task2vec.cli.console import Mode
+from hf_task2vec.processes import launch
 
 
 @dataclass
@@ -33,8 +34,8 @@ class Settings:
 
     @property
     def progress(self) -> bool:
-        """Whether progress bars are drawn (on standard error)."""
-        return sys.stderr.isatty() and not self.quiet
+        """Whether progress bars are drawn (on standard error, by the main process)."""
+        return sys.stderr.isatty() and not self.quiet and launch()[0] == 0
 
 
 class Quantity(click.ParamType):
@@ -52,6 +53,16 @@ class Quantity(click.ParamType):
         if number < 1:
             self.fail(f"{value!r} is not a positive number such as 30M, 1.2B or 5e6.", param, ctx)
         return number
+
+
+class SampleCount(click.ParamType):
+    """A number of images, or ``auto``."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or ``"auto"``."""
+        return "auto" if value == "auto" else click.IntRange(1).convert(value, param, ctx)
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -105,7 +116,18 @@ dataset_options = _options(
     click.option("--label-column", help="Column of the labels [default: found by its type]."),
     click.option("--streaming", is_flag=True, help="Read the dataset from the Hub without downloading all of it."),
     click.option(
-        "--max-samples", type=click.IntRange(1), metavar="N", default=256, show_default=True, help="Images to look at."
+        "--max-samples",
+        type=SampleCount(),
+        metavar="N|auto",
+        default=256,
+        show_default=True,
+        help="Images to look at; auto: as many of 512 as the noise tolerance (then 0.05) asks for.",
+    ),
+    click.option(
+        "--noise-tolerance",
+        type=click.FloatRange(0, min_open=True),
+        metavar="NUMBER",
+        help="Stop when the embeddings of two halves of the images agree to within this [default: use all].",
     ),
     click.option("--probe", metavar="CHECKPOINT", help="Probe network [default: the one the index was made with]."),
     click.option(

@@ -14,7 +14,8 @@ import click
 
 from hf_task2vec.cli.console import Mode, Report, reserved_stdout, show
 from hf_task2vec.cli.options import Settings
-from hf_task2vec.errors import HubError, SelectionError, Task2VecError, TaskError
+from hf_task2vec.errors import DistributedError, HubError, SelectionError, Task2VecError, TaskError
+from hf_task2vec.processes import launch
 
 EXIT_CODES = """
 \b
@@ -32,11 +33,21 @@ Exit codes:
 
 
 @contextmanager
-def session(ctx: click.Context) -> Iterator[tuple[Settings, Callable[[Report], None]]]:
-    """Run the body of a command: prepare the process, keep standard output clean, turn errors into exit codes."""
+def session(ctx: click.Context, *, shared: bool = False) -> Iterator[tuple[Settings, Callable[[Report], None]]]:
+    """Run the body of a command: prepare the process, keep standard output clean, turn errors into exit codes.
+
+    Parameters
+    ----------
+    ctx
+        The command's context.
+    shared
+        The command can be shared among the processes of ``accelerate launch``; the main one answers.
+    """
     settings = ctx.ensure_object(Settings)
     mode = settings.mode
     _set_environment(settings)
+    if launch()[1] > 1 and not shared:
+        _fail("this command runs in one process: start it without accelerate launch", 2)
     with reserved_stdout() as stdout, _logging_to_stderr(settings):
         try:
             yield settings, lambda report: _answer(report, mode, stdout)
@@ -47,16 +58,21 @@ def session(ctx: click.Context) -> Iterator[tuple[Settings, Callable[[Report], N
         except Exception as error:  # noqa: BLE001 (the last place where one can be told to the user)
             if settings.debug:
                 traceback.print_exc()
-            _fail(_one_line(error), exit_code(error))
+            # The one process where an error arose says so itself: the main one may be gone, or not have heard of it.
+            own = not isinstance(error, DistributedError)
+            _fail(_one_line(error), exit_code(error), everywhere=own)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    """End the command with one line on standard error."""
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+def _fail(message: str, code: int, *, everywhere: bool = False) -> NoReturn:
+    """End the command with one line on standard error, of the main process or of every one."""
+    if everywhere or launch()[0] == 0:
+        click.echo(f"error: {' '.join(message.split())}", err=True)
     raise click.exceptions.Exit(code)
 
 
 def _answer(report: Report, mode: Mode, stdout: TextIO) -> None:
+    if launch()[0] != 0:
+        return
     try:
         show(report, mode, stdout)
     except BrokenPipeError:
@@ -79,7 +95,8 @@ def _set_environment(settings: Settings) -> None:
 @contextmanager
 def _logging_to_stderr(settings: Settings) -> Iterator[None]:
     logger = logging.getLogger("hf_task2vec")
-    handler = logging.StreamHandler(sys.stderr)
+    # Without any handler, logging would write warnings to standard error.
+    handler = logging.StreamHandler(sys.stderr) if launch()[0] == 0 else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(message)s" if settings.verbose < 2 else "%(name)s: %(message)s"))
     before = logger.level
     quiet_level = logging.ERROR if settings.quiet else logging.WARNING

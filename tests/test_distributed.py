@@ -1,0 +1,254 @@
+"""One embedding shared among processes: the same as that of one process, and no hang when one of them fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.errors import DistributedError
+from hf_task2vec.processes import Processes, launch, launched
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+# Fewer images than processes, even and uneven shares, several stages of a noise tolerance.
+JOBS: dict[str, dict[str, Any]] = {
+    "two": {"count": 2},
+    "five": {"count": 5},
+    "seven": {"count": 7},
+    "more": {"count": 24, "samples": 23},
+    "tolerant": {"count": 120, "tolerance": 0.2},
+    "strict": {"count": 120, "tolerance": 1e-9, "batch_size": 7},  # which divides no stage
+}
+FAILURES: dict[str, dict[str, Any]] = {
+    "2b": {"name": "transform", "count": 24, "fails_in": 1},
+    "2c": {"name": "fisher-main", "count": 24, "fisher_fails_in": 0},
+    "3b": {"name": "fisher", "count": 24, "fisher_fails_in": 2},
+    "3c": {"name": "samples", "count": 24, "samples": 9, "other_sample": True},
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared_jobs")
+    jobs = [{"name": name, **job} for name, job in JOBS.items()]
+    worlds = {"1": jobs, "2": jobs, "3": jobs, **{label: [job] for label, job in FAILURES.items()}}
+    command = [sys.executable, str(HERE / "shared_jobs.py"), str(folder), json.dumps(worlds)]
+    # The limit is what tells a hang: gloo itself would wait for half an hour.
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()] == sorted(FAILURES), result.stderr
+    return folder
+
+
+def facts(folder: Path, name: str, label: str, rank: int) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.{label}.{rank}.json").read_text())
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("count", [2, 3])
+def test_equal_to_one_process(done: Path, count: int, name: str) -> None:
+    expected, described = np.load(done / f"{name}.1.0.npz"), facts(done, name, "1", 0)["descriptors"]
+    for rank in range(count):
+        found = np.load(done / f"{name}.{count}.{rank}.npz")
+        for array in ("values", "feature_mean", "feature_var"):
+            scale = expected[array].max()
+            np.testing.assert_allclose(found[array], expected[array], rtol=1e-6, atol=1e-9 * scale)
+        assert facts(done, name, str(count), rank)["descriptors"] == pytest.approx(described, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_image_is_used_once(done: Path, count: int, name: str) -> None:
+    job = JOBS[name]
+    n = job.get("samples", job["count"])
+    found = [facts(done, name, str(count), rank) for rank in range(count)]
+    assert sum(one["calls"] for one in found) == n
+    shares = [one["calls"] for one in found]
+    assert max(shares) - min(shares) <= job.get("batch_size", 4)
+    seen = {one["descriptors"]["n_fisher"] for one in found}
+    assert seen == ({64} if name == "tolerant" else {n})
+    assert {one["descriptors"]["n_samples"] for one in found} == {n}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_main_process_alone_logs_and_shows_progress(done: Path, count: int) -> None:
+    main, *others = ((done / f"{count}.{rank}.log").read_text() for rank in range(count))
+    assert main.count("hf_task2vec.embed: embedding dataset: ") == len(JOBS)
+    assert f"{count} process(es)" in main
+    assert "features" in main
+    assert others == [""] * (count - 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "failed", "error"),
+    [
+        ("2b", 1, "ValueError: no such image in process 1"),
+        ("2c", 0, "RuntimeError: the device is on fire"),
+        ("3b", 2, "RuntimeError: the device is on fire"),
+    ],
+)
+def test_a_failure_ends_all_processes_with_its_error(done: Path, label: str, failed: int, error: str) -> None:
+    name, count = FAILURES[label]["name"], int(label[0])
+    for rank in range(count):
+        expected = error if rank == failed else f"DistributedError: process {failed} of {count} failed: {error}"
+        assert facts(done, name, label, rank) == {"error": expected}
+
+
+def test_processes_that_drew_other_samples(done: Path) -> None:
+    for rank in range(3):
+        error = facts(done, "samples", "3c", rank)["error"]
+        assert error.startswith("DistributedError: the processes were given different task: [")
+
+
+# ------------------------------------------------------------------------------------------------ without other ones
+
+
+def test_one_process_needs_no_exchange() -> None:
+    processes = Processes()
+    assert (processes.count, processes.rank, processes.is_main) == (1, 0, True)
+    assert processes.share(range(5)) == range(5)
+    assert processes.gather("x") == ["x"]
+    assert processes.of_main(lambda: 3) == processes.main_first(lambda: 3) == 3
+    with pytest.raises(ValueError, match="mine"), processes.together():
+        raise ValueError("mine")
+
+
+def test_launched_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")  # as some batch systems set it
+    monkeypatch.setenv("RANK", "3")
+    assert launch() == (0, 1)
+    with launched() as processes:
+        assert processes.accelerator is None
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert launch() == (3, 8)
+
+
+class Pair(Processes):
+    """The second of two processes, told what the first one sends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *sent: Any) -> None:
+        super().__init__()
+        self.count, self.rank = 2, 1
+        values = iter(sent)
+        self.received: list[Any] = []
+
+        def gather_object(value: list[Any]) -> list[Any]:
+            self.received += value
+            return [next(values), *value]
+
+        monkeypatch.setattr("accelerate.utils.gather_object", gather_object)
+
+
+def test_the_main_process_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(monkeypatch, None, "of main")
+    calls: list[int] = []
+    assert pair.main_first(lambda: calls.append(len(pair.received)) or "made") == "made"  # type: ignore[func-returns-value]
+    assert calls == [1]  # after one exchange
+    assert pair.of_main(lambda: pytest.fail("called")) == "of main"
+
+
+def test_processes_that_are_gone_do_not_hide_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather_object(value: list[Any]) -> list[Any]:
+        raise RuntimeError("connection closed by peer")
+
+    pair = Pair(monkeypatch)
+    monkeypatch.setattr("accelerate.utils.gather_object", gather_object)
+    with pytest.raises(ValueError, match="mine"), pair.together():
+        raise ValueError("mine")
+
+
+def test_a_failure_that_was_heard_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_task2vec.processes import _Failure
+
+    pair = Pair(monkeypatch, _Failure("OSError: disk full"))
+    with pytest.raises(DistributedError, match="process 0 of 2 failed: OSError: disk full"), pair.together():
+        pair.gather(5)
+    assert pair.received == [5]
+
+
+# ------------------------------------------------------------------------------------------------ as users launch it
+
+
+def accelerate_launch(count: int, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    # With --cpu, accelerate 1.15 starts one process whatever the count; torchrun, behind --multi_gpu, needs no GPU.
+    options = ["--multi_gpu", "--num_processes", str(count), "--num_machines", "1", "--mixed_precision", "no"]
+    return subprocess.run(
+        [*launcher, *options, "--main_process_port", "0", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, **environment},
+        timeout=240,
+        check=False,
+    )
+
+
+EMBED = ("embed", "sklearn:digits", "--max-samples", "21", "--batch-size", "4", "--offline", "--device", "cpu")
+
+
+@pytest.mark.slow
+def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:
+    result = accelerate_launch(2, "-m", "hf_task2vec.cli", *EMBED, "-o", tmp_path / "two", "--json", "-v")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["descriptors"]["n_fisher"] == 21
+    assert result.stderr.count("2 process(es)") == 1
+    assert result.stderr.count("rows of sklearn:digits drawn") == 1
+    alone = subprocess.run(
+        [sys.executable, "-m", "hf_task2vec.cli", *EMBED, "-o", tmp_path / "one", "-q"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert (alone.returncode, alone.stdout) == (0, f"{tmp_path / 'one'}\n"), alone.stderr
+    one, two = TaskEmbedding.load(tmp_path / "one"), TaskEmbedding.load(tmp_path / "two")
+    floor = 1e-9 * one.values.max()
+    np.testing.assert_allclose(two.values, one.values, rtol=1e-6, atol=floor)
+
+
+FAILING = """
+import os, sys
+import hf_task2vec.embed as embed
+from hf_task2vec.cli import main
+def fail(*_, **__):
+    if sys.argv[1] == "killed":
+        os._exit(9)
+    raise OSError("this process ran out of luck")
+if os.environ["RANK"] == "1":
+    embed.diagonal_fisher = fail
+del sys.argv[1]
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["raises", "killed"])
+def test_a_failing_process_ends_the_launched_job(tmp_path: Path, way: str) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(FAILING)
+    result = accelerate_launch(2, script, way, *EMBED, "-o", tmp_path / "out")
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+    if way == "raises":
+        assert "error: this process ran out of luck" in result.stderr.splitlines()
+
+
+@pytest.mark.slow
+def test_mistakes_are_said_once(tmp_path: Path) -> None:
+    arguments = ("embed", "./no-such-folder", "-o", tmp_path / "out", "--offline")
+    result = accelerate_launch(2, "-m", "hf_task2vec.cli", *arguments)
+    assert result.returncode != 0
+    assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
+    result = accelerate_launch(2, "-m", "hf_task2vec.cli", "index", "info")
+    assert result.returncode != 0
+    assert result.stderr.count("error: this command runs in one process") == 1

@@ -1,0 +1,357 @@
+"""The second stage: candidates are downloaded from the loopback Hub, measured on the sample, and ranked again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from architectures import files_of, save_timm
+from hub import HubServer
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import dataset, tiny_probe, zoo
+from test_ranking import candidate
+
+from hf_task2vec import selection as selection_module
+from hf_task2vec.cli.console import ranking_report
+from hf_task2vec.embed import embed_task
+from hf_task2vec.errors import LabelError, SelectionError
+from hf_task2vec.probe import Probe
+from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Ranking
+from hf_task2vec.refinement import combine, refine_ranking
+from hf_task2vec.selection import select_backbone
+from hf_task2vec.task import Task
+from hf_task2vec.transfer import measure
+from hf_task2vec.zoo import ZooIndex
+
+#: The four of the synthetic index that the loopback Hub holds, best first by their scores in it.
+ON_HUB = ["org/best-unknown", "org/huge", "org/mid", "org/small"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def probe() -> Probe:
+    return tiny_probe()
+
+
+@pytest.fixture(scope="module")
+def index(probe: Probe) -> ZooIndex:
+    twin = embed_task(Task.from_dataset(dataset(48, seed=7)), probe)
+    return zoo({"twin": twin}, weights_hash=probe.weights_hash)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """The files of a random network for each id of `ON_HUB`."""
+    import torch
+
+    files = {}
+    with torch.random.fork_rng():
+        for seed, hub_id in enumerate(ON_HUB):
+            torch.manual_seed(seed)
+            folder = tmp_path_factory.mktemp("checkpoint")
+            save_timm(folder)
+            files[hub_id] = files_of(folder)
+    return files
+
+
+@pytest.fixture
+def filled(hub: HubServer, checkpoints: dict[str, dict[str, bytes]]) -> HubServer:
+    for hub_id, files in checkpoints.items():
+        hub.create_model(hub_id, files)
+    return hub
+
+
+@pytest.fixture
+def select(index: ZooIndex, probe: Probe) -> Callable[..., Ranking]:
+    return partial(select_backbone, index=index, probe=probe, candidates=ON_HUB)
+
+
+def downloaded(hub: HubServer) -> set[str]:
+    """Repositories whose weights were fetched."""
+    found = [re.match(r"/([^/]+/[^/]+)/resolve/.*safetensors", r.path) for r in hub.requests if r.method == "GET"]
+    return {match[1] for match in found if match}
+
+
+def sd_of_logit(c: Candidate) -> float:
+    return c.std / (c.score * (1 - c.score))
+
+
+# ---------------------------------------------------------------------- the second stage
+
+
+def test_two_are_downloaded_measured_and_ranked_again(select: Callable[..., Ranking], filled: HubServer) -> None:
+    task = Task.from_dataset(dataset(48))
+    first = select(task)
+    assert not filled.requests  # the first stage downloads nothing
+    refined = select(task, refine=2)
+    assert downloaded(filled) == {"org/best-unknown", "org/huge"}
+    predicted = {c.hub_id: c for c in first}
+    for c in refined:
+        if c.hub_id in ("org/best-unknown", "org/huge"):
+            transfer = measure(c.hub_id, task)
+            assert c.measured == transfer.linear.accuracy
+            expected = combine(predicted[c.hub_id], transfer.linear.accuracy, len(task))
+            assert replace(expected, rank=c.rank) == c
+            assert sd_of_logit(c) < sd_of_logit(predicted[c.hub_id])
+        else:
+            assert c.measured is None
+            assert replace(predicted[c.hub_id], rank=c.rank) == c
+    assert [c.rank for c in refined] == [1, 2, 3, 4]
+    scores = [c.score for c in refined]
+    assert scores == sorted(scores, reverse=True)
+    assert refined.warnings == first.warnings
+    assert refined.summary.startswith("2 candidates measured on the sample. Take ")
+    assert refined.best.hub_id in refined.summary
+
+
+def test_a_bad_measurement_moves_a_candidate_down(
+    select: Callable[..., Ranking], filled: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its features are made constant: no better than guessing."""
+    import torch
+
+    features = Probe.features
+
+    def broken(self: Probe, batch: torch.Tensor) -> torch.Tensor:
+        real = features(self, batch)
+        return torch.ones_like(real) if self.name == "org/best-unknown" else real
+
+    monkeypatch.setattr(Probe, "features", broken)
+    refined = select(dataset(48), refine=2)
+    by_id = {c.hub_id: c for c in refined}
+    assert by_id["org/best-unknown"].measured < 0.5
+    assert by_id["org/best-unknown"].rank == len(refined)
+    assert refined.summary.endswith("Before measuring, org/best-unknown was first.")
+
+
+def test_measured_accuracies_are_shown(select: Callable[..., Ranking], filled: HubServer) -> None:
+    refined = select(dataset(48), refine=1)
+    shown = {c["hub_id"]: c["measured"] for c in json.loads(refined.to_json())["candidates"]}
+    (measured,) = [c for c in refined if c.measured is not None]
+    assert shown == {hub_id: measured.measured if hub_id == measured.hub_id else None for hub_id in ON_HUB}
+    cell = f"{100 * measured.measured:.1f}"
+    lines = repr(refined).splitlines()
+    assert lines[1].split() == [
+        "rank",
+        "checkpoint",
+        "accuracy",
+        "80",
+        "%",
+        "interval",
+        "measured",
+        "params",
+        "licence",
+    ]
+    assert lines[1 + measured.rank].split()[4] == cell
+    assert "<th>measured</th>" in refined._repr_html_()
+    assert f"<td>{cell}</td>" in refined._repr_html_()
+    report = ranking_report(refined)
+    position = [column.title for column in report.columns].index("measured")
+    assert [row[position] for row in report.rows] == [cell if c is measured else "" for c in refined]
+    assert refined.to_pandas()["measured"].notna().sum() == 1
+
+
+def test_top_k_may_be_smaller_or_larger(select: Callable[..., Ranking], filled: HubServer) -> None:
+    assert len(select(dataset(48), refine=2, top_k=1)) == 1
+    assert downloaded(filled) == {"org/best-unknown", "org/huge"}
+    refined = select(dataset(48), refine=9, top_k=3)  # more than there are
+    assert downloaded(filled) == set(ON_HUB)
+    assert len(refined) == 3
+    assert "4 candidates measured" in refined.summary
+
+
+# ---------------------------------------------------------------------- candidates that cannot be measured
+
+
+def missing(hub: HubServer, files: dict[str, bytes]) -> None:
+    pass
+
+
+def gated(hub: HubServer, files: dict[str, bytes]) -> None:
+    hub.create_model("org/best-unknown", files, gated=True)
+
+
+def cut_weights(hub: HubServer, files: dict[str, bytes]) -> None:
+    half = files["model.safetensors"][: len(files["model.safetensors"]) // 2]
+    hub.create_model("org/best-unknown", {**files, "model.safetensors": half})
+
+
+def unknown_architecture(hub: HubServer, files: dict[str, bytes]) -> None:
+    config = {**json.loads(files["config.json"]), "architecture": "net_of_tomorrow"}
+    hub.create_model("org/best-unknown", {**files, "config.json": json.dumps(config).encode()})
+
+
+def odd_preprocessing(hub: HubServer, files: dict[str, bytes]) -> None:
+    config = json.loads(files["config.json"])
+    config["pretrained_cfg"]["mean"] = "grey"
+    hub.create_model("org/best-unknown", {**files, "config.json": json.dumps(config).encode()})
+
+
+def weights_that_are_not_finite(hub: HubServer, files: dict[str, bytes]) -> None:
+    import torch
+    from safetensors.torch import load, save
+
+    state = load(files["model.safetensors"])
+    state["conv1.0.weight"] = torch.full_like(state["conv1.0.weight"], torch.nan)
+    hub.create_model("org/best-unknown", {**files, "model.safetensors": save(state)})
+
+
+def failing_server(hub: HubServer, files: dict[str, bytes]) -> None:
+    hub.create_model("org/best-unknown", files)
+    hub.inject(pattern="best-unknown/resolve/.*safetensors", status=500, times=None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (missing, "No Hub repository 'org/best-unknown'"),
+        (gated, "'org/best-unknown' is gated: accept its terms"),
+        (cut_weights, "cannot load 'org/best-unknown'"),
+        (unknown_architecture, "architecture 'net_of_tomorrow'"),
+        (odd_preprocessing, "timm cannot build the preprocessing .*'mean': 'grey'"),
+        (weights_that_are_not_finite, "not finite"),
+        (failing_server, "The Hub failed for 'org/best-unknown'|'org/best-unknown'.* cannot be reached"),
+    ],
+)
+@pytest.mark.usefixtures("retry_sleeps")
+def test_the_next_is_measured_in_place_of_one_that_cannot_be(
+    select: Callable[..., Ranking],
+    hub: HubServer,
+    checkpoints: dict[str, dict[str, bytes]],
+    fault: Callable[[HubServer, dict[str, bytes]], None],
+    reason: str,
+) -> None:
+    for hub_id in ON_HUB[1:]:
+        hub.create_model(hub_id, checkpoints[hub_id])
+    fault(hub, checkpoints["org/best-unknown"])
+    refined = select(dataset(48), refine=2, top_k=4)
+    assert {c.hub_id for c in refined if c.measured is not None} == {"org/huge", "org/mid"}
+    (warning,) = refined.warnings
+    assert warning.startswith("org/best-unknown was not measured: ")
+    assert re.search(reason, warning)
+    assert "org/best-unknown" in {c.hub_id for c in refined}
+
+
+def test_what_a_network_raises_does_not_end_the_run(
+    select: Callable[..., Ranking], filled: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    features = Probe.features
+
+    def out_of_memory(self: Probe, batch: torch.Tensor) -> torch.Tensor:
+        if self.name == "org/best-unknown":
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        return features(self, batch)
+
+    monkeypatch.setattr(Probe, "features", out_of_memory)
+    refined = select(dataset(48), refine=1)
+    (warning,) = refined.warnings
+    assert warning == (
+        "org/best-unknown was not measured: 'org/best-unknown' fails on the images of 'dataset' (batch_size=32, device "
+        "cpu): OutOfMemoryError: tried to allocate 20 GiB"
+    )
+    assert [c.hub_id for c in refined if c.measured is not None] == ["org/huge"]
+    if refined.best.hub_id == "org/best-unknown":
+        assert "could not be measured (see the warnings). The best of those measured is org/huge: " in refined.summary
+
+
+def test_when_none_can_be_measured_the_prediction_stands(select: Callable[..., Ranking], hub: HubServer) -> None:
+    task = Task.from_dataset(dataset(48))
+    first, refined = select(task), select(task, refine=2)
+    assert refined.candidates == first.candidates
+    assert refined.summary == f"No candidate could be measured. {first.summary}"
+    assert len(refined.warnings) == len(ON_HUB)
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+def test_multi_label_tasks_are_refused_before_they_are_embedded(
+    select: Callable[..., Ranking], hub: HubServer, monkeypatch: pytest.MonkeyPatch, ranking: Ranking
+) -> None:
+    single = dataset(24)
+    labels = datasets.List(datasets.ClassLabel(names=["a", "b", "c"]))
+    features = datasets.Features({"image": datasets.Image(), "label": labels})
+    rows = single.cast_column("image", datasets.Image(decode=False)).to_dict()
+    rows["label"] = [[label, (label + i % 2) % 3][: 1 + i % 2] for i, label in enumerate(rows["label"])]
+    several = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(selection_module, "cached_embedding", lambda *_, **__: pytest.fail("it was embedded"))
+    message = "'label' of 'dataset' holds several. Leave refine at 0, or pass a label_column with one label"
+    with pytest.raises(LabelError, match=message):
+        select(several, refine=1)
+    with pytest.raises(LabelError, match=message):
+        refine_ranking(ranking, Task.from_dataset(several), 1)
+    monkeypatch.undo()
+    assert any(warning.startswith("images have several labels each") for warning in select(several).warnings)
+
+
+@pytest.fixture
+def ranking() -> Ranking:
+    return Ranking((candidate(1), candidate(2)), "org/pets", "Take org/net1.", (), {}, 2)
+
+
+def test_refine_is_checked(select: Callable[..., Ranking]) -> None:
+    for refine in (-1, 1.5, "2"):
+        with pytest.raises(SelectionError, match=f"refine={refine!r} must be a whole number of at least 0"):
+            select(dataset(24), refine=refine)
+
+
+# ---------------------------------------------------------------------- the arithmetic
+
+
+def test_combine_by_hand() -> None:
+    """Prediction 0.8 ± 0.08, thus logit ln 4 ± 0.5; 15 of 25 right, smoothed 15.5 / 26."""
+    combined = combine(candidate(1, score=0.8, std=0.08, prior=0.7), 0.6, 25)
+    p = 15.5 / 26
+    assert p == pytest.approx(0.59615, abs=1e-5)
+    predicted, measured = np.log(4), np.log(p / (1 - p))
+    of_prediction, of_measurement = 1 / 0.5**2, 25 * p * (1 - p)
+    mean = (of_prediction * predicted + of_measurement * measured) / (of_prediction + of_measurement)
+    sd = (of_prediction + of_measurement) ** -0.5
+    assert combined.score == pytest.approx(1 / (1 + np.exp(-mean)), rel=1e-12)
+    assert combined.score == pytest.approx(0.68728, abs=1e-5)
+    assert combined.std == pytest.approx(combined.score * (1 - combined.score) * sd, rel=1e-12)
+    assert combined.low == pytest.approx(1 / (1 + np.exp(-(mean - HALF_WIDTH_80 * sd))), rel=1e-12)
+    assert combined.high == pytest.approx(1 / (1 + np.exp(-(mean + HALF_WIDTH_80 * sd))), rel=1e-12)
+    assert (combined.measured, combined.residual) == (0.6, combined.score - 0.7)
+
+
+def test_half_width() -> None:
+    from scipy.stats import norm
+
+    assert pytest.approx(norm.ppf(0.9), abs=1e-4) == HALF_WIDTH_80
+
+
+@given(score=st.floats(0.01, 0.99), sd=st.floats(0.01, 3), right=st.integers(0, 200), n=st.integers(1, 200))
+def test_combined_lies_between(score: float, sd: float, right: int, n: int) -> None:
+    measured = min(right, n) / n
+    before = candidate(1, score=score, std=score * (1 - score) * sd)
+    after = combine(before, measured, n)
+    smoothed = (measured * n + 0.5) / (n + 1)
+    assert min(score, smoothed) - 1e-9 <= after.score <= max(score, smoothed) + 1e-9
+    assert after.low <= after.score <= after.high
+    assert sd_of_logit(after) <= sd * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_a_certain_prediction_stays_finite(score: float) -> None:
+    after = combine(candidate(1, score=score, std=0.0), 0.5, 100)
+    assert 0.0 <= after.low <= after.score <= after.high <= 1.0
+
+
+def test_more_images_weigh_more() -> None:
+    few, many = (combine(candidate(1, score=0.9, std=0.05), 0.5, n).score for n in (16, 1024))
+    assert 0.5 < many < few < 0.9
