@@ -1,4 +1,4 @@
-"""What the per-filter Fisher information costs, against one plain forward and backward pass and against other libraries.
+"""What the per-filter Fisher information costs, against a plain forward and backward pass and other libraries.
 
     python benchmarks/fisher_speed.py [--device cpu|cuda] [--rounds 7] [--batch 8] [--peers]
 
@@ -6,10 +6,10 @@ All methods run in turn within one process on the same images, so that the ratio
 the rounds is reported with its range. The plain pass is what training would do: eval mode, NCHW, gradients of all
 weights. Raw output: results/fisher_speed_<device>.json.
 
-Peers (``pip install backpack-for-pytorch nngeometry``), each estimating a diagonal Fisher or Gauss-Newton matrix per weight:
-``vmap_grad`` (torch.func, one sampled label an image), ``backpack`` (DiagGGNMC, one draw), ``nngeometry`` (FIM, exact) and
-``batch_mean_loop`` (the loop of the original Task2Vec code: one sampled label an image, the square of the batch's mean
-gradient, which is not the Fisher information; its cost is for one draw, and it is run for 10,000).
+Peers (``pip install backpack-for-pytorch nngeometry``), each estimating a diagonal Fisher or Gauss-Newton matrix per
+weight: ``vmap_grad`` (torch.func, one sampled label an image), ``backpack`` (DiagGGNMC, one draw), ``nngeometry`` (FIM,
+exact) and ``batch_mean_loop`` (the loop of the original Task2Vec code: one sampled label an image, the square of the
+batch's mean gradient, which is not the Fisher information; its cost is for one draw, and it is run for 10,000).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Case:
         nn.functional.cross_entropy(self.plain(self.images), self.labels).backward()
 
     def sketch(self) -> None:
-        """This package."""
+        """The estimator of this package."""
         diagonal_fisher(self.probe, [(self.images_last, self.ids)], head=self.head)
 
     def batch_mean_loop(self) -> None:

@@ -25,16 +25,17 @@ def rows() -> list[tuple[str, str, str]]:
         run = cost[key]
         found.append(
             (
-                f"`select` on `{cost['dataset']}`, {run['checkpoints_ranked']:,} checkpoints ranked, {cost['cores']} cores: {what}",
+                f"`select` on `{cost['dataset']}`, {run['checkpoints_ranked']:,} checkpoints, "
+                f"{cost['cores']} cores: {what}",
                 f"{run['seconds']:.0f} s, {run['peak_memory_mib'] / 1024:.1f} GiB",
                 "select_cost.py",
             )
         )
     retrieval = _read("retrieval.json")
-    best = retrieval["distances"]["log_correlation"]
+    best, n = retrieval["distances"]["log_correlation"], retrieval["images_per_half"]
     found.append(
         (
-            f"two disjoint halves of {retrieval['images_per_half']} images find each other among {retrieval['n_tasks']} real tasks",
+            f"two disjoint halves of {n} images find each other among {retrieval['n_tasks']} real tasks",
             f"top-1 {best['top1']:.3f}, AUC {best['auc']:.4f}",
             "retrieval.py",
         )

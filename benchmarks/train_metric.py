@@ -2,8 +2,9 @@
 
     python benchmarks/train_metric.py [--index zoo_index] [--iterations 40]
 
-Besides the index's own scores it learns from the measured matrix (results/matrix.csv), which also holds checkpoints that
-are on no Hub: those never reach the index, but they say how far tasks and kinds of pretraining matter. Deterministic.
+Besides the index's own scores it learns from the measured matrix (results/matrix.csv), which also holds checkpoints
+that are on no Hub: those never reach the index, but they say how far tasks and kinds of pretraining matter.
+Deterministic.
 Raw output: results/metric_training.json.
 """
 

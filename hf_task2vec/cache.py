@@ -27,7 +27,7 @@ def cached_embedding(
     estimator: str = "fisher",
     device: str | None = None,
     token: str | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     cache: bool = True,
     progress: bool = False,
 ) -> TaskEmbedding:

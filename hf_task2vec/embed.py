@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hf_task2vec.batches import ImageBatches
+from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config, sample_settings
@@ -47,7 +47,7 @@ def embed_task(
     label_sampling: str = "sketch",
     draws: int = 1,
     noise_tolerance: float | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
     accelerator: Accelerator | None = None,
@@ -73,7 +73,8 @@ def embed_task(
         within this log-correlation distance (0.05 is a good value); looked at after 64, 96, 128, 192, ... images. None
         uses all images. The head is fitted on all of them either way.
     batch_size
-        Images per forward and backward pass. It changes memory and speed, not the result beyond rounding.
+        Images per forward and backward pass; None takes what suits the device. It changes memory and speed, not the
+        result beyond rounding.
     device
         Torch device such as ``"cuda"``; None leaves the probe where it is, or takes the accelerator's.
     accelerator
@@ -95,7 +96,14 @@ def embed_task(
     DistributedError
         Another process failed.
     """
-    _check_arguments(estimator, label_sampling, noise_tolerance, draws=draws, batch_size=batch_size, seed=seed)
+    _check_arguments(
+        estimator,
+        label_sampling,
+        noise_tolerance,
+        draws=draws,
+        batch_size=1 if batch_size is None else batch_size,
+        seed=seed,
+    )
     config = embedding_config(label_sampling, draws, seed, noise_tolerance, estimator)
     processes = Processes(accelerator)
     with processes.together():
@@ -132,8 +140,9 @@ def _check_same(processes: Processes, task: Task, probe: Probe, config: dict[str
 class _Run:
     """One embedding in the making, in one of the processes that share it."""
 
-    def __init__(self, task: Task, probe: Probe, processes: Processes, batch_size: int, progress: bool) -> None:
+    def __init__(self, task: Task, probe: Probe, processes: Processes, batch_size: int | None, progress: bool) -> None:
         self.task, self.probe, self.processes = task, probe, processes
+        batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
         # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one
         # process. The head would amplify others.
         batches = [range(i, min(i + batch_size, len(task))) for i in range(0, len(task), batch_size)]

@@ -120,5 +120,5 @@ def weights_hash(module: nn.Module) -> str:
             continue
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}\n".encode())
         # flatten() is contiguous in logical order; the byte view also serves dtypes that NumPy lacks (bfloat16).
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

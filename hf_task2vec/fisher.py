@@ -148,7 +148,10 @@ def diagonal_fisher(
                 )
             gradients = _feature_gradients(head, features.detach(), ids, draw)
             for i, gradient in enumerate(gradients):
-                torch.autograd.backward(features, gradient, retain_graph=i + 1 < len(gradients))
+                # The same as autograd.backward(features, gradient), which would import a computer algebra system first.
+                with torch.enable_grad():
+                    product = torch.sum(features * gradient)
+                product.backward(retain_graph=i + 1 < len(gradients))
         capture.counts += np.bincount(half, minlength=2)
     sums = capture.result()
     if not np.isfinite(sums).all():

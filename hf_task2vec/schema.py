@@ -194,7 +194,7 @@ class Manifest(BaseModel):
     """``manifest.json``: what belongs to the index and how to tell that it is unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1  # SCHEMA_VERSION
     created: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     package_version: Text
     files: dict[RelativeName, Sha256]

@@ -50,7 +50,7 @@ def select_backbone(
     seed: int = 0,
     device: str | None = None,
     token: str | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     cache: bool = True,
     progress: bool = False,
 ) -> Ranking:
@@ -82,7 +82,7 @@ def select_backbone(
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
-        Images per pass of the probe.
+        Images per pass of the probe; None takes what suits the device.
     cache
         Keep the embedding in the cache folder, and reuse one kept there for the same sample, probe and settings.
     progress
@@ -109,7 +109,7 @@ def select_backbone(
     >>> ranking = select_backbone("sklearn:digits", max_samples=64, max_params=30e6)  # doctest: +SKIP
     >>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
     """
-    _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=batch_size)
+    _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=1 if batch_size is None else batch_size)
     n_drawn, noise_tolerance = sample_settings(max_samples, noise_tolerance)
     limits = Constraints(max_params, max_gmacs, licenses, library, input_size, candidates)  # type: ignore[arg-type]
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)

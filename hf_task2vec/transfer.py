@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from hf_task2vec.batches import ImageBatches
+from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.probe import Probe
 from hf_task2vec.transferability import Predictions, h_score, knn_leave_one_out, logme, ridge_leave_one_out
@@ -45,8 +45,11 @@ class Transfer:
     seconds: float
 
 
-def extract_features(probe: Probe, task: Task, *, batch_size: int = 32, progress: bool = False) -> NDArray[np.float32]:
+def extract_features(
+    probe: Probe, task: Task, *, batch_size: int | None = None, progress: bool = False
+) -> NDArray[np.float32]:
     """Return the pooled features of all images of a task, shape (N, d)."""
+    batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
     batches = ImageBatches(task.images, probe.transform, batch_size=batch_size, device=probe.device)
     features = []
     with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
@@ -60,7 +63,7 @@ def measure(
     checkpoint: str | Probe,
     task: Task,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str | None = None,
     token: str | None = None,
     progress: bool = False,

@@ -18,6 +18,7 @@ from typing import Any
 
 import datasets  # noqa: F401 (once for all, before the processes are forked)
 import numpy as np
+import scipy.optimize  # noqa: F401
 import torch
 from accelerate import Accelerator, debug_launcher
 from synthetic import dataset, tiny_probe, to_tensor

@@ -159,12 +159,12 @@ def test_numbers_of_the_method_are_those_of_the_code() -> None:
     import inspect
 
     from hf_task2vec.explanation import FAR
-    from hf_task2vec.head import fit_head
+    from hf_task2vec.head import L2
     from hf_task2vec.selection import select_backbone
     from hf_task2vec.transferability import RIDGE_GRID
 
     text = " ".join((ROOT / "docs/method.md").read_text(encoding="utf-8").split())
-    assert inspect.signature(fit_head).parameters["l2"].default == 1e-4
+    assert L2 == 1e-4
     assert "½ · 10⁻⁴ · ‖W‖²" in text
     assert f"a similarity of {FAR} to the nearest" in text
     assert f"error out of {len(RIDGE_GRID)}." in text
