@@ -25,8 +25,10 @@ def rows() -> list[tuple[str, str, str]]:
         run = cost[key]
         found.append(
             (
-                f"`select` on `{cost['dataset']}`, {run['checkpoints_ranked']:,} checkpoints, "
-                f"{cost['cores']} cores: {what}",
+                (
+                    f"`select` on `{cost['dataset']}`, {run['checkpoints_ranked']:,} checkpoints, "
+                    f"{cost['cores']} cores: {what}"
+                ),
                 f"{run['seconds']:.0f} s, {run['peak_memory_mib'] / 1024:.1f} GiB",
                 "select_cost.py",
             )
