@@ -3,10 +3,10 @@
     python benchmarks/anytime.py [--cap 512] [--tolerance 0.05] [--tasks cifar10 dtd_10 ...]
 
 Each shared task is drawn once (`--cap` images) and embedded twice with the default probe, all images against as many
-as the tolerance asks for, in alternating order. Reported: images used, seconds of `embed_task` (features, head,
-Fisher information; not drawing), the noise, the distance between the two embeddings, and over all tasks the rank
-correlation of the task distances and the share of tasks whose nearest neighbour stays. Without `--tasks` the raw
-output goes to results/anytime.json.
+as the tolerance asks for, in alternating order. Reported: images used, seconds and processor seconds of `embed_task`
+(features, head, Fisher information; not drawing), the noise, the distance between the two embeddings, and over all
+tasks the rank correlation of the task distances and the share of tasks whose nearest neighbour stays. Without
+`--tasks` the raw output goes to results/anytime.json.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ from hf_task2vec.task import Task
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"
 
+Timed = tuple[TaskEmbedding, float, float]  # seconds, processor seconds
 
-def both(task: Task, probe: Probe, tolerance: float, *, full_first: bool) -> dict[str, tuple[TaskEmbedding, float]]:
-    """Embed with all images and with as many as needed; return embeddings and seconds."""
+
+def both(task: Task, probe: Probe, tolerance: float, *, full_first: bool) -> dict[str, Timed]:
+    """Embed with all images and with as many as needed."""
     found = {}
     for kind in ("full", "auto") if full_first else ("auto", "full"):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         embedding = embed_task(task, probe, noise_tolerance=tolerance if kind == "auto" else None)
-        found[kind] = embedding, time.perf_counter() - start
+        found[kind] = embedding, time.perf_counter() - start, time.process_time() - cpu
     return found
 
 
-def row(name: str, found: dict[str, tuple[TaskEmbedding, float]]) -> dict[str, Any]:
+def row(name: str, found: dict[str, Timed]) -> dict[str, Any]:
     """Describe one task's pair."""
-    (full, full_s), (auto, auto_s) = found["full"], found["auto"]
+    (full, full_s, full_cpu), (auto, auto_s, auto_cpu) = found["full"], found["auto"]
     return {
         "task": name,
         "n_full": int(full.descriptors["n_fisher"]),
@@ -52,6 +54,8 @@ def row(name: str, found: dict[str, tuple[TaskEmbedding, float]]) -> dict[str, A
         "noise_auto": auto.descriptors["noise"],
         "seconds_full": full_s,
         "seconds_auto": auto_s,
+        "cpu_seconds_full": full_cpu,
+        "cpu_seconds_auto": auto_cpu,
         "distance": float(pairwise([full, auto])[0, 1]),
     }
 
@@ -83,11 +87,12 @@ def main() -> None:
         rows.append(row(name, found))
         full.append(found["full"][0])
         auto.append(found["auto"][0])
-    seconds = {kind: sum(one[f"seconds_{kind}"] for one in rows) for kind in ("full", "auto")}
+    total = {name: sum(one[name] for one in rows) for name in rows[0] if "seconds" in name}
     summary = {
         "tasks": len(rows),
         "median_n": float(np.median([one["n_auto"] for one in rows])),
-        "seconds_saved": 1.0 - seconds["auto"] / seconds["full"],
+        "seconds_saved": 1.0 - total["seconds_auto"] / total["seconds_full"],
+        "cpu_seconds_saved": 1.0 - total["cpu_seconds_auto"] / total["cpu_seconds_full"],
         "mean_distance": float(np.mean([one["distance"] for one in rows])),
         **(agreement(full, auto) if len(rows) > 2 else {}),
     }

@@ -123,13 +123,27 @@ def launched(*, cpu: bool = False) -> Iterator[Processes]:
     ----------
     cpu
         Stay on the CPU even where there are GPUs.
+
+    Raises
+    ------
+    DistributedError
+        Accelerate did not connect the processes.
     """
-    if launch()[1] == 1:
+    count = launch()[1]
+    if count == 1:
         yield Processes()
         return
+    import torch
     from accelerate import Accelerator
 
+    # Where there is no GPU, Accelerate leaves the processes alone unless told to use the CPU.
+    cpu = cpu or not getattr(torch, "accelerator", torch.cuda).is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+    if accelerator.num_processes != count:
+        raise DistributedError(
+            f"{count} processes were launched, but {accelerator.num_processes} work together on {accelerator.device}; "
+            "use the CPU, or a kind of device for which accelerate can share work"
+        )
     try:
         yield Processes(accelerator)
     finally:

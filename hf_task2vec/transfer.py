@@ -94,6 +94,7 @@ def measure(
     try:
         if device is not None:
             probe.to(device)
+        batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
         features = extract_features(probe, task, batch_size=batch_size, progress=progress)
     except Task2VecError:
         raise

@@ -112,7 +112,8 @@ def test_shell_of_the_readme(hub: HubServer, tmp_path: Path) -> None:
             for found in json.loads((tmp_path / "ranking.json").read_text(encoding="utf-8"))["candidates"]:
                 hub.create_model(found["hub_id"], files_of(tmp_path / "checkpoint"))
         outputs[line.partition("#")[0].strip()] = bash(line, tmp_path)
-    assert "measured" in outputs["hf-task2vec select ./photos --refine 3"].splitlines()[0]
+    refined = outputs["hf-task2vec select ./photos --refine 3"]
+    assert "measured" in refined.splitlines()[0], refined
     assert (tmp_path / "photos-embedding").is_dir()
     assert "trashnet" in outputs["hf-task2vec distance photos-embedding trashnet cifar10"]
     licences = outputs["hf-task2vec select ./photos --max-params 30M --license apache-2.0"].count("apache-2.0")

@@ -260,7 +260,7 @@ def test_what_a_network_raises_does_not_end_the_run(
     refined = select(dataset(48), refine=1)
     (warning,) = refined.warnings
     assert warning == (
-        "org/best-unknown was not measured: 'org/best-unknown' fails on the images of 'dataset' (batch_size=32, device "
+        "org/best-unknown was not measured: 'org/best-unknown' fails on the images of 'dataset' (batch_size=4, device "
         "cpu): OutOfMemoryError: tried to allocate 20 GiB"
     )
     assert [c.hub_id for c in refined if c.measured is not None] == ["org/huge"]

@@ -47,7 +47,8 @@ def session(ctx: click.Context, *, shared: bool = False) -> Iterator[tuple[Setti
     mode = settings.mode
     _set_environment(settings)
     if launch()[1] > 1 and not shared:
-        _fail("this command runs in one process: start it without accelerate launch", 2)
+        # Said by every process, because the launcher ends all as soon as one of them ends.
+        _fail("this command runs in one process: start it without accelerate launch", 2, everywhere=True)
     with reserved_stdout() as stdout, _logging_to_stderr(settings):
         try:
             yield settings, lambda report: _answer(report, mode, stdout)
