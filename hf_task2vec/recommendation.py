@@ -158,7 +158,9 @@ def _summary(
     if name == best.hub_id:
         return text + " It is also the best regardless of the task."
     points = 100.0 * (best.score - scores["score"][static])
-    return text + f" The task matters: {name}, the best regardless of the task, is predicted {points:.1f} points lower."
+    lower = f"{name}, the best regardless of the task, is predicted {points:.1f} points lower"
+    little = "" if points > 100.0 * best.std else " little"
+    return text + f" The task matters{little}: {lower}."
 
 
 def _smallest(best: Candidate, close: pd.DataFrame) -> str:
