@@ -46,7 +46,7 @@ def log_profile(values: Array, layer_sizes: NDArray[np.int64]) -> Array:
 def log_correlation(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
     """One minus the Pearson correlation of the logarithms of per-layer relative values, in [0, 2].
 
-    The distance that retrieves best on real tasks (see ``benchmarks/retrieval.py``).
+    The default: ``benchmarks/retrieval.py`` compares it with the others on real tasks.
     """
     return _correlation(log_profile(a, layer_sizes), log_profile(b, layer_sizes))
 
