@@ -170,3 +170,9 @@ def test_numbers_of_the_method_are_those_of_the_code() -> None:
     assert f"a similarity of {FAR} to the nearest" in text
     assert f"error out of {len(RIDGE_GRID)}." in text
     assert f"`max_samples` ({inspect.signature(select_backbone).parameters['max_samples'].default})" in text
+
+
+def test_measured_figures_of_the_readme_are_those_of_the_raw_outputs() -> None:
+    from benchmarks.readme_table import table
+
+    assert table() in (ROOT / "README.md").read_text(encoding="utf-8")
