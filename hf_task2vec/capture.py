@@ -74,6 +74,7 @@ class SquareCapture(CallInterceptor):
             self.plans[id(weight)] = plan
         self.counts = np.zeros(2, dtype=np.int64)
         self.half = torch.empty(0, dtype=torch.int64)
+        self._not_finite = torch.zeros((), dtype=torch.float64, device=next(iter(self.plans.values())).sums.device)
         self._unnormalised: dict[int, int] = {}  # id of a folded output -> id of the BatchNorm still to be skipped
         self._modules = module  # keeps the parameters, hence the ids, alive
 
@@ -106,7 +107,8 @@ class SquareCapture(CallInterceptor):
                     "would be wrong; make the operation after it out-of-place"
                 )
             with torch.no_grad():
-                inputs, gradients = (_by_example(t, len(self.half), plan.layer.name) for t in (x, g))
+                # Under autocast, squares and their sums would lose most of their digits.
+                inputs, gradients = (_by_example(in_full(t), len(self.half), plan.layer.name) for t in (x, g))
                 squares = _squares(kind, inputs, gradients, shape, call)
                 plan.sums.index_add_(0, self.half, squares.to(torch.float64))
 
@@ -122,22 +124,35 @@ class SquareCapture(CallInterceptor):
         # Written out, because torch 2.15's own backward is wrong on a CPU for one image and a transposed gradient.
         scale, shift = _affine(call["running_mean"], call["running_var"], call["weight"], call["bias"], call["eps"])
         shape = (1, -1, *[1] * (call["input"].dim() - 2))
-        dtype = call["input"].dtype
-        return torch.addcmul(shift.to(dtype).view(shape), call["input"], scale.to(dtype).view(shape))
+        x = in_full(call["input"])
+        y = torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
+        return y.to(call["input"].dtype)
 
-    def result(self) -> np.ndarray:
-        """Return the sums of all layers, shape (2, n_filters), referred to the original, unfolded weights."""
-        parts = []
-        for plan in self.plans.values():
-            sums = plan.sums if plan.scale_squared is None else plan.sums * plan.scale_squared
-            parts.append(sums.cpu().numpy())
-        return np.concatenate(parts, axis=1)
+    def watch(self, features: Tensor) -> None:
+        """Count the features that are not finite; :meth:`result` tells, so that nothing waits for the device here."""
+        self._not_finite += (~features.detach().isfinite()).sum()
+
+    def result(self) -> tuple[np.ndarray, bool]:
+        """Return the sums of all layers, shape (2, n_filters), and whether all features watched were finite.
+
+        The sums refer to the original, unfolded weights.
+        """
+        parts = [
+            plan.sums if plan.scale_squared is None else plan.sums * plan.scale_squared for plan in self.plans.values()
+        ]
+        found = torch.cat([*parts, self._not_finite.expand(2, 1)], dim=1).cpu().numpy()
+        return found[:, :-1], bool(found[0, -1] == 0)
 
     def first_non_finite(self, sums: np.ndarray) -> str:
         """Name the first layer with a non-finite sum."""
         position = int(np.flatnonzero(~np.isfinite(sums).all(axis=0))[0])
         ends = np.cumsum([plan.layer.n_filters for plan in self.plans.values()])
         return list(self.plans.values())[int(np.searchsorted(ends, position, side="right"))].layer.name
+
+
+def in_full(t: Tensor) -> Tensor:
+    """Return a tensor in single precision at least."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def _fold(plan: _Plan, weight: Tensor, layer: nn.Module, norm: nn.Module) -> None:

@@ -1,32 +1,36 @@
-"""Squared norms of per-example, per-filter weight gradients, without storing a weight gradient for every example.
+"""Squared per-example gradients of a layer's filters, by whichever form is the fastest for its shape.
 
-For a layer with input ``a`` and output gradient ``g``, the gradient of filter ``c`` on one example is
-``w_c = Σ_t g_c(t) a(t)`` over output positions ``t`` (``a(t)`` the patch under position ``t``), and its squared norm is
-
-* direct: ``‖Σ_t g_c(t) a(t)‖²``, a matrix product of cost ``T·K·C_out``, or
-* Gram: ``Σ_{t,t'} g_c(t) g_c(t') ⟨a(t), a(t')⟩``, of cost about ``T²·(C_in + C_out)``,
-
-with ``T`` positions and ``K`` weights in a filter. Each function returns shape ``(N, C_out)`` in the dtype of its
-inputs and is exact: tests compare them with brute force in float64.
+On a CPU the form follows a rule that was measured there. Which is the fastest on a GPU depends on the chip and on the
+libraries' own choices too, and one of many small calls is bound by their launches: there, each form that may win is
+timed once for a layer's shape, in the first batch, and the choice is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import EllipsisType
+import functools
+import logging
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hf_task2vec.forms import CONV_FORMS, TOKEN_FORMS, Convolution
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[], Tensor]
 # A Gram product is memory-bound next to a dense one, so it must save some arithmetic to pay.
 _GRAM_ADVANTAGE = 0.8
-# glibc returns larger blocks to the system at once, and each new use of them faults page by page.
-_CHUNK_BYTES = 16 << 20
+# Where forms are timed, one of more than this many times the direct form's arithmetic is not tried,
+_HOPELESS = 8.0
+# nor one that needs more memory than this.
+_WORKSPACE_BYTES = 1 << 30
+_REPEATS = 3
 
 
 def linear_squares(x: Tensor, g: Tensor) -> Tensor:
-    """Squared per-example gradients of a linear layer's rows.
+    """Squared per-example gradients of a linear layer's rows, shape (N, C_out), in the dtype of the inputs.
 
     Parameters
     ----------
@@ -37,30 +41,13 @@ def linear_squares(x: Tensor, g: Tensor) -> Tensor:
     """
     if x.dim() == 2:
         return g.square() * x.square().sum(1, keepdim=True)
-    return token_squares(x.flatten(1, -2), g.flatten(1, -2))
-
-
-def token_squares(x: Tensor, g: Tensor) -> Tensor:
-    """Squared norms of ``Σ_t g_c(t) x(t)`` for tokens ``x`` (N, T, K) and gradients ``g`` (N, T, C); any strides."""
-    n, t, k = x.shape
-    c = g.shape[2]
-    if t * (k + c) < _GRAM_ADVANTAGE * k * c:
-        gram = torch.bmm(x, x.transpose(1, 2))
-        return _gram_sum(torch.bmm(gram, g) * g, 1)
-    chunk = max(1, _CHUNK_BYTES // (k * c * x.element_size()))
-    if chunk >= n:
-        return torch.bmm(g.transpose(1, 2), x).square_().sum(2)
-    return torch.cat([token_squares_direct(x[i : i + chunk], g[i : i + chunk]) for i in range(0, n, chunk)])
-
-
-def _gram_sum(products: Tensor, dim: int) -> Tensor:
-    """Sum of a Gram form. Terms of both signs that cancel may leave a rounding error below zero, but no square is."""
-    return products.sum(dim).clamp_(min=0.0)
-
-
-def token_squares_direct(x: Tensor, g: Tensor) -> Tensor:
-    """:func:`token_squares` through the per-example gradients themselves."""
-    return torch.bmm(g.transpose(1, 2), x).square_().sum(2)
+    x, g = x.flatten(1, -2), g.flatten(1, -2)
+    share = _token_arithmetic(x.shape[1], x.shape[2], g.shape[2])
+    if x.device.type not in TIMERS:
+        return TOKEN_FORMS["gram" if share < _GRAM_ADVANTAGE else "products"](x, g)
+    forms = able_token_forms(x, share)
+    name = fastest(("linear", g.shape[2]), x, {name: functools.partial(TOKEN_FORMS[name], x, g) for name in forms})
+    return TOKEN_FORMS[name](x, g)
 
 
 def conv_squares(
@@ -72,7 +59,7 @@ def conv_squares(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Squared per-example gradients of a convolution's filters (1, 2 or 3 spatial dimensions).
+    """Squared per-example gradients of a convolution's filters (1, 2 or 3 spatial dimensions), shape (N, C_out).
 
     Parameters
     ----------
@@ -87,110 +74,124 @@ def conv_squares(
     groups
         Number of groups of the convolution.
     """
-    kernel = tuple(weight_shape[2:])
-    if x.dim() > len(weight_shape):
-        return _one_by_one(x, g, weight_shape, stride, padding, dilation, groups)
-    if groups == 1 and max(kernel) == 1 and not any(padding):
-        if max(stride) > 1:
-            steps: tuple[EllipsisType | slice, ...] = (..., *(slice(None, None, s) for s in stride))
-            x = x[steps]
-        return token_squares(_positions(x), _positions(g))
-    if x.dim() == 4:
-        t, k, c_in, c_out = g[0, 0].numel(), weight_shape[1] * kernel[0] * kernel[1], x.shape[1], g.shape[1]
-        direct = _GRAM_ADVANTAGE * t * k * c_out
-        if groups == 1 and max(stride) == 1 and t * t * (c_in + c_out + 2 * sum(kernel)) < direct:
-            return _stride_one_gram(x, g, kernel, padding, dilation)
-        if groups == 1 and t * t * (k + c_out) + 2 * t * k < direct:
-            patches = F.unfold(x, kernel, dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride))
-            gram = torch.bmm(patches.transpose(1, 2), patches)
-            rows = g.flatten(2)
-            return _gram_sum(torch.bmm(rows, gram) * rows, 2)
-        if groups == x.shape[1] == g.shape[1] and max(kernel) >= 5 and t <= 200:
-            return _depthwise_shifts(x, g, kernel, stride, padding, dilation)
-    return _one_by_one(x, g, weight_shape, stride, padding, dilation, groups)
+    conv = Convolution(tuple(weight_shape), tuple(stride), tuple(padding), tuple(dilation), groups)
+    if x.device.type not in TIMERS:
+        return CONV_FORMS[rule_of_cpu(x, g, conv)](x, g, conv)
+    forms = able_conv_forms(x, g, conv)
+    name = fastest(conv, x, {name: functools.partial(CONV_FORMS[name], x, g, conv) for name in forms})
+    return CONV_FORMS[name](x, g, conv)
 
 
-def _positions(x: Tensor) -> Tensor:
-    """View feature maps (N, C, *spatial) as tokens (N, T, C), whichever of the two memory layouts they have."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1).flatten(1, 2)
-    return x.flatten(2).transpose(1, 2)
+def rule_of_cpu(x: Tensor, g: Tensor, conv: Convolution) -> str:
+    """Return the name in `CONV_FORMS` of the form that was measured to be the fastest on a CPU."""
+    if x.dim() > len(conv.weight_shape):
+        return "loop"
+    if conv.is_pointwise:
+        return "gram" if _conv_arithmetic(g, conv)["gram"] < _GRAM_ADVANTAGE else "products"
+    for name, share in _conv_arithmetic(g, conv).items():
+        if share < _GRAM_ADVANTAGE:
+            return name
+    if conv.is_depthwise and max(conv.kernel) >= 5 and math.prod(g.shape[2:]) <= 200:
+        return "shifts"
+    return "loop"
 
 
-def _stride_one_gram(
-    x: Tensor, g: Tensor, kernel: tuple[int, ...], padding: Sequence[int], dilation: Sequence[int]
-) -> Tensor:
-    """Gram form at stride 1: the Gram matrix of patches is a sum of shifted Gram matrices of single pixels."""
-    n, _, h, w = x.shape
-    h_out, w_out = g.shape[2:]
-    pixels = _positions(x)
-    gram = torch.bmm(pixels, pixels.transpose(1, 2)).view(n, h, w, h, w)
-    ph, pw = padding
-    gram = F.pad(gram, (pw, pw, ph, ph, pw, pw, ph, ph))
-    rows: Tensor | None = None
-    for i in range(kernel[0]):
-        lo = i * dilation[0]
-        part = gram[:, lo : lo + h_out, :, lo : lo + h_out]
-        rows = part.clone() if rows is None else rows.add_(part)
-    assert rows is not None
-    patches: Tensor | None = None
-    for j in range(kernel[1]):
-        lo = j * dilation[1]
-        part = rows[:, :, lo : lo + w_out, :, lo : lo + w_out]
-        patches = part.clone(memory_format=torch.contiguous_format) if patches is None else patches.add_(part)
-    assert patches is not None
-    t = h_out * w_out
-    gradients = _positions(g)
-    return _gram_sum(torch.bmm(patches.reshape(n, t, t), gradients) * gradients, 1)
+def able_token_forms(x: Tensor, share: float) -> list[str]:
+    """Names in `TOKEN_FORMS` that fit into memory and may be the fastest, for a Gram form with `share` of the work."""
+    gram = share <= _HOPELESS and len(x) * x.shape[1] ** 2 * x.element_size() <= _WORKSPACE_BYTES
+    return ["products", "gram"] if gram else ["products"]
 
 
-def _depthwise_shifts(
-    x: Tensor,
-    g: Tensor,
-    kernel: tuple[int, ...],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor:
-    """Depthwise filters one weight at a time: each is a sum over positions of shifted input times gradient."""
-    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    h_out, w_out = g.shape[2:]
-    total = torch.zeros_like(g[:, :, 0, 0])
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            bottom, right = top + (h_out - 1) * stride[0] + 1, left + (w_out - 1) * stride[1] + 1
-            shifted = x[:, :, top : bottom : stride[0], left : right : stride[1]]
-            total += (shifted * g).sum((2, 3)).square_()
-    return total
+def able_conv_forms(x: Tensor, g: Tensor, conv: Convolution) -> list[str]:
+    """Names in `CONV_FORMS` that can compute a convolution's squares within memory, and may be the fastest."""
+    n, size = len(x), x.element_size()
+    forms = ["loop"]
+    if 2 * n * math.prod(conv.weight_shape) * size <= _WORKSPACE_BYTES:
+        forms.append("grouped")
+    if x.dim() > len(conv.weight_shape):
+        return forms
+    forms.append("products" if conv.is_pointwise else "patch_products")
+    if conv.is_depthwise:
+        forms.append("shifts")
+    t, k = math.prod(g.shape[2:]), math.prod(conv.weight_shape[1:])
+    pixels = math.prod(s + 2 * p for s, p in zip(x.shape[2:], conv.padding, strict=True))
+    numbers = {"gram": n * t * t, "pixel_gram": 3 * n * pixels**2, "patch_gram": n * t * (t + k)}
+    shares = _conv_arithmetic(g, conv)
+    return forms + [f for f in shares if shares[f] <= _HOPELESS and numbers[f] * size <= _WORKSPACE_BYTES]
 
 
-def _one_by_one(
-    x: Tensor,
-    g: Tensor,
-    weight_shape: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Each example's weight gradient by the library's own backward kernel, squared and summed at once."""
-    weight = torch.empty(tuple(weight_shape), dtype=x.dtype, device=x.device)  # only its shape is read
-    single = x.dim() == len(weight_shape)
-    squares = []
-    for i in range(x.shape[0]):
-        gradient = torch.ops.aten.convolution_backward(
-            g[i : i + 1] if single else g[i],
-            x[i : i + 1] if single else x[i],
-            weight,
-            None,
-            list(stride),
-            list(padding),
-            list(dilation),
-            False,
-            [0] * len(stride),
-            groups,
-            (False, True, False),
-        )[1]
-        squares.append(gradient.square().flatten(1).sum(1))
-    return torch.stack(squares)
+def _token_arithmetic(t: int, k: int, c: int) -> float:
+    """Arithmetic of the Gram form for tokens, as a share of the direct form's."""
+    return t * (k + c) / (k * c)
+
+
+def _conv_arithmetic(g: Tensor, conv: Convolution) -> dict[str, float]:
+    """Arithmetic of the Gram forms that there are, as a share of the direct form's; the better one first."""
+    c_out, c_in = conv.weight_shape[:2]
+    t, k = math.prod(g.shape[2:]), c_in * math.prod(conv.kernel)
+    if conv.is_pointwise:
+        return {"gram": _token_arithmetic(t, k, c_out)}
+    if conv.groups > 1 or len(conv.kernel) != 2:
+        return {}
+    shares = {"patch_gram": (t * (k + c_out) + 2 * k) / (k * c_out)}
+    if max(conv.stride) > 1:
+        return shares
+    return {"pixel_gram": t * (c_in + c_out + 2 * sum(conv.kernel)) / (k * c_out), **shares}
+
+
+def cuda_seconds(run: Run, device: torch.device) -> float:
+    """Return the time of a call on a CUDA device in seconds, launches included; waits for the device."""
+    with torch.cuda.device(device):
+        run()  # loads the kernels, and lets the libraries choose theirs
+        torch.cuda.synchronize()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(_REPEATS):
+            run()
+        end.record()
+        end.synchronize()
+    return float(start.elapsed_time(end)) / (1000 * _REPEATS)
+
+
+#: Types of device on which forms are chosen by time, and how it is taken.
+TIMERS: dict[str, Callable[[Run, torch.device], float]] = {"cuda": cuda_seconds}
+# What was chosen, and the number of examples it was timed with.
+_CHOSEN: dict[Hashable, tuple[int, str]] = {}
+
+
+def fastest(key: Hashable, x: Tensor, candidates: Mapping[str, Run]) -> str:
+    """Return the name of the fastest candidate, timed when `key` is first seen with this shape, type and device.
+
+    Parameters
+    ----------
+    key
+        What decides the speed beside the shape, type and device of `x`.
+    x
+        The layer's input, N examples. Fewer of them later, as in a last batch, keep the choice; more are timed anew.
+    candidates
+        Calls that compute the same. One that fails, for want of memory or of a kernel for the shape, is passed over.
+
+    Raises
+    ------
+    RuntimeError
+        Of the last candidate, where none works.
+    """
+    key = (key, x.shape[1:], x.dtype, x.device)
+    timed, choice = _CHOSEN.get(key, (0, ""))
+    if len(x) <= timed:
+        return choice
+    seconds: dict[str, float] = {}
+    failure: RuntimeError | None = None
+    for name, run in candidates.items():
+        try:
+            seconds[name] = TIMERS[x.device.type](run, x.device)
+        except RuntimeError as error:
+            logger.debug("form %s fails for %s: %s", name, key, error)
+            failure = error
+    if not seconds:
+        assert failure is not None
+        raise failure
+    choice = min(seconds, key=lambda name: seconds[name])
+    logger.debug("form %s for %s; seconds: %s", choice, key, seconds)
+    _CHOSEN[key] = len(x), choice
+    return choice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_task2vec.batches import ImageBatches, default_batch_size
+from hf_task2vec.devices import lay_out, rows_on_host
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.probe import Probe
 from hf_task2vec.transferability import Predictions, h_score, knn_leave_one_out, logme, ridge_leave_one_out
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hf_task2vec.task import Task
 
 
@@ -50,13 +54,16 @@ def extract_features(
 ) -> NDArray[np.float32]:
     """Return the pooled features of all images of a task, shape (N, d)."""
     batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
+    lay_out(probe.module, probe.device)
     batches = ImageBatches(task.images, probe.transform, batch_size=batch_size, device=probe.device)
-    features = []
-    with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
+
+    def parts() -> Iterator[Tensor]:
         for images, _ in batches:
-            features.append(probe.features(images).cpu().numpy())
+            yield probe.features(images)
             bar.update(len(images))
-    return np.concatenate(features)
+
+    with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
+        return rows_on_host(parts())
 
 
 def measure(
