@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from hf_task2vec.embedding import TaskEmbedding, embedding_config, embedding_key
+from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import cache_dir
 
@@ -25,6 +25,7 @@ def cached_embedding(
     seed: int = 0,
     noise_tolerance: float | None = None,
     estimator: str = "fisher",
+    autocast: str | None = None,
     device: str | None = None,
     token: str | None = None,
     batch_size: int | None = None,
@@ -35,7 +36,7 @@ def cached_embedding(
 
     Parameters
     ----------
-    task, probe, seed, noise_tolerance, estimator, batch_size, progress
+    task, probe, seed, noise_tolerance, estimator, autocast, batch_size, progress
         As in :func:`~hf_task2vec.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
@@ -46,7 +47,7 @@ def cached_embedding(
     cache
         Read and write ``embeddings/`` in :func:`~hf_task2vec.files.cache_dir`.
     """
-    config = embedding_config(seed=seed, noise_tolerance=noise_tolerance, estimator=estimator)
+    config = embedding_config(seed=seed, noise_tolerance=noise_tolerance, estimator=estimator, autocast=autocast)
 
     def kept(weights_hash: str) -> TaskEmbedding | None:
         folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config)
@@ -56,6 +57,8 @@ def cached_embedding(
             embedding = TaskEmbedding.load(folder)
         except (EmbeddingError, SchemaVersionError) as error:
             logger.warning("a cached embedding is not usable and is made again: %s", error)
+            return None
+        if set(DESCRIPTORS) - set(embedding.descriptors):  # made by an earlier version
             return None
         logger.info("embedding of %s found in the cache", task.dataset)
         return embedding
@@ -69,7 +72,17 @@ def cached_embedding(
         return found
     if device is None and network is not probe:
         device = default_device()
-    embedding = embed_task(task, network, seed=seed, device=device, batch_size=batch_size, progress=progress)
+    embedding = embed_task(
+        task,
+        network,
+        estimator=estimator,
+        noise_tolerance=noise_tolerance,
+        autocast=autocast,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+    )
     if cache:
         try:
             embedding.save(cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from hf_task2vec.task import Task
 
 
-def describe_task(task: Task, features: NDArray[np.float64]) -> dict[str, float]:
+def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:
     """Label-sensitive descriptors of a task, which the Fisher vector itself hardly encodes.
 
     Parameters
@@ -23,6 +24,8 @@ def describe_task(task: Task, features: NDArray[np.float64]) -> dict[str, float]
         The sample.
     features
         The probe's features, shape (N, d).
+    depths
+        Its activations at a third and at two thirds of its depth, shapes (N, ·); see :mod:`hf_task2vec.depth`.
 
     Returns
     -------
@@ -33,17 +36,19 @@ def describe_task(task: Task, features: NDArray[np.float64]) -> dict[str, float]
         :func:`~hf_task2vec.head.cross_validated_accuracy`) and ``probe_accuracy_gain`` (what of the way from the
         largest class's share to 1 it covers);
         ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
-        random labels); ``median_side_px`` and ``grey_share`` of the images.
+        random labels); ``early_accuracy_gain`` and ``mid_accuracy_gain`` (as ``probe_accuracy_gain``, of linear probes
+        on `depths`); ``median_side_px`` and ``grey_share`` of the images.
     """
     labels = task.labels
     counts = np.asarray(task.class_counts, dtype=np.float64)
     frequencies = counts[counts > 0] / counts.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    if labels.ndim == 1:
-        accuracy = ridge_leave_one_out(features, labels).accuracy
-    else:
-        accuracy = cross_validated_accuracy(features, labels, task.num_classes)
+    accuracy, early, mid = (_accuracy(x, labels, task.num_classes) for x in (features, *depths))
     chance = 0.5 if labels.ndim == 2 else float(np.bincount(labels).max() / len(labels))
+
+    def gain(share: float) -> float:
+        return (share - chance) / max(1.0 - chance, 1e-9)
+
     sides, grey = zip(*(_image_facts(task.images[i]) for i in range(len(task))), strict=True)
     return {
         "n_classes": float(task.num_classes),
@@ -51,11 +56,19 @@ def describe_task(task: Task, features: NDArray[np.float64]) -> dict[str, float]
         "n_rows": float(task.n_rows),
         "class_balance": float(entropy / np.log(len(frequencies))) if len(frequencies) > 1 else 1.0,
         "probe_accuracy": accuracy,
-        "probe_accuracy_gain": (accuracy - chance) / max(1.0 - chance, 1e-9),
+        "probe_accuracy_gain": gain(accuracy),
         "class_separation": class_separation(features, labels),
+        "early_accuracy_gain": gain(early),
+        "mid_accuracy_gain": gain(mid),
         "median_side_px": float(np.median(sides)),
         "grey_share": float(np.mean(grey)),
     }
+
+
+def _accuracy(features: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> float:
+    if labels.ndim == 1:
+        return ridge_leave_one_out(features, labels).accuracy
+    return cross_validated_accuracy(features, labels, num_classes)
 
 
 def class_separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_task2vec.batches import ImageBatches, default_batch_size
+from hf_task2vec.depth import DepthReader
 from hf_task2vec.descriptors import describe_task
+from hf_task2vec.devices import AUTOCASTS, lay_out, rows_on_host
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config, sample_settings
 from hf_task2vec.errors import DistributedError, EmbeddingError
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Array = NDArray[np.float64]
+
 ESTIMATORS = ("fisher", "variational")
 # Images after which the noise is looked at, with a tolerance; each step is at most half as much again.
 _STAGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -50,6 +55,7 @@ def embed_task(
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    autocast: str | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = False,
 ) -> TaskEmbedding:
@@ -77,6 +83,9 @@ def embed_task(
         result beyond rounding.
     device
         Torch device such as ``"cuda"``; None leaves the probe where it is, or takes the accelerator's.
+    autocast
+        ``"bf16"`` runs the network of the Fisher information in bfloat16 (see
+        :func:`~hf_task2vec.fisher.diagonal_fisher`); features, head and descriptors stay in full precision.
     accelerator
         Share the images, batch by batch, among the processes of an `accelerate.Accelerator`; every process calls this
         function with the same task and gets the same embedding as one alone. No image is counted twice.
@@ -100,11 +109,12 @@ def embed_task(
         estimator,
         label_sampling,
         noise_tolerance,
+        autocast,
         draws=draws,
         batch_size=1 if batch_size is None else batch_size,
         seed=seed,
     )
-    config = embedding_config(label_sampling, draws, seed, noise_tolerance, estimator)
+    config = embedding_config(label_sampling, draws, seed, noise_tolerance, estimator, autocast)
     processes = Processes(accelerator)
     with processes.together():
         probe = probe if probe is not None else Probe.default()
@@ -114,13 +124,17 @@ def embed_task(
         return _Run(task, probe, processes, batch_size, progress).embed(config)
 
 
-def _check_arguments(estimator: str, label_sampling: str, noise_tolerance: float | None, **counts: int) -> None:
+def _check_arguments(
+    estimator: str, label_sampling: str, noise_tolerance: float | None, autocast: str | None, **counts: int
+) -> None:
     if estimator not in ESTIMATORS:
         raise EmbeddingError(f"estimator={estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
     if estimator == "variational" and noise_tolerance is not None:
         raise EmbeddingError("noise_tolerance works with estimator='fisher' only; the variational one uses all images")
     if label_sampling not in SAMPLINGS:
         raise EmbeddingError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
+    if autocast is not None and autocast not in AUTOCASTS:
+        raise EmbeddingError(f"autocast={autocast!r} is unknown; choose {', '.join(AUTOCASTS)}, or None")
     sample_settings(None, noise_tolerance)
     for name, value in counts.items():
         least = 0 if name == "seed" else 1
@@ -150,6 +164,7 @@ class _Run:
         self.batches = ImageBatches(
             task.images.take(self.mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
         )
+        lay_out(probe.module, probe.device)
         self.show = progress and processes.is_main
 
     def embed(self, config: dict[str, Any]) -> TaskEmbedding:
@@ -163,10 +178,10 @@ class _Run:
         with tqdm(
             total=passes * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False
         ) as bar:
-            z = self._features(bar)
+            z, depths = self._features(bar)
             head = self.processes.of_main(lambda: fit_head(z, task.labels, task.num_classes))
             bar.set_description("Fisher")
-            sums = self._fisher(head, config, bar)
+            sums = self._fisher(head, z, config, bar)
         return TaskEmbedding(
             values=sums.mean().astype(np.float32),
             layer_names=tuple(layer.name for layer in probe.layers),
@@ -175,34 +190,51 @@ class _Run:
             feature_var=z.var(axis=0).astype(np.float32),
             probe=probe.config,
             task=task.describe(),
-            descriptors={**describe_task(task, z), "n_fisher": float(sums.counts.sum()), "noise": noise_of(sums)},
+            descriptors={
+                **describe_task(task, z, depths),
+                "n_fisher": float(sums.counts.sum()),
+                "noise": noise_of(sums),
+            },
             config=config,
             versions=library_versions(),
         )
 
-    def _features(self, bar: Any) -> NDArray[np.float64]:
-        """Features of all images, shape (N, d), in the order of the sample, in every process."""
-        local = []
-        for images, _ in self.batches:
-            local.append(self.probe.features(images).cpu().numpy().astype(np.float64))
-            bar.update(len(images))
-        z = np.empty((len(self.task), self.probe.feature_dim))
-        for positions, features in self.processes.gather((self.mine, local)):
-            if len(positions):
-                z[positions] = np.concatenate(features)
-        return z
+    def _features(self, bar: Any) -> tuple[Array, list[Array]]:
+        """Features (N, d) and activations at `DEPTHS`, in the order of the sample, in every process."""
+        reader = DepthReader(self.probe)
+        widths: list[int] = []
 
-    def _fisher(self, head: Head, config: dict[str, Any], bar: Any) -> FisherSums:
+        def parts() -> Iterator[Tensor]:
+            for images, _ in self.batches:
+                tables = reader.read(images)
+                widths[:] = [table.shape[1] for table in tables]
+                yield torch.cat(tables, dim=1)
+                bar.update(len(images))
+
+        gathered = [part for part in self.processes.gather((self.mine, rows_on_host(parts()), widths)) if len(part[0])]
+        found = np.empty((len(self.task), sum(gathered[0][2])))
+        for positions, rows, _ in gathered:
+            found[positions] = rows
+        z, *depths = np.split(found, np.cumsum(gathered[0][2])[:-1], axis=1)
+        return np.ascontiguousarray(z), depths
+
+    def _fisher(self, head: Head, z: Array, config: dict[str, Any], bar: Any) -> FisherSums:
         """Fisher sums over all images, or over as many as the tolerance asks for, in every process."""
         n, tolerance = len(self.task), config.get("noise_tolerance")
         halves = stratified_folds(self.task.labels, 2, seed=0)
-        settings = {name: config[name] for name in ("label_sampling", "draws", "seed")}
+        settings = {name: config[name] for name in ("label_sampling", "draws", "seed", "autocast") if name in config}
 
         def sums(start: int, end: int, weights: Mapping[str, Tensor] | None = None) -> FisherSums:
             images = self._between(start, end, bar)
-            labels = self.task.labels
             part = diagonal_fisher(
-                self.probe, images, head=head, halves=halves, labels=labels, weights=weights, **settings
+                self.probe,
+                images,
+                head=head,
+                labels=self.task.labels,
+                halves=halves,
+                weights=weights,
+                features=None if weights else z,  # other weights give other features
+                **settings,
             )
             return functools.reduce(operator.add, self.processes.gather(part))
 

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 #: What :func:`~hf_task2vec.embed.embed_task` says of a task beside its vector, and a ranking needs.
 DESCRIPTORS = (
     "n_classes", "n_samples", "n_rows", "class_balance", "probe_accuracy", "probe_accuracy_gain", "class_separation",
-    "median_side_px", "grey_share", "n_fisher", "noise",
+    "early_accuracy_gain", "mid_accuracy_gain", "median_side_px", "grey_share", "n_fisher", "noise",
 )  # fmt: skip
 #: ``max_samples="auto"``: images drawn, and the noise at which no more of them are used.
 AUTO_SAMPLES, AUTO_TOLERANCE = 512, 0.05
@@ -274,11 +274,14 @@ def embedding_config(
     seed: int = 0,
     noise_tolerance: float | None = None,
     estimator: str = "fisher",
+    autocast: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings that change an embedding's values, without the later ones where they are the defaults."""
     config: dict[str, Any] = {"label_sampling": label_sampling, "draws": draws, "seed": seed}
     if noise_tolerance is not None:
         config["noise_tolerance"] = noise_tolerance
+    if autocast is not None:
+        config["autocast"] = autocast
     return config if estimator == "fisher" else {**config, "estimator": estimator}
 
 

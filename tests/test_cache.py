@@ -1,0 +1,66 @@
+"""Kept embeddings: every setting that changes an embedding arrives at it, and tells kept ones apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import dataset, tiny_probe
+
+from hf_task2vec import embed
+from hf_task2vec.cache import cached_embedding
+from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding import DOCUMENT_FILE
+from hf_task2vec.probe import Probe
+from hf_task2vec.task import Task
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return Task.from_dataset(dataset(48))
+
+
+@pytest.fixture(scope="module")
+def probe() -> Probe:
+    return tiny_probe()
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"seed": 3},
+    {"noise_tolerance": 0.5},
+    {"estimator": "variational"},
+    {"autocast": "bf16"},
+    {"autocast": "bf16", "noise_tolerance": 0.5, "seed": 3},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_settings_arrive(task: Task, probe: Probe, kept: Path, settings: dict[str, Any]) -> None:
+    plain = embed_task(task, probe)
+    found = cached_embedding(task, probe, **settings)
+    assert found.config == {**plain.config, **settings}
+    expected = embed_task(task, probe, **settings)
+    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.values, plain.values) == (settings in ({}, {"noise_tolerance": 0.5}))  # 48 are few
+    assert len(list(kept.rglob(DOCUMENT_FILE))) == 1
+
+
+def test_settings_tell_embeddings_apart(task: Task, probe: Probe, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [cached_embedding(task, probe, **settings) for settings in SETTINGS]
+    assert len(list(kept.rglob(DOCUMENT_FILE))) == len(SETTINGS)
+    monkeypatch.setattr(embed, "embed_task", lambda *_, **__: pytest.fail("it was embedded again"))
+    for settings, first in zip(SETTINGS, made, strict=True):
+        again = cached_embedding(task, probe, **settings)
+        assert again.config == first.config
+        assert np.array_equal(again.values, first.values)
+    with pytest.raises(pytest.fail.Exception, match="it was embedded again"):
+        cached_embedding(task, probe, cache=False)
