@@ -73,3 +73,7 @@ class HubError(Task2VecError):
 
 class DistributedError(Task2VecError):
     """Another process of the same job failed; the message holds its error."""
+
+
+class EvaluationError(Task2VecError):
+    """A ranking cannot be judged: scores are missing, malformed or of unknown checkpoints."""

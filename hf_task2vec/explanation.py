@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.metric import RankingMetric
+    from hf_task2vec.metric_base import Metric
 
 #: Below this similarity to the nearest reference task the residual is next to nothing.
 FAR = 0.2
@@ -85,23 +86,26 @@ class Explanation:
 class Explainer:
     """Keeps what is needed to explain any ranked checkpoint."""
 
-    metric: RankingMetric
+    metric: Metric
     embedding: TaskEmbedding
     checkpoints: pd.DataFrame
-    parts: dict[str, tuple[float, float, float]]  # hub id -> (score, prior, residual), as accuracies
+    ids: tuple[str, ...]
+    scores: Mapping[str, np.ndarray]  # "score" and "prior", accuracies in the order of ids
 
     def explain(self, hub_id: str, *, n: int = 5) -> Explanation:
         """Explain one checkpoint; see :meth:`hf_task2vec.ranking.Ranking.explain`."""
-        if hub_id not in self.parts:
+        row = checkpoint_features(self.checkpoints[self.checkpoints["hub_id"] == hub_id])
+        if not row.ids:
             raise SelectionError(
                 f"{hub_id!r} was not ranked: it is not in the index or does not meet the limits; "
-                f"the ranking holds {len(self.parts)} checkpoints such as {next(iter(self.parts))!r}"
+                f"the ranking holds {len(self.checkpoints)} checkpoints such as {self.checkpoints['hub_id'].iloc[0]!r}"
             )
         data = self.metric.data
         task = self.metric.space.of_embedding(self.embedding)
         similarity = self.metric.task_similarity(task)
-        row = checkpoint_features(self.checkpoints[self.checkpoints["hub_id"] == hub_id])
-        score, prior, residual = self.parts[hub_id]
+        i = self.ids.index(hub_id)
+        score, prior = float(self.scores["score"][i]), float(self.scores["prior"][i])
+        residual = score - prior
         points = 100.0 * score * (1.0 - score) * self.metric.residual_parts(task, row)
         nearest = np.argsort(-similarity, kind="stable")[:n]
         neighbours = tuple(

@@ -1,29 +1,26 @@
-"""Scores of an index as numbers a metric can learn from: logits, groups, noise, and features of both sides."""
+"""Scores of an index as numbers a metric can learn from: logits, groups, noise, and features of checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.distance import log_profile
+from hf_task2vec.task_space import TaskFeatures, TaskSpace, join_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.table import EmbeddingTable
     from hf_task2vec.zoo import ZooIndex
 
 Array = NDArray[np.float64]
 
 #: Numeric facts of a checkpoint, and how each is brought to unit order of magnitude: (x − centre) / spread.
 CHECKPOINT_NUMBERS = ("in1k_logit", "in1k_unknown", "log_params", "log_input_px")
-#: Label-sensitive descriptors of a task that the metric reads beside the Fisher vector.
-TASK_DESCRIPTORS = ("log_classes", "probe_accuracy_gain", "class_separation", "log_side", "grey_share")
+#: Scores of images that another protocol of the same source has judged already, with more of them.
+REPEATED = ("hf_task2vec_measured/linear_probe_logistic",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,121 +82,6 @@ def _codes(values: pd.Series, ids: pd.Series) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, eq=False)
-class TaskFeatures:
-    """Tasks as the metric sees them.
-
-    Attributes
-    ----------
-    names
-        Task names; tasks of equal name are the same task.
-    profiles
-        Shape (n, F): centred and normalised log Fisher profiles, so that ``½‖u − v‖²`` is a correlation distance;
-        zero rows for tasks without an embedding.
-    moments
-        Shape (n, 2d): the same of the features' means and log variances.
-    descriptors
-        Shape (n, 5), in the order of `TASK_DESCRIPTORS`.
-    embedded
-        Shape (n,), bool.
-    """
-
-    names: tuple[str, ...]
-    profiles: Array
-    moments: Array
-    descriptors: Array
-    embedded: NDArray[np.bool_]
-
-    def take(self, rows: NDArray[np.int64]) -> TaskFeatures:
-        """Return the tasks at `rows`."""
-        names = tuple(self.names[i] for i in rows)
-        return TaskFeatures(names, self.profiles[rows], self.moments[rows], self.descriptors[rows], self.embedded[rows])
-
-
-@dataclass(frozen=True, eq=False)
-class TaskSpace:
-    """Maps embeddings of one probe to :class:`TaskFeatures`; centred on the reference tasks."""
-
-    weights_hash: str
-    layer_sizes: NDArray[np.int64]
-    centre: Array
-    moments_centre: Array
-    moments_scale: Array
-
-    @classmethod
-    def fit(cls, table: EmbeddingTable) -> TaskSpace:
-        """Centre the space on the tasks of an embedding table."""
-        profiles = log_profile(table.values.astype(np.float64), table.layer_sizes)
-        moments = _raw_moments(table.feature_mean, table.feature_var)
-        return cls(
-            table.weights_hash,
-            table.layer_sizes,
-            profiles.mean(axis=0),
-            moments.mean(axis=0),
-            np.maximum(moments.std(axis=0), 1e-6),
-        )
-
-    def features(
-        self, names: tuple[str, ...], values: Any, mean: Any, var: Any, descriptors: Sequence[Mapping[str, float]]
-    ) -> TaskFeatures:
-        """Map raw embedding arrays, one row per task, into the space."""
-        profiles = log_profile(np.asarray(values, dtype=np.float64), self.layer_sizes) - self.centre
-        moments = (_raw_moments(mean, var) - self.moments_centre) / self.moments_scale
-        described = np.array([_descriptor_row(d) for d in descriptors])
-        return TaskFeatures(names, _unit(profiles), _unit(moments), described, np.ones(len(names), dtype=np.bool_))
-
-    def of_table(self, table: EmbeddingTable) -> TaskFeatures:
-        """Features of the reference tasks."""
-        return self.features(tuple(table.tasks), table.values, table.feature_mean, table.feature_var, table.descriptors)
-
-    def of_embedding(self, embedding: TaskEmbedding) -> TaskFeatures:
-        """Features of one embedding, shape (1, ...)."""
-        return self.features(
-            (f"query:{embedding.name}",),
-            embedding.values[None],
-            embedding.feature_mean[None],
-            embedding.feature_var[None],
-            [embedding.descriptors],
-        )
-
-    def unknown(self, names: tuple[str, ...]) -> TaskFeatures:
-        """Features of tasks without an embedding: similar to nothing but themselves."""
-        n, f, m = len(names), len(self.centre), len(self.moments_centre)
-        zeros = np.zeros((n, len(TASK_DESCRIPTORS)))
-        return TaskFeatures(names, np.zeros((n, f)), np.zeros((n, m)), zeros, np.zeros(n, dtype=np.bool_))
-
-
-def _raw_moments(mean: Any, var: Any) -> Array:
-    mean, var = np.asarray(mean, dtype=np.float64), np.asarray(var, dtype=np.float64)
-    return np.concatenate([mean, 0.5 * np.log(var + 1e-4)], axis=-1)
-
-
-def _unit(rows: Array) -> Array:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-
-
-def _descriptor_row(d: Mapping[str, float]) -> list[float]:
-    return [
-        np.log2(max(d["n_classes"], 2.0)) / 3.0,
-        d["probe_accuracy_gain"] / 0.3,
-        d["class_separation"] / 0.15,
-        np.log2(max(d["median_side_px"], 1.0) / 150.0),
-        d["grey_share"],
-    ]
-
-
-def join_tasks(first: TaskFeatures, second: TaskFeatures) -> TaskFeatures:
-    """Stack two sets of tasks."""
-    return TaskFeatures(
-        first.names + second.names,
-        np.concatenate([first.profiles, second.profiles]),
-        np.concatenate([first.moments, second.moments]),
-        np.concatenate([first.descriptors, second.descriptors]),
-        np.concatenate([first.embedded, second.embedded]),
-    )
-
-
-@dataclass(frozen=True, eq=False)
 class Observations:
     """Scores as rows for regression.
 
@@ -246,14 +128,15 @@ def logit(p: Any) -> Array:
 
 
 def observations(index: ZooIndex, space: TaskSpace) -> Observations:
-    """Collect the usable scores of an index: no leaks, and at least two checkpoints in a group.
+    """Collect the usable scores of an index: no leaks, nothing twice, and at least two checkpoints in a group.
 
     A published benchmark counts as embedded when the index holds an embedding of it or of a subset
     (``benchmark_name``).
     """
     scores = index.scores
     columns = ["source", "protocol", "metric", "split", "task"]
-    scores = scores[~scores["leak"]].reset_index(drop=True)
+    repeated = (scores["source"] + "/" + scores["protocol"]).isin(REPEATED)
+    scores = scores[~scores["leak"] & ~repeated].reset_index(drop=True)
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
     table = index.embeddings() if index.tables else None
     alias = _aliases(index, set(table.tasks) if table is not None else set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,14 +10,17 @@ import numpy as np
 from hf_task2vec.embedding import DESCRIPTORS
 from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.explanation import FAR, Explainer
-from hf_task2vec.metric import Prediction, RankingMetric
+from hf_task2vec.limits import Constraints
+from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import logit
-from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Constraints, Ranking, percent
+from hf_task2vec.prediction import Measured, Prediction
+from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Ranking, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.metric_base import Metric
     from hf_task2vec.zoo import ZooIndex
 
 
@@ -35,39 +39,37 @@ def rank(
     limits: Constraints,
     *,
     top_k: int,
-    metric: RankingMetric | None = None,
+    metric: Metric | None = None,
+    measured: Mapping[str, Measured] | None = None,
 ) -> Ranking:
     """Rank rows of ``checkpoints.csv`` for an embedded task; see :func:`~hf_task2vec.selection.select_backbone`.
 
-    `metric` is the one of the index if it is at hand.
+    `metric` is the trained one of the index if none is given; `measured` holds accuracies of candidates on the sample
+    itself.
     """
     check_descriptors(embedding)
     metric = metric if metric is not None else RankingMetric.from_index(zoo)
-    anchor, known = _anchor(embedding, zoo)
-    frame = checkpoints
-    if anchor is not None and anchor not in set(frame["hub_id"]):
-        import pandas as pd
-
-        frame = pd.concat([frame, zoo.checkpoints[zoo.checkpoints["hub_id"] == anchor]], ignore_index=True)
-    prediction = metric.predict(embedding, frame, anchor)
-    scores = _accuracies(prediction, anchor, known, embedding)
-    shown = np.flatnonzero(frame["hub_id"].isin(set(checkpoints["hub_id"])).to_numpy())
+    measured = dict(measured or {})
+    frame, known = _with_probe(embedding, zoo, checkpoints, measured)
+    prediction = metric.predict(embedding, frame, known)
+    scores = _accuracies(prediction, embedding)
+    ranked = set(checkpoints["hub_id"])
+    shown = np.flatnonzero([hub_id in ranked for hub_id in frame["hub_id"]])
     order = shown[np.lexsort((frame["hub_id"].to_numpy()[shown], -prediction.mean[shown]))]
-    counts = dict(
-        zip(
-            *np.unique([metric.data.checkpoints.ids[c] for c in metric.data.checkpoint], return_counts=True),
-            strict=True,
-        )
-    )
-    rows = frame.to_dict("records")
+    counts = metric.scores_by_checkpoint()
+    top = order[:top_k]
+    spread = _intervals(prediction, scores, top)
+    rows = frame.iloc[top].to_dict("records")
     chosen = tuple(
-        _candidate(position, rows[i], scores, i, int(counts.get(rows[i]["hub_id"], 0)))
-        for position, i in enumerate(order[:top_k], start=1)
+        _candidate(
+            position,
+            row,
+            {name: float(values[position - 1]) for name, values in spread.items()},
+            counts.get(row["hub_id"], 0),
+            measured.get(row["hub_id"]),
+        )
+        for position, row in enumerate(rows, start=1)
     )
-    parts = {
-        rows[i]["hub_id"]: (scores["score"][i], scores["prior"][i], scores["score"][i] - scores["prior"][i])
-        for i in order
-    }
     return Ranking(
         candidates=chosen,
         dataset=embedding.name,
@@ -79,48 +81,77 @@ def rank(
             "probe": embedding.probe,
             "embedding": embedding.config,
             "index": zoo.fingerprint,
+            "metric": metric.name,
             "limits": {k: v for k, v in vars(limits).items() if v is not None},
             "versions": embedding.versions,
         },
         n_ranked=len(order),
-        _explainer=Explainer(metric, embedding, checkpoints, parts),
+        _explainer=Explainer(metric, embedding, checkpoints, prediction.ids, scores),
     )
 
 
-def _anchor(embedding: TaskEmbedding, zoo: ZooIndex) -> tuple[str | None, float]:
-    """The probe itself, if the index ranks it: its accuracy on this very task turns standings into accuracies."""
-    name = str(embedding.probe["name"])
-    accuracy = embedding.descriptors["probe_accuracy"]
-    return (name if name in set(zoo.checkpoints["hub_id"]) else None), accuracy
+def predict(
+    embedding: TaskEmbedding,
+    zoo: ZooIndex,
+    checkpoints: pd.DataFrame,
+    metric: Metric,
+    measured: Mapping[str, Measured],
+) -> Prediction:
+    """Predict the standing of candidates, and of the probe if the index knows it, on an embedded task."""
+    return metric.predict(embedding, *_with_probe(embedding, zoo, checkpoints, measured))
 
 
-def _accuracies(
-    prediction: Prediction, anchor: str | None, known: float, embedding: TaskEmbedding
-) -> dict[str, np.ndarray]:
-    """Turn standings (logits) into accuracies, with the probe's own accuracy as the fixed point."""
+def _with_probe(
+    embedding: TaskEmbedding, zoo: ZooIndex, checkpoints: pd.DataFrame, measured: Mapping[str, Measured]
+) -> tuple[pd.DataFrame, dict[str, Measured]]:
+    """Add the probe to the candidates if the index knows it: its accuracy on this very task is known already."""
+    import pandas as pd
+
+    known = dict(measured)
+    name, facts = str(embedding.probe["name"]), embedding.descriptors
+    row = zoo.checkpoints[zoo.checkpoints["hub_id"] == name]
+    if len(row):
+        known.setdefault(name, Measured(facts["probe_accuracy"], max(int(facts["n_samples"]), 1)))
+        if name not in set(checkpoints["hub_id"]):
+            checkpoints = pd.concat([checkpoints, row], ignore_index=True)
+    return checkpoints, known
+
+
+def _accuracies(prediction: Prediction, embedding: TaskEmbedding) -> dict[str, np.ndarray]:
+    """Predicted accuracies of all candidates: with what this task adds, and without."""
     from scipy.special import expit
 
-    n = max(embedding.descriptors["n_samples"], 1.0)
-    level = float(logit((known * n + 0.5) / (n + 1.0)))
-    offset = level - (prediction.mean[prediction.ids.index(anchor)] if anchor is not None else 0.0)
-    # The level is itself measured on n images only.
-    p = float(expit(level))
-    sd = np.sqrt(prediction.variance + 1.0 / (n * p * (1.0 - p)))
-    mean = offset + prediction.mean
-    score = expit(mean)
+    level = 0.0
+    if not prediction.measured:  # the probe is no candidate: at least its accuracy tells how hard the task is
+        facts = embedding.descriptors
+        level = float(logit(Measured(facts["probe_accuracy"], max(int(facts["n_samples"]), 1)).smoothed))
     return {
-        "score": score,
-        "std": score * (1.0 - score) * sd,
-        "low": expit(mean - HALF_WIDTH_80 * sd),
-        "high": expit(mean + HALF_WIDTH_80 * sd),
-        "prior": expit(offset + prediction.prior),
+        "score": expit(level + prediction.mean),
+        "prior": expit(level + prediction.level + prediction.prior),
     }
 
 
-def _candidate(position: int, row: dict[str, Any], scores: dict[str, np.ndarray], i: int, count: int) -> Candidate:
+def _intervals(prediction: Prediction, scores: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracies, standard deviations and 80 % intervals of some candidates."""
+    from scipy.special import expit
+
+    sd = np.sqrt(prediction.variance(rows))
+    score = scores["score"][rows]
+    mean = logit(np.clip(score, 1e-12, 1.0 - 1e-12))
+    return {
+        "score": score,
+        "prior": scores["prior"][rows],
+        "std": score * (1.0 - score) * sd,
+        "low": expit(mean - HALF_WIDTH_80 * sd),
+        "high": expit(mean + HALF_WIDTH_80 * sd),
+    }
+
+
+def _candidate(
+    position: int, row: dict[str, Any], numbers: Mapping[str, float], count: int, measured: Measured | None
+) -> Candidate:
     import pandas as pd
 
-    numbers = {name: float(values[i]) for name, values in scores.items()}
     names = ("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1")
     facts = {name: None if pd.isna(row[name]) else row[name] for name in names}
     evidence = f"{_count(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
@@ -136,6 +167,7 @@ def _candidate(position: int, row: dict[str, Any], scores: dict[str, np.ndarray]
         library=row["library"],
         architecture=row["architecture"],
         evidence=evidence,
+        measured=None if measured is None else measured.accuracy,
         **facts,
     )
 
@@ -153,6 +185,8 @@ def _summary(
             f" {_count(len(close), 'other')} of the {len(order)} {'is' if len(close) == 1 else 'are'} within one "
             "standard deviation: the evidence hardly tells them apart" + _smallest(best, frame.iloc[close]) + "."
         )
+    if len(order) > 1 and np.ptp(prediction.prior[order]) == 0.0:
+        return text  # a metric that knows no best regardless of the task
     static = order[int(np.argmax(prediction.prior[order]))]
     name = frame["hub_id"].iloc[static]
     if name == best.hub_id:

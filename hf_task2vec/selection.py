@@ -12,9 +12,10 @@ from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
 from hf_task2vec.embedding import TaskEmbedding, sample_settings
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.ranking import Constraints, Ranking
-from hf_task2vec.recommendation import check_descriptors, rank
+from hf_task2vec.limits import Budget, Constraints
+from hf_task2vec.metrics import load_metric
+from hf_task2vec.ranking import Ranking
+from hf_task2vec.recommendation import check_descriptors, predict, rank
 from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
@@ -47,6 +48,9 @@ def select_backbone(
     input_size: int | None = None,
     top_k: int = 10,
     refine: int = 0,
+    refine_bytes: float | None = None,
+    refine_seconds: float | None = None,
+    metric: str = "trained",
     seed: int = 0,
     device: str | None = None,
     token: str | None = None,
@@ -77,8 +81,13 @@ def select_backbone(
     top_k
         Number of candidates to return, ≥ 1.
     refine
-        Measure that many of the best on the sample itself (this downloads their weights) and rank them again by
-        prediction and measurement together; 0 for none.
+        Measure that many promising candidates on the sample itself (this downloads their weights), each chosen in the
+        light of those before, and rank all again by predictions and measurements together; 0 for none.
+    refine_bytes, refine_seconds
+        Limits on what `refine` downloads and how long it takes: see :class:`~hf_task2vec.limits.Budget`.
+    metric
+        What predicts the accuracies: the trained metric, or one of the simpler alternatives of
+        :data:`hf_task2vec.metrics.METRICS`, such as ``"static"``, which ignores the task.
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
@@ -112,9 +121,10 @@ def select_backbone(
     _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=1 if batch_size is None else batch_size)
     n_drawn, noise_tolerance = sample_settings(max_samples, noise_tolerance)
     limits = Constraints(max_params, max_gmacs, licenses, library, input_size, candidates)  # type: ignore[arg-type]
+    budget = Budget(refine_bytes, refine_seconds)
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     eligible = _eligible(zoo, limits)
-    metric = RankingMetric.from_index(zoo)
+    chosen = load_metric(metric, zoo)
     task = dataset if isinstance(dataset, Task) else None
     if isinstance(dataset, TaskEmbedding):
         if refine:
@@ -156,13 +166,26 @@ def select_backbone(
             cache=cache,
             progress=progress,
         )
-    # Twice as many as are measured, so that others can stand in for those that cannot be.
-    ranking = rank(embedding, zoo, eligible, limits, top_k=max(top_k, 2 * refine), metric=metric)
+    ranking = rank(embedding, zoo, eligible, limits, top_k=top_k, metric=chosen)
     if refine and task is not None:
         from hf_task2vec.refinement import refine_ranking
 
-        ranking = refine_ranking(ranking, task, refine, device=device, token=token, progress=progress)
-    return ranking.head(top_k)
+        ranking = refine_ranking(
+            ranking,
+            task,
+            refine,
+            checkpoints=eligible,
+            predict=lambda measured: predict(embedding, zoo, eligible, chosen, measured),
+            rerank=lambda measured: rank(
+                embedding, zoo, eligible, limits, top_k=top_k, metric=chosen, measured=measured
+            ),
+            known=[embedding.probe["name"]],
+            budget=budget,
+            device=device,
+            token=token,
+            progress=progress,
+        )
+    return ranking
 
 
 def _check_counts(**values: Any) -> None:

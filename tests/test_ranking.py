@@ -13,7 +13,8 @@ import pytest
 from hub import HubServer
 
 from hf_task2vec.errors import ProbeError, SelectionError
-from hf_task2vec.ranking import Candidate, Constraints, Ranking
+from hf_task2vec.limits import Budget, Constraints
+from hf_task2vec.ranking import Candidate, Ranking
 
 
 def candidate(rank: int, **changes: Any) -> Candidate:
@@ -167,6 +168,21 @@ def test_usable_limits() -> None:
     assert Constraints(licenses=["mit"]).licenses == ("mit",)  # type: ignore[arg-type]
     assert Constraints(candidates=(x for x in "ab")).candidates == ("a", "b")  # type: ignore[arg-type]
     assert hash(Constraints(licenses=["mit"])) == hash(Constraints(licenses=("mit",)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_bytes": 0}, "refine's max_bytes=0 leaves nothing to measure; give a positive number or None"),
+        ({"max_seconds": -1.0}, "refine's max_seconds=-1.0 leaves nothing to measure"),
+        ({"max_seconds": float("nan")}, "refine's max_seconds=nan leaves nothing to measure"),
+        ({"max_bytes": "2G"}, "refine's max_bytes='2G' is no number; give a number such as 2e9, or None for no limit"),
+    ],
+)
+def test_unusable_budgets(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        Budget(**limits)
+    assert Budget() == Budget(None, None)
 
 
 # ---------------------------------------------------------------------- Candidate.load

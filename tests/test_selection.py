@@ -47,7 +47,9 @@ from hf_task2vec.errors import (
     ZooIndexError,
 )
 from hf_task2vec.metric import RankingMetric
+from hf_task2vec.metrics import METRICS
 from hf_task2vec.observations import checkpoint_features, logit
+from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
@@ -130,12 +132,16 @@ def test_unknown_facts_and_evidence(select: Callable[..., Ranking], query: TaskE
     assert unscored.std > unknown.std
 
 
-def test_the_probes_own_accuracy_is_the_fixed_point(select: Callable[..., Ranking], query: TaskEmbedding) -> None:
-    accuracy, n = query.descriptors["probe_accuracy"], query.descriptors["n_samples"]
-    anchor = {c.hub_id: c for c in select(query, top_k=20)}[TINY]
-    assert anchor.score == pytest.approx((accuracy * n + 0.5) / (n + 1))
-    lower = TaskEmbedding(**{**vars(query), "descriptors": {**query.descriptors, "probe_accuracy": 0.5}})
-    assert {c.hub_id: c for c in select(lower, top_k=20)}[TINY].score == pytest.approx(0.5)
+def test_the_probes_own_accuracy_is_one_more_observation(select: Callable[..., Ranking], query: TaskEmbedding) -> None:
+    def scores(accuracy: float, n: float) -> dict[str, float]:
+        facts = {**query.descriptors, "probe_accuracy": accuracy, "n_samples": n}
+        told = TaskEmbedding(**{**vars(query), "descriptors": facts})
+        return {c.hub_id: c.score for c in select(told, top_k=20)}
+
+    low, high, sure = scores(0.5, 48), scores(0.9, 48), scores(0.5, 48_000)
+    assert all(low[name] < high[name] for name in low)  # an easier task is easier for all
+    assert abs(sure[TINY] - 0.5) < abs(low[TINY] - 0.5) < 0.1
+    assert sure[TINY] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_probe_need_not_be_among_the_candidates(select: Callable[..., Ranking], query: TaskEmbedding) -> None:
@@ -252,6 +258,8 @@ def test_unknown_candidates_are_said(
         ({"top_k": 0}, "top_k=0 must be a whole number of at least 1"),
         ({"top_k": 2.5}, "top_k=2.5 must be a whole number"),
         ({"refine": -1}, "refine=-1 must be a whole number of at least 0"),
+        ({"refine_bytes": 0}, "refine's max_bytes=0 leaves nothing to measure"),
+        ({"refine_seconds": "1 h"}, "refine's max_seconds='1 h' is no number"),
         ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
         ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
     ],
@@ -393,6 +401,33 @@ def test_index_that_cannot_predict(
         select_backbone("org/dataset", index=poor, probe=probe)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_ranks(select: Callable[..., Ranking], query: TaskEmbedding, name: str) -> None:
+    ranking = select(query, metric=name, top_k=20)
+    assert set(ids(ranking)) == ON_HUB
+    assert ranking.provenance["metric"] == name
+    assert all(0.0 <= c.low <= c.score <= c.high <= 1.0 for c in ranking)
+    assert str(ranking.explain()) == ranking.explain().text
+    assert ("regardless of the task" in ranking.summary) == (name != "model2vec")  # it knows no task-blind best
+
+
+def test_an_unknown_metric_is_said_before_the_dataset_is_opened(
+    select: Callable[..., Ranking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Task, "from_dataset", never("the dataset was opened"))
+    with pytest.raises(MetricError, match=f"metric 'gut_feeling' is unknown; choose one of {', '.join(METRICS)}"):
+        select("org/dataset", metric="gut_feeling")
+
+
+def test_an_index_of_an_earlier_version(index: ZooIndex, query: TaskEmbedding) -> None:
+    table = index.embeddings()
+    old = tuple({k: v for k, v in d.items() if k != "mid_accuracy_gain"} for d in table.descriptors)
+    poor = ZooIndex(rows=index.rows, tables={"old.safetensors": dataclasses.replace(table, descriptors=old)})
+    message = "the embedding of 'task0' lacks the descriptors mid_accuracy_gain: it was made by an earlier version"
+    with pytest.raises(MetricError, match=message):
+        select_backbone(query, index=poor)
+
+
 # ---------------------------------------------------------------------- the cache
 
 
@@ -490,7 +525,12 @@ def test_contributions_sum_to_the_residual(query: TaskEmbedding, index: ZooIndex
     best, why = ranking.best, ranking.explain()
     points = sum(neighbour.contribution for neighbour in why.neighbours)  # all five tasks are near enough to show
     assert len(why.neighbours) == 5
-    expected = float(logit(best.score) - logit(best.prior))
+    facts = query.descriptors
+    known = {TINY: Measured(facts["probe_accuracy"], int(facts["n_samples"]))}
+    update = metric.predict(query, index.checkpoints, known).update[
+        list(index.checkpoints["hub_id"]).index(best.hub_id)
+    ]
+    expected = float(logit(best.score) - logit(best.prior)) - update  # the rest is what the probe's accuracy tells
     assert points == pytest.approx(100 * best.score * (1 - best.score) * expected, rel=1e-6)
 
 

@@ -1,0 +1,132 @@
+"""``hf-task2vec evaluate``: how good are the rankings?"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_task2vec.cli.console import Column, Report
+from hf_task2vec.cli.options import common_options, index_option, split_commas
+from hf_task2vec.cli.session import EXIT_CODES, session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command(epilog=EXIT_CODES)
+@index_option
+@click.option(
+    "--tasks", type=click.Path(), metavar="FOLDER", help="Folder with one dataset folder for each task of --scores."
+)
+@click.option("--scores", type=click.Path(), metavar="CSV", help="Scores to judge by: columns task, checkpoint, score.")
+@click.option(
+    "--metric", "metrics", multiple=True, callback=split_commas, metavar="NAME", help="Metrics to judge [default: all]."
+)
+@click.option("--source", metavar="SOURCE/PROTOCOL", help="Scores of the index to judge by, without --scores.")
+@click.option("--max-samples", type=click.IntRange(2), default=256, show_default=True, help="Images to draw of a task.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draw.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is].")
+@common_options
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    /,
+    index: str | None,
+    tasks: str | None,
+    scores: str | None,
+    metrics: list[str] | None,
+    source: str | None,
+    max_samples: int,
+    seed: int,
+    device: str | None,
+) -> None:
+    """Judge the trained metric and its alternatives by scores.
+
+    With --tasks and --scores: by your own scores, on tasks that the index has never seen. Without: by the index's own,
+    leaving out one task (and its near duplicates) at a time.
+    """
+    if (tasks is None) != (scores is None):
+        raise click.UsageError("--tasks and --scores go together.")
+    if scores is not None and source is not None:
+        raise click.UsageError("--source is for the index's own scores; leave out --scores or it.")
+    with session(ctx) as (settings, answer):
+        from hf_task2vec.evaluation import compare_metrics, leave_one_out_cases
+        from hf_task2vec.metric_base import evidence
+        from hf_task2vec.metrics import check_metrics
+        from hf_task2vec.own_cases import embed_tasks, find_tasks, known_scores, own_cases, read_scores
+        from hf_task2vec.zoo import ZooIndex
+
+        check_metrics(metrics or ())
+        zoo = ZooIndex.load(index)
+        unknown: tuple[str, ...] = ()
+        skipped: dict[str, str] = {}
+        if tasks is not None and scores is not None:
+            frame = read_scores(scores)
+            folders = find_tasks(tasks, list(dict.fromkeys(known_scores(zoo, frame)[0]["task"])))
+            embeddings, failed = embed_tasks(
+                folders, zoo, max_samples=max_samples, seed=seed, device=device, progress=settings.progress
+            )
+            own = own_cases(zoo, frame, embeddings, failed)
+            cases, unknown, skipped = list(own.cases), own.unknown, dict(own.skipped)
+        else:
+            _, data = evidence(zoo)
+            cases = leave_one_out_cases(zoo, data, *([source] if source is not None else []))
+        summary, rows = compare_metrics(zoo, cases, metrics, progress=settings.progress)
+        answer(_report(summary, rows, unknown, skipped, seen=scores is None))
+
+
+_COLUMNS = (
+    *(Column("method"), Column("accuracy of pick", True), Column("error increase", True), Column("regret@1", True)),
+    *(Column("regret@3", True), Column("tau_w", True), Column("Rel@1", True), Column("gain (95 %)", True)),
+    Column("worst task"),
+)
+
+
+def _report(
+    summary: pd.DataFrame, rows: pd.DataFrame, unknown: tuple[str, ...], skipped: dict[str, str], *, seen: bool
+) -> Report:
+    table = [_row(record) for record in summary.to_dict("records")]
+    base = str(summary["base"].iloc[0])
+    count = int(summary["tasks"].iloc[0])
+    notes = [
+        f"{count} tasks. Accuracies and regrets in points; gain over {base} with its bootstrap interval over tasks."
+    ]
+    notes.append(f"Of the rules that do not look at the task, {base} does best.")
+    if seen and "trained" in set(summary["method"]):
+        notes.append(
+            "The scores of one task and its near duplicates were left out at a time, but the trained metric's "
+            "variances and length-scales have seen them."
+        )
+    if unknown:
+        notes.append(f"Checkpoints that the index does not know, left out: {', '.join(unknown)}.")
+    notes += [f"{name} left out: {why}." for name, why in skipped.items()]
+    document = {
+        "base": base,
+        "methods": [_plain(record) for record in summary.drop(columns="base").to_dict("records")],
+        "tasks": [_plain(record) for record in rows.to_dict("records")],
+        "unknown_checkpoints": list(unknown),
+        "skipped_tasks": skipped,
+    }
+    lines = [f"{record['method']}\t{record['accuracy']:.6g}" for record in summary.to_dict("records")]
+    return Report(document, lines, _COLUMNS, table, notes)
+
+
+def _row(record: dict[str, Any]) -> list[str]:
+    return [
+        record["method"],
+        f"{100 * record['accuracy']:.2f}",
+        f"{100 * record['error_increase']:.1f} %",
+        f"{100 * record['regret_1']:.2f}",
+        f"{100 * record['regret_3']:.2f}",
+        f"{record['tau']:.3f}",
+        f"{record['rel_1']:.3f}",
+        f"{100 * record['gain']:+.2f} ({100 * record['gain_low']:+.2f} to {100 * record['gain_high']:+.2f})",
+        record["worst_task"],
+    ]
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN and no infinity."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}

@@ -1,0 +1,179 @@
+"""Tasks as a metric sees them: embeddings of one probe, centred on the reference tasks, and their descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_task2vec.distance import log_profile
+from hf_task2vec.errors import MetricError, ProbeMismatchError
+
+if TYPE_CHECKING:
+    from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.table import EmbeddingTable
+
+Array = NDArray[np.float64]
+
+#: Descriptors of a task that the metric reads beside the Fisher vector, each brought to unit order of magnitude.
+TASK_DESCRIPTORS = (
+    "log_classes", "probe_accuracy_gain", "class_separation", "log_side", "grey_share", "early_depth", "mid_depth",
+)  # fmt: skip
+# What they are computed from.
+_READ = (
+    "n_classes", "probe_accuracy_gain", "class_separation", "median_side_px", "grey_share", "early_accuracy_gain",
+    "mid_accuracy_gain",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class TaskFeatures:
+    """Tasks as the metric sees them.
+
+    Attributes
+    ----------
+    names
+        Task names; tasks of equal name are the same task.
+    profiles
+        Shape (n, F): centred and normalised log Fisher profiles, so that ``½‖u − v‖²`` is a correlation distance;
+        zero rows for tasks without an embedding.
+    moments
+        Shape (n, 2d): the same of the features' means and log variances.
+    descriptors
+        Shape (n, 7), in the order of `TASK_DESCRIPTORS`.
+    embedded
+        Shape (n,), bool.
+    values
+        Shape (n, F): the embeddings themselves; zero rows for tasks without one.
+    """
+
+    names: tuple[str, ...]
+    profiles: Array
+    moments: Array
+    descriptors: Array
+    embedded: NDArray[np.bool_]
+    values: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.int64]) -> TaskFeatures:
+        """Return the tasks at `rows`."""
+        names = tuple(self.names[i] for i in rows)
+        arrays = ("profiles", "moments", "descriptors", "embedded", "values")
+        return TaskFeatures(names, **{name: getattr(self, name)[rows] for name in arrays})
+
+
+@dataclass(frozen=True, eq=False)
+class TaskSpace:
+    """Maps embeddings of one probe to :class:`TaskFeatures`; centred on the reference tasks."""
+
+    weights_hash: str
+    layer_sizes: NDArray[np.int64]
+    centre: Array
+    moments_centre: Array
+    moments_scale: Array
+
+    @classmethod
+    def fit(cls, table: EmbeddingTable) -> TaskSpace:
+        """Centre the space on the tasks of an embedding table."""
+        profiles = log_profile(table.values.astype(np.float64), table.layer_sizes)
+        moments = _raw_moments(table.feature_mean, table.feature_var)
+        return cls(
+            table.weights_hash,
+            table.layer_sizes,
+            profiles.mean(axis=0),
+            moments.mean(axis=0),
+            np.maximum(moments.std(axis=0), 1e-6),
+        )
+
+    def features(
+        self, names: tuple[str, ...], values: Any, mean: Any, var: Any, descriptors: Sequence[Mapping[str, float]]
+    ) -> TaskFeatures:
+        """Map raw embedding arrays, one row per task, into the space."""
+        profiles = log_profile(np.asarray(values, dtype=np.float64), self.layer_sizes) - self.centre
+        moments = (_raw_moments(mean, var) - self.moments_centre) / self.moments_scale
+        described = np.array([_descriptor_row(name, d) for name, d in zip(names, descriptors, strict=True)])
+        embedded = np.ones(len(names), dtype=np.bool_)
+        raw = np.asarray(values, dtype=np.float32)
+        return TaskFeatures(names, _unit(profiles), _unit(moments), described, embedded, raw)
+
+    def of_table(self, table: EmbeddingTable) -> TaskFeatures:
+        """Features of the reference tasks.
+
+        Raises
+        ------
+        MetricError
+            The table lacks a descriptor: it was made by an earlier version.
+        """
+        return self.features(tuple(table.tasks), table.values, table.feature_mean, table.feature_var, table.descriptors)
+
+    def of_embedding(self, embedding: TaskEmbedding) -> TaskFeatures:
+        """Features of one embedding, shape (1, ...).
+
+        Raises
+        ------
+        ProbeMismatchError
+            It comes from another probe.
+        MetricError
+            It lacks a descriptor.
+        """
+        if embedding.weights_hash != self.weights_hash:
+            raise ProbeMismatchError(
+                f"{embedding.name!r} was embedded with probe {embedding.probe['name']!r} (weights "
+                f"{embedding.weights_hash[:12]}…), the index with weights {self.weights_hash[:12]}…; "
+                "embed it with the index's probe"
+            )
+        return self.features(
+            (f"query:{embedding.name}",),
+            embedding.values[None],
+            embedding.feature_mean[None],
+            embedding.feature_var[None],
+            [embedding.descriptors],
+        )
+
+    def unknown(self, names: tuple[str, ...]) -> TaskFeatures:
+        """Features of tasks without an embedding: similar to nothing but themselves."""
+        n, f, m = len(names), len(self.centre), len(self.moments_centre)
+        zeros = np.zeros((n, len(TASK_DESCRIPTORS)))
+        values = np.zeros((n, f), dtype=np.float32)
+        return TaskFeatures(names, np.zeros((n, f)), np.zeros((n, m)), zeros, np.zeros(n, dtype=np.bool_), values)
+
+
+def _raw_moments(mean: Any, var: Any) -> Array:
+    mean, var = np.asarray(mean, dtype=np.float64), np.asarray(var, dtype=np.float64)
+    return np.concatenate([mean, 0.5 * np.log(var + 1e-4)], axis=-1)
+
+
+def _unit(rows: Array) -> Array:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+
+
+def _descriptor_row(name: str, d: Mapping[str, float]) -> list[float]:
+    if missing := [key for key in _READ if key not in d]:
+        raise MetricError(
+            f"the embedding of {name.removeprefix('query:')!r} lacks the descriptors {', '.join(missing)}: it was made "
+            "by an earlier version; embed the task again"
+        )
+    return [
+        np.log2(max(d["n_classes"], 2.0)) / 3.0,
+        d["probe_accuracy_gain"] / 0.3,
+        d["class_separation"] / 0.15,
+        np.log2(max(d["median_side_px"], 1.0) / 150.0),
+        d["grey_share"],
+        (d["early_accuracy_gain"] - d["probe_accuracy_gain"]) / 0.2,
+        (d["mid_accuracy_gain"] - d["probe_accuracy_gain"]) / 0.15,
+    ]
+
+
+def join_tasks(first: TaskFeatures, second: TaskFeatures) -> TaskFeatures:
+    """Stack two sets of tasks."""
+    return TaskFeatures(
+        first.names + second.names,
+        np.concatenate([first.profiles, second.profiles]),
+        np.concatenate([first.moments, second.moments]),
+        np.concatenate([first.descriptors, second.descriptors]),
+        np.concatenate([first.embedded, second.embedded]),
+        np.concatenate([first.values, second.values]),
+    )

@@ -1,0 +1,344 @@
+"""The trained metric's closed form against the joint Gaussian of its text, written out entry by entry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import observed
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
+from synthetic import embedding, zoo
+
+from hf_task2vec import metric as metric_module
+from hf_task2vec.covariance import (
+    DEFAULT_LENGTH,
+    DEFAULT_NOISE,
+    DEFAULT_SLOPE,
+    REFERENCE_SOURCE,
+    MetricParameters,
+    checkpoint_kernel,
+    task_kernel,
+)
+from hf_task2vec.errors import MetricError, ProbeMismatchError
+from hf_task2vec.metric import RankingMetric
+from hf_task2vec.observations import CheckpointFeatures
+from hf_task2vec.prediction import SHARED_ERROR, Measured, Prediction
+from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
+
+# ---------------------------------------------------------------------- the model's text, with plain loops
+
+
+class Oracle:
+    """Joint covariance of the scores of a metric and of what a linear probe of each candidate would get on a task."""
+
+    def __init__(self, metric: RankingMetric, task: TaskFeatures, candidates: CheckpointFeatures) -> None:
+        self.p, self.data, self.task, self.candidates = metric.parameters, metric.data, task, candidates
+        n_scores, n = len(self.data.y), len(candidates.ids)
+        inner = np.array([[self.score_score(i, j) for j in range(n_scores)] for i in range(n_scores)])
+        prior = np.array([[self.score_candidate(i, c)[0] for i in range(n_scores)] for c in range(n)])
+        residual = np.array([[self.score_candidate(i, c)[1] for i in range(n_scores)] for c in range(n)])
+        before = np.array(
+            [[sum(self.two_checkpoints(candidates, c, candidates, d)) for d in range(n)] for c in range(n)]
+        )
+        self.prior = prior @ np.linalg.solve(inner, self.data.y)
+        self.residual = residual @ np.linalg.solve(inner, self.data.y)
+        both = prior + residual
+        self.covariance = before - both @ np.linalg.solve(inner, both.T)
+        self.noise = self.p.noises.get(REFERENCE_SOURCE, DEFAULT_NOISE) + self.p.unseen
+
+    def two_checkpoints(self, a: CheckpointFeatures, i: int, b: CheckpointFeatures, j: int) -> tuple[float, float]:
+        """Covariance of two checkpoints: of the prior, and of what one task adds."""
+        p, x, z = self.p, a.numbers[i], b.numbers[j]
+        exponent = 0.0
+        for k, length in enumerate((p.length_in1k, p.length_in1k, p.length_size, p.length_px)):
+            exponent += ((x[k] - z[k]) / length) ** 2
+        smooth = math.exp(-0.5 * exponent)
+        if a.pretraining[i] != b.pretraining[j]:
+            smooth *= p.pretraining_shared
+        if a.family[i] != b.family[j]:
+            smooth *= p.family_shared
+        same = float(a.ids[i] == b.ids[j])
+        linear = p.linear * (1.0 + sum(x[k] * z[k] for k in range(4)))
+        shared = sum(
+            u * v for u, v in zip(p.factors.get(a.ids[i], ()), p.factors.get(b.ids[j], ()), strict=False)
+        )  # a checkpoint without factors shares nothing
+        prior = linear + p.prior_smooth * smooth + p.prior_own * same
+        return prior, p.residual_smooth * smooth + p.residual_own * same + shared
+
+    def two_tasks(self, a: TaskFeatures, i: int, b: TaskFeatures, j: int) -> float:
+        if a.names[i] == b.names[j]:
+            return 1.0
+        if not (a.embedded[i] and b.embedded[j]):
+            return 0.0
+        exponent = (1.0 - sum(a.profiles[i] * b.profiles[j])) / self.p.length_fisher**2
+        exponent += (1.0 - sum(a.moments[i] * b.moments[j])) / self.p.length_moments**2
+        for k, name in enumerate(TASK_DESCRIPTORS):
+            length = self.p.lengths.get(name, DEFAULT_LENGTH)
+            exponent += ((a.descriptors[i, k] - b.descriptors[j, k]) / length) ** 2
+        return math.exp(-exponent)
+
+    def slope(self, i: int) -> float:
+        return self.p.slopes.get(self.data.sources[self.data.source[i]], DEFAULT_SLOPE)
+
+    def score_score(self, i: int, j: int) -> float:
+        d = self.data
+        prior, residual = self.two_checkpoints(d.checkpoints, d.checkpoint[i], d.checkpoints, d.checkpoint[j])
+        similarity = self.two_tasks(d.tasks, d.task[i], d.tasks, d.task[j])
+        total = self.slope(i) * self.slope(j) * (prior + residual * similarity)
+        if d.group[i] == d.group[j]:
+            total += self.p.offset
+        if i == j:
+            total += d.error[i] + self.p.noises.get(d.sources[d.source[i]], DEFAULT_NOISE)
+        return total
+
+    def score_candidate(self, i: int, c: int) -> tuple[float, float]:
+        d = self.data
+        prior, residual = self.two_checkpoints(d.checkpoints, d.checkpoint[i], self.candidates, c)
+        similarity = self.two_tasks(d.tasks, d.task[i], self.task, 0)
+        return self.slope(i) * prior, self.slope(i) * residual * similarity
+
+    def given(self, measured: dict[str, Measured]) -> tuple[float, np.ndarray, np.ndarray]:
+        """Level, accuracies' logits and their variances after measurements; the mode by a general optimiser."""
+        n = len(self.candidates.ids)
+        mean = np.concatenate([[0.0], self.prior + self.residual])  # level, then results
+        joint = np.zeros((n + 1, n + 1))
+        joint[0, 0] = self.p.offset
+        joint[1:, 1:] = self.covariance + self.noise * np.eye(n)
+        reads = np.zeros((len(measured), n + 1))
+        for row, name in enumerate(measured):
+            reads[row, 0] = reads[row, 1 + self.candidates.ids.index(name)] = 1.0
+        share = np.array([(m.accuracy * m.n + 0.5) / (m.n + 1) for m in measured.values()])
+        count = np.array([m.n for m in measured.values()]) / (1.0 - SHARED_ERROR)
+        m0, gram = reads @ mean, reads @ joint @ reads.T
+        inverse = np.linalg.inv(gram)
+
+        def loss(f: np.ndarray) -> tuple[float, np.ndarray]:
+            value = -(count * (share * log_expit(f) + (1 - share) * log_expit(-f))).sum()
+            pull = inverse @ (f - m0)
+            return value + 0.5 * (f - m0) @ pull, -count * (share - expit(f)) + pull
+
+        def curvature(f: np.ndarray) -> np.ndarray:
+            return np.diag(count * expit(f) * expit(-f)) + inverse
+
+        f = minimize(loss, m0, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9}).x
+        f = f - np.linalg.solve(curvature(f), loss(f)[1])
+        error = 1.0 / (count * expit(f) * expit(-f))
+        observed_y = f + error * count * (share - expit(f))
+        gain = joint @ reads.T @ np.linalg.inv(gram + np.diag(error))
+        after, spread = mean + gain @ (observed_y - m0), joint - gain @ reads @ joint
+        ask = np.concatenate([np.ones((n, 1)), np.eye(n)], axis=1)
+        return after[0], ask @ after, np.diag(ask @ spread @ ask.T)
+
+
+def world(seed: int = 0, **changes: Any) -> tuple[RankingMetric, TaskFeatures, CheckpointFeatures]:
+    """Return a metric on 7 tasks (two unknown to the probe) and 6 checkpoints, a task, and 8 candidates (3 scored)."""
+    scored = observed.checkpoints(6, seed)
+    data = observed.observations(observed.tasks(7, seed, unknown=2), scored, seed, share=0.6)
+    candidates = observed.checkpoints(8, seed, first=3)
+    shared = [i for i, name in enumerate(candidates.ids) if name in scored.ids]
+    for i in shared:  # facts of one checkpoint are the same on both sides
+        j = scored.ids.index(candidates.ids[i])
+        for name in ("numbers", "pretraining", "family"):
+            getattr(candidates, name)[i] = getattr(scored, name)[j]
+    names = (*scored.ids[1:], candidates.ids[-1])  # the first has no factors
+    metric = RankingMetric(observed.parameters(seed, names, **changes), observed.space(), data)
+    return metric, observed.tasks(1, seed + 50, prefix="query"), candidates
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_against_the_joint_gaussian(seed: int) -> None:
+    metric, task, candidates = world(seed)
+    oracle, found = Oracle(metric, task, candidates), metric.predict_features(task, candidates)
+    np.testing.assert_allclose(found.prior, oracle.prior, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(found.residual, oracle.residual, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(found.variance(), np.diag(oracle.covariance) + oracle.noise, rtol=1e-8)
+    np.testing.assert_allclose(found.variance(np.array([5, 1])), found.variance()[[5, 1]], rtol=1e-10)
+    rows, columns = np.array([0, 4, 7, 2]), np.array([2, 5])
+    np.testing.assert_allclose(
+        found.covariance(rows, columns), oracle.covariance[rows][:, columns], rtol=1e-8, atol=1e-12
+    )
+    assert (found.measured, found.level) == (False, 0.0)
+    np.testing.assert_array_equal(found.mean, found.prior + found.residual)
+    assert np.abs(found.residual).min() > 1e-6  # else nothing is tested of it
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("seed", range(2))
+def test_measurements_against_the_joint_gaussian(seed: int, count: int) -> None:
+    metric, task, candidates = world(seed)
+    rng = np.random.default_rng(seed)
+    names = rng.permutation(candidates.ids)[:count]
+    measured = {str(name): Measured(int(rng.integers(0, 65)) / 64, 64) for name in names}
+    level, mean, variance = Oracle(metric, task, candidates).given(measured)
+    found = metric.predict_features(task, candidates, measured)
+    assert found.measured
+    assert found.level == pytest.approx(level, rel=1e-8)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-8)
+    np.testing.assert_allclose(found.mean, found.level + found.prior + found.residual + found.update)
+    np.testing.assert_allclose(found.variance(), variance, rtol=1e-8)
+    np.testing.assert_allclose(found.variance(np.array([6, 0])), variance[[6, 0]], rtol=1e-8)
+
+
+def test_unknown_sources_have_the_defaults() -> None:
+    metric, task, candidates = world()
+    assert set(metric.data.sources) - set(metric.parameters.slopes) == {observed.PUBLISHED}
+    told = replace(
+        metric.parameters,
+        slopes={**metric.parameters.slopes, observed.PUBLISHED: DEFAULT_SLOPE},
+        noises={**metric.parameters.noises, observed.PUBLISHED: DEFAULT_NOISE},
+        lengths={**metric.parameters.lengths, TASK_DESCRIPTORS[0]: DEFAULT_LENGTH},
+    )
+    same = replace(metric, parameters=told).predict_features(task, candidates)
+    found = metric.predict_features(task, candidates)
+    np.testing.assert_array_equal(found.mean, same.mean)
+    np.testing.assert_array_equal(found.variance(), same.variance())
+    other = replace(told, noises={**told.noises, observed.PUBLISHED: 1.0})
+    assert not np.allclose(replace(metric, parameters=other).predict_features(task, candidates).mean, found.mean)
+
+
+def test_factors_matter() -> None:
+    metric, task, candidates = world()
+    plain = replace(metric, parameters=replace(metric.parameters, factors={}))
+    found, without = (m.predict_features(task, candidates) for m in (metric, plain))
+    assert np.abs(found.residual - without.residual).max() > 1e-3
+    np.testing.assert_allclose(without.residual, Oracle(plain, task, candidates).residual, rtol=1e-8)
+
+
+def test_far_from_every_task_only_the_prior_is_left() -> None:
+    metric, task, candidates = world()
+    far = replace(task, descriptors=np.full((1, len(TASK_DESCRIPTORS)), 500.0))
+    found = metric.predict_features(far, candidates)
+    assert np.abs(found.residual).max() == 0.0
+    assert found.task_weight == 0.0
+    assert np.ptp(found.prior) > 0.0
+    assert (found.variance() > metric.predict_features(task, candidates).variance() - 1e-12).all()
+
+
+def test_a_task_of_the_index_under_another_name_is_as_near_as_can_be() -> None:
+    metric, _, candidates = world()
+    known = metric.data.tasks.take(np.array([1]))
+    query = replace(known, names=("query:task1",))
+    assert metric.predict_features(query, candidates).task_weight == pytest.approx(1.0)
+    np.testing.assert_allclose(
+        metric.predict_features(query, candidates).mean, metric.predict_features(known, candidates).mean, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1 << 15])
+def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    metric, task, candidates = world()
+    similarity, data = metric.task_similarity(task), metric.data
+    prior, residual = metric._by_checkpoint(candidates)
+    slope = metric._aligned.slope[data.source]
+    vectors = np.random.default_rng(0).normal(size=(len(data.y), 3))
+    monkeypatch.setattr(metric_module, "_CHUNK", chunk)
+    found = metric._project(candidates, similarity, vectors)
+    np.testing.assert_allclose(found[0], (prior[:, data.checkpoint] * slope) @ vectors, rtol=1e-10)
+    direct = (residual[:, data.checkpoint] * slope * similarity[data.task]) @ vectors
+    np.testing.assert_allclose(found[1], direct, rtol=1e-10)
+
+
+def test_parts_of_the_residual_sum_to_it() -> None:
+    metric, task, candidates = world()
+    found = metric.predict_features(task, candidates)
+    for i in range(len(candidates.ids)):
+        parts = metric.residual_parts(task, candidates.take(np.array([i])))
+        assert parts.shape == (7,)
+        assert parts[5:].tolist() == [0.0, 0.0]  # unknown to the probe
+        assert parts.sum() == pytest.approx(found.residual[i], rel=1e-9)
+
+
+def test_measured_elsewhere() -> None:
+    metric, task, candidates = world()
+    with pytest.raises(MetricError, match="measured checkpoints that are not among the candidates: org/none"):
+        metric.predict_features(task, candidates, {"org/none": Measured(0.5, 10)})
+
+
+def test_embeddings_of_another_probe() -> None:
+    index = zoo()
+    metric = RankingMetric.from_index(index)
+    other = embedding(9, weights_hash="cd" * 32)
+    with pytest.raises(ProbeMismatchError, match=r"\(weights cdcdcdcdcdcd…\), the index with weights abababababab…"):
+        metric.predict(other, index.checkpoints)
+
+
+# ---------------------------------------------------------------------- kernels
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 12), unknown=st.integers(0, 3))
+def test_task_kernel_is_a_covariance(seed: int, n: int, unknown: int) -> None:
+    features = observed.tasks(n, seed, unknown=min(unknown, n))
+    p = observed.parameters(seed).aligned((), ())
+    kernel = task_kernel(p, features, features, np.eye(n, dtype=bool))
+    np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
+    np.testing.assert_array_equal(np.diag(kernel), np.ones(n))
+    assert kernel.min() >= 0.0
+    assert kernel.max() <= 1.0 + 1e-12
+    assert np.linalg.eigvalsh(kernel).min() > -1e-10
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 12))
+def test_checkpoint_kernel_is_a_covariance(seed: int, n: int) -> None:
+    features = observed.checkpoints(n, seed)
+    kernel = checkpoint_kernel(observed.parameters(seed).aligned((), ()), features, features)
+    np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
+    np.testing.assert_allclose(np.diag(kernel), np.ones(n), rtol=1e-12)
+    assert np.linalg.eigvalsh(kernel).min() > -1e-10
+
+
+def test_nearer_tasks_are_more_alike() -> None:
+    p = MetricParameters().aligned((), ())
+    near = replace(observed.tasks(3), profiles=np.array([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]]))
+    near = replace(near, moments=np.zeros((3, 4)), descriptors=np.zeros((3, len(TASK_DESCRIPTORS))))
+    kernel = task_kernel(p, near, near, np.eye(3, dtype=bool))
+    assert 1.0 > kernel[0, 1] > kernel[1, 2] > kernel[0, 2] > 0.0
+
+
+# ---------------------------------------------------------------------- measurements on the task
+
+
+def alone(mean: float, sd: float) -> Prediction:
+    """A prediction of one candidate."""
+    return Prediction(("a",), np.array([mean]), np.zeros(1), 1.0, lambda r, c: np.full((len(r), len(c)), sd**2), 0.0)
+
+
+def test_one_measurement_by_hand() -> None:
+    """15 of 25 right, smoothed 15.5 / 26, where logit ln 4 ± 0.5 was predicted and the level is known."""
+    from scipy.optimize import brentq
+
+    share, mean, offset = 15.5 / 26, math.log(4.0), 1e-12
+    n = 25 / (1.0 - SHARED_ERROR)
+    mode = brentq(lambda f: n * (share - 1 / (1 + math.exp(-f))) - (f - mean) / 0.25, -5, 5, xtol=1e-14)
+    right = 1 / (1 + math.exp(-mode))
+    found = alone(mean, 0.5).given({"a": Measured(0.6, 25)}, offset)
+    assert found.mean[0] == pytest.approx(mode, rel=1e-9)
+    assert found.variance()[0] == pytest.approx(1 / (1 / 0.25 + n * right * (1 - right)), rel=1e-9)
+
+
+@given(mean=st.floats(-6, 6), sd=st.floats(0.01, 3), right=st.integers(0, 300), n=st.integers(1, 300))
+def test_the_result_lies_between(mean: float, sd: float, right: int, n: int) -> None:
+    measured = Measured(min(right, n) / n, n)
+    found = alone(mean, sd).given({"a": measured}, 1e-9)
+    logit = math.log(measured.smoothed / (1 - measured.smoothed))
+    assert min(mean, logit) - 1e-6 <= found.mean[0] <= max(mean, logit) + 1e-6
+    assert found.variance()[0] <= sd**2 * (1 + 1e-6) + 1e-9
+
+
+def test_a_surprise_counts() -> None:
+    """Nothing right of 48 where 97 % were predicted: the variance at the measured share would make little of it."""
+    found = alone(3.5, 0.4).given({"a": Measured(0.0, 48)}, 1e-9)
+    assert expit(found.mean[0]) < 0.6
+    few, many = (expit(alone(3.5, 0.4).given({"a": Measured(0.5, n)}, 1e-9).mean[0]) for n in (16, 1024))
+    assert 0.5 < many < few < 0.97
+
+
+@pytest.mark.parametrize(("accuracy", "n"), [(-0.1, 10), (1.1, 10), (math.nan, 10), (0.5, 0)])
+def test_what_cannot_be_measured(accuracy: float, n: int) -> None:
+    with pytest.raises(MetricError, match="give one in \\[0, 1\\] on at least 1"):
+        Measured(accuracy, n)

@@ -1,0 +1,295 @@
+"""A user's own scores and folders of images: what is read, what is refused, and `hf-task2vec evaluate` on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cli_stub import run
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import CHECKPOINTS, embedding, pictures, tiny_probe, zoo
+from test_evaluation import measured_zoo
+
+from hf_task2vec import cache as cache_module
+from hf_task2vec.bundled import DEFAULT_PROBE
+from hf_task2vec.embed import embed_task
+from hf_task2vec.errors import EvaluationError, ProbeMismatchError
+from hf_task2vec.metrics import METRICS
+from hf_task2vec.own_cases import embed_tasks, find_tasks, known_scores, own_cases, read_scores, resolve_checkpoints
+from hf_task2vec.probe import Probe
+from hf_task2vec.task import Task
+from hf_task2vec.zoo import ZooIndex
+
+# ---------------------------------------------------------------------- the file of scores
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "scores.csv").write_text(text, encoding="utf-8")
+    return folder / "scores.csv"
+
+
+def test_scores_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "note,checkpoint,score,task\nx,org/a,0.5,007\ny,org/b,1,007\n,org/a,0.25,b\n,,0.3,b\n")
+    frame = read_scores(path)
+    assert frame.to_dict("list") == {
+        "task": ["007", "007", "b"],  # names stay text
+        "checkpoint": ["org/a", "org/b", "org/a"],
+        "score": [0.5, 1.0, 0.25],
+    }
+
+
+def test_per_cent(tmp_path: Path) -> None:
+    frame = read_scores(write(tmp_path, "task,checkpoint,score\na,x,93.5\na,y,1.0\nb,x,100\n"))
+    assert frame["score"].tolist() == pytest.approx([0.935, 0.01, 1.0])
+    assert read_scores(write(tmp_path, "task,checkpoint,score\na,x,1.0\na,y,0\n"))["score"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as CSV: "),
+        ("task,score\na,0.5\n", "lacks the columns checkpoint; found task, score"),
+        ("task;checkpoint;score\na;x;0.5\n", "lacks the columns task, checkpoint, score; found task;checkpoint;score"),
+        ("task,checkpoint,score\n", "scores must be numbers in [0, 1], or in per cent; it holds no rows"),
+        ("task,checkpoint,score\na,x,0.5\na,y,good\n", "row 3 holds 'good'"),
+        ("task,checkpoint,score\na,x,\n", "row 2 holds nan"),
+        ("task,checkpoint,score\na,x,101\n", "row 2 holds 101"),
+        ("task,checkpoint,score\na,x,-0.1\n", "row 2 holds -0.1"),
+        ("task,checkpoint,score\na,x,inf\n", "row 2 holds inf"),
+        ("task,checkpoint,score\na,x,0.5\na,x,0.6\n", "gives 'x' on 'a' more than once; keep one score of each"),
+    ],
+)
+def test_unusable_scores(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(EvaluationError) as error:
+        read_scores(path)
+    assert message in str(error.value)
+    assert "scores.csv" in str(error.value)
+
+
+def test_files_that_are_no_table(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(EvaluationError, match="cannot be read as CSV"):
+            read_scores(path)
+    (tmp_path / "binary.csv").write_bytes(b"task,checkpoint,score\n\xff\xfe,x,0.5\n")
+    with pytest.raises(EvaluationError, match="cannot be read as CSV"):
+        read_scores(tmp_path / "binary.csv")
+
+
+# ---------------------------------------------------------------------- names of checkpoints and tasks
+
+
+def test_checkpoints_are_found_by_the_end_of_their_ids() -> None:
+    known = ["timm/resnet50.a1", "google/vit", "org/vit", "local:secret"]
+    found = resolve_checkpoints(["resnet50.a1", "other/resnet50.a1", "google/vit", "vit", "secret", "none"], known)
+    assert found == {
+        "resnet50.a1": "timm/resnet50.a1",
+        "other/resnet50.a1": "timm/resnet50.a1",
+        "google/vit": "google/vit",  # by its full id
+        "secret": "local:secret",
+    }  # two end with "vit"
+
+
+@given(st.lists(st.text("ab/:", min_size=1, max_size=6), unique=True, max_size=6))
+def test_full_ids_are_always_found(known: list[str]) -> None:
+    assert resolve_checkpoints(known, known) == {name: name for name in known}
+
+
+def scores(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["task", "checkpoint", "score"])
+
+
+def test_known_scores() -> None:
+    frame = scores(("a", "mid", 0.5), ("a", "org/huge", 0.6), ("a", "zzz", 0.7), ("b", "huge", 0.7), ("b", "aaa", 0.1))
+    known, unknown = known_scores(zoo(), frame)
+    assert known["hub_id"].tolist() == ["org/mid", "org/huge", "org/huge"]
+    assert unknown == ("aaa", "zzz")
+    with pytest.raises(EvaluationError, match=r"none has scores of two checkpoints .*it does not know aaa$"):
+        known_scores(zoo(), frame[frame["task"] == "b"])
+    with pytest.raises(EvaluationError, match=r"none has scores of two checkpoints that the index knows$"):
+        known_scores(zoo(), frame[:1])
+    twice = scores(("a", "mid", 0.5), ("a", "org/mid", 0.6))
+    with pytest.raises(EvaluationError, match="'mid' and 'org/mid' on 'a' are one checkpoint, org/mid; keep one score"):
+        known_scores(zoo(), twice)
+
+
+def test_folders_are_found(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").write_text("")
+    assert find_tasks(tmp_path, ["c", "a", "none", "file"]) == {"c": tmp_path / "c", "a": tmp_path / "a"}
+    with pytest.raises(
+        EvaluationError, match=r"holds no folder named as a task of the scores \(x, y\); it has a, b, c"
+    ):
+        find_tasks(tmp_path, ["x", "y"])
+    for outside in ("..", ".", "", "../" + tmp_path.name, str(tmp_path / "a")):
+        with pytest.raises(EvaluationError, match="holds no folder named"):
+            find_tasks(tmp_path, [outside])
+    for path in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(EvaluationError, match="is no folder; give one that holds a dataset folder for each task"):
+            find_tasks(path, ["a"])
+
+
+# ---------------------------------------------------------------------- cases
+
+
+def test_own_cases() -> None:
+    index = zoo()
+    frame = scores(
+        *(("pets", "huge", 0.8), ("pets", "org/mid", 0.9), ("pets", "none", 0.95)),
+        *(("cars", "mid", 0.3), ("none", "mid", 0.3), ("none", "huge", 0.4), ("bad", "mid", 0.1), ("bad", "huge", 0.2)),
+        *(("zero", "mid", 0.0), ("zero", "huge", 0.0)),
+    )
+    embeddings = {name: embedding(20) for name in ("pets", "cars", "zero")}
+    found = own_cases(index, frame, embeddings, {"bad": "all images are broken"})
+    (case,) = found.cases
+    assert (case.name, case.candidates.ids, case.obtained.tolist()) == ("pets", ("org/huge", "org/mid"), [0.8, 0.9])
+    assert (case.held_out, case.task.names) == ((), ("query:task20",))
+    facts = index.checkpoints.set_index("hub_id")
+    assert case.candidates.numbers[0, 1] == 0.0
+    assert facts.loc["org/huge", "in1k_top1"] == 0.88
+    assert found.unknown == ("none",)
+    assert found.skipped == {
+        "bad": "all images are broken",
+        "cars": "scores of 1 known checkpoints; two are needed",
+        "none": "no folder of that name",
+        "zero": "no checkpoint scored above 0",
+    }
+    with pytest.raises(EvaluationError, match=r"no task can be judged \(pets: no folder of that name; cars: scores of"):
+        own_cases(index, frame, {}, {})
+    with pytest.raises(ProbeMismatchError, match="embed it with the index's probe"):
+        own_cases(index, frame, {"pets": embedding(20, weights_hash="cd" * 32)}, {})
+
+
+# ---------------------------------------------------------------------- from folders of images, as a user types it
+
+
+def image_folder(folder: Path, seed: int, classes: int = 3) -> Path:
+    from PIL import Image
+
+    for i, picture in enumerate(pictures(24, classes, seed=seed)):
+        (folder / f"class {i % classes}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"class {i % classes}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probe() -> Probe:
+    return tiny_probe()
+
+
+@pytest.fixture
+def built(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an index, four datasets and their scores; the tiny probe stands in for the default one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache_module, "load_probe", lambda given, **_: probe)
+    index = zoo(weights_hash=probe.weights_hash)
+    table = dataclasses.replace(index.embeddings(), probe=DEFAULT_PROBE)
+    ZooIndex(rows=index.rows, tables={"default.safetensors": table}).save(tmp_path / "index")
+    rows = []
+    for i in range(3):
+        image_folder(tmp_path / "data" / f"own{i}", seed=i)
+        for position, hub_id in enumerate(CHECKPOINTS):  # best first, as in the index
+            rows.append((f"own{i}", hub_id, 0.9 - 0.1 * position))
+    rows += [("own0", "org/none", 0.99), ("broken", "org/mid", 0.5), ("broken", "org/huge", 0.6)]
+    (tmp_path / "data" / "broken").mkdir()
+    (tmp_path / "data" / "broken" / "a.txt").write_text("no image")
+    scores(*rows).to_csv(tmp_path / "scores.csv", index=False)
+    return tmp_path
+
+
+OWN = ("evaluate", "--index", "index", "--tasks", "data", "--scores", "scores.csv", "--device", "cpu")
+
+
+def test_evaluate_on_own_tasks(built: Path) -> None:
+    result = run(*OWN, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    methods = {record["method"]: record for record in document["methods"]}
+    assert set(methods) == {*METRICS, "always:org/best-unknown"}
+    assert methods["static"]["accuracy"] == pytest.approx(0.9)  # the order is that of the index
+    assert methods["static"]["tasks"] == 3
+    assert methods["static"]["share_of_gap"] is None
+    assert methods["best_imagenet"]["regret_1"] == pytest.approx(0.1)  # the best one's accuracy is not published
+    assert {record["task"] for record in document["tasks"]} == {"own0", "own1", "own2"}
+    assert document["unknown_checkpoints"] == ["org/none"]
+    assert list(document["skipped_tasks"]) == ["broken"]
+    assert document["base"] in ("static", "share_of_wins", "always:org/best-unknown")
+
+
+def test_evaluate_for_people(built: Path) -> None:
+    result = run(*OWN, "--metric", "trained,static", "--metric", "nearest_symmetric")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert " ".join(lines[0].split()).startswith("method accuracy of pick error increase regret@1")
+    assert {line.split()[0] for line in lines[1:7]} == {
+        *("trained", "static", "nearest_symmetric", "share_of_wins", "best_imagenet", "always:org/best-unknown")
+    }
+    assert "3 tasks." in result.stdout
+    assert "Checkpoints that the index does not know, left out: org/none." in result.stdout
+    assert "broken left out: " in result.stdout
+    assert "have seen them" not in result.stdout
+    quiet = run(*OWN, "--metric", "static", "-q").stdout.splitlines()
+    assert dict(line.split("\t") for line in quiet)["static"] == "0.9"
+
+
+def test_evaluate_by_the_scores_of_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    measured_zoo(task1="twins", task3="twins").save(tmp_path / "index")
+    result = run("evaluate", "--index", "index", "--metric", "trained", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert {record["task"] for record in document["tasks"]} == {f"task{i}" for i in range(4)}
+    assert (
+        "the trained metric's variances and length-scales have seen them" in run("evaluate", "--index", "index").stdout
+    )
+    other = run("evaluate", "--index", "index", "--source", "lab/linear_probe_loo", "--metric", "static", "-q")
+    assert other.exit_code == 0
+    none = run("evaluate", "--index", "index", "--source", "lab/none")
+    assert none.exit_code == 4
+    assert "the index holds no scores of 'lab/none'; it has " in none.stderr
+
+
+def test_wrong_usage(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Task, "from_dataset", lambda *_, **__: pytest.fail("a dataset was opened"))
+    for arguments, code, message in (
+        (("--tasks", "data"), 2, "--tasks and --scores go together"),
+        (("--scores", "scores.csv"), 2, "--tasks and --scores go together"),
+        (("--tasks", "data", "--scores", "scores.csv", "--source", "x/y"), 2, "leave out --scores or it"),
+        (("--tasks", "data", "--scores", "none.csv"), 4, "'none.csv' cannot be read as CSV"),
+        (("--tasks", "none", "--scores", "scores.csv"), 4, "'none' is no folder"),
+        (("--tasks", "data", "--scores", "scores.csv", "--metric", "gut"), 4, "metric 'gut' is unknown; choose one of"),
+    ):
+        result = run("evaluate", "--index", "index", *arguments)
+        assert (result.exit_code, result.stdout) == (code, ""), result.output
+        assert message in result.stderr
+    frame = scores(("own0", "org/none", 0.5), ("own0", "org/gone", 0.6))
+    frame.to_csv(built / "scores.csv", index=False)
+    result = run(*OWN)
+    assert result.exit_code == 4
+    assert (
+        "none has scores of two checkpoints that the index knows; it does not know org/gone, org/none" in result.stderr
+    )
+
+
+def test_embeddings_of_own_tasks_are_kept(
+    built: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = ZooIndex.load(built / "index")
+    folders = {name: built / "data" / name for name in ("own0", "broken")}
+    first, failed = embed_tasks(folders, index, max_samples=12, device="cpu")
+    assert list(first) == ["own0"]
+    assert list(failed) == ["broken"]
+    assert "broken cannot be embedded: " in caplog.text
+    expected = embed_task(Task.from_dataset(str(folders["own0"]), max_samples=12), probe)
+    assert (first["own0"].values == expected.values).all()
+    never: Callable[..., Probe] = lambda *_, **__: pytest.fail("the probe was loaded")  # noqa: E731
+    monkeypatch.setattr(cache_module, "load_probe", never)
+    again, _ = embed_tasks({"own0": folders["own0"]}, index, max_samples=12, device="cpu")
+    assert (again["own0"].values == expected.values).all()

@@ -1,0 +1,186 @@
+"""Which candidate is measured next, and when measuring stops: with made-up predictions and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_ranking import candidate
+
+from hf_task2vec import refinement
+from hf_task2vec.errors import ProbeError
+from hf_task2vec.limits import Budget
+from hf_task2vec.prediction import Measured, Prediction
+from hf_task2vec.ranking import Ranking
+from hf_task2vec.refinement import expected_improvement, next_candidate, refine_ranking
+
+
+def predicted(means: Mapping[str, float], variances: Collection[float] | None = None) -> Prediction:
+    """Return a prediction of uncorrelated candidates."""
+    spread = np.array(list(variances) if variances is not None else [0.25] * len(means))
+
+    def covariance(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        assert len(rows) * len(columns) <= 64 * 64, "too many candidates were looked at"
+        return np.where(rows[:, None] == columns[None, :], spread[rows][:, None], 0.0)
+
+    values = np.array(list(means.values()))
+    return Prediction(tuple(means), values, np.zeros(len(values)), 1.0, covariance, noise=0.0)
+
+
+# ---------------------------------------------------------------------- expected improvement
+
+
+def test_expected_improvement_by_monte_carlo() -> None:
+    prediction = predicted({"a": 0.0, "b": 0.5, "c": -2.0}, [1.0, 0.01, 4.0])
+    found = expected_improvement(prediction, 0.4, np.arange(3))
+    draws = prediction.mean + np.sqrt([1.0, 0.01, 4.0]) * np.random.default_rng(0).standard_normal((400_000, 3))
+    np.testing.assert_allclose(found, np.maximum(draws - 0.4, 0.0).mean(axis=0), atol=0.005)
+
+
+@given(mean=st.floats(-5, 5), sd=st.floats(0.01, 3), best=st.floats(-5, 5), more=st.floats(0.01, 2))
+def test_expected_improvement_grows_with_mean_and_doubt(mean: float, sd: float, best: float, more: float) -> None:
+    prediction = predicted({"a": mean, "b": mean + more, "c": mean}, [sd**2, sd**2, (sd + more) ** 2])
+    plain, higher, wider = expected_improvement(prediction, best, np.arange(3))
+    assert max(mean - best, 0.0) - 1e-9 <= plain
+    assert plain <= higher + 1e-9
+    assert plain <= wider + 1e-9
+
+
+# ---------------------------------------------------------------------- the next candidate
+
+
+def test_the_first_is_the_one_predicted_best() -> None:
+    prediction = predicted({"a": 0.0, "b": 1.0, "c": 0.9}, [1.0, 0.01, 9.0])
+    assert next_candidate(prediction, {}, {"a", "b", "c"}) == "b"
+    assert next_candidate(prediction, {}, {"a", "c"}) == "c"
+    assert next_candidate(prediction, {}, {"a", "c"}, known={"b"}) == "c"
+    assert next_candidate(prediction, {}, set()) is None
+    assert next_candidate(prediction, {}, {"not among them"}) is None
+
+
+def test_a_doubtful_candidate_is_worth_more_than_a_known_one() -> None:
+    prediction = predicted({"done": 1.0, "sure": 0.99, "doubtful": 0.8}, [1e-6, 1e-6, 1.0])
+    assert next_candidate(prediction, {"done"}, {"sure", "doubtful"}) == "doubtful"
+    far = predicted({"done": 1.0, "sure": 0.99, "doubtful": -9.0}, [1e-6, 0.01, 0.1])
+    assert next_candidate(far, {"done"}, {"sure", "doubtful"}) == "sure"
+
+
+def test_what_is_known_anyway_must_be_beaten_too() -> None:
+    """Over the measured one both promise; over the probe, only the doubtful one can be better."""
+    prediction = predicted({"done": 0.0, "probe": 3.0, "sure": 1.0, "doubtful": 0.0}, [1e-6, 1e-6, 1e-4, 2.0])
+    assert next_candidate(prediction, {"done"}, {"sure", "doubtful"}) == "sure"
+    assert next_candidate(prediction, {"done"}, {"sure", "doubtful"}, known={"probe"}) == "doubtful"
+
+
+def test_only_a_short_list_is_looked_at() -> None:
+    many = {f"net{i}": -float(i) for i in range(1000)}
+    assert next_candidate(predicted(many), {"net0"}, set(many) - {"net0"}) == "net1"
+
+
+# ---------------------------------------------------------------------- when it stops
+
+
+class Clock:
+    """A clock that each measurement moves by `seconds`."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.now, self.seconds = 100.0, seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(refinement, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple[Ranking, list[str]]]:
+    """Refine a ranking of six candidates, a worse one after the other; those named in `broken` cannot be measured."""
+    names = [f"org/net{i}" for i in range(1, 7)]
+    task = SimpleNamespace(label_kind="single_label")
+
+    def run(k: int, broken: Collection[str] = (), **options: Any) -> tuple[Ranking, list[str]]:
+        tried: list[str] = []
+
+        def measure(name: str, task: Any, **_: Any) -> SimpleNamespace:
+            tried.append(name)
+            clock.now += clock.seconds
+            if name in broken:
+                raise ProbeError(f"{name} is broken")
+            return SimpleNamespace(linear=SimpleNamespace(accuracy=0.5), n_samples=100)
+
+        def predict(measured: Mapping[str, Measured]) -> Prediction:
+            assert all(m == Measured(0.5, 100) for m in measured.values())
+            return predicted({name: -float(i) for i, name in enumerate(names)})
+
+        monkeypatch.setattr(refinement, "measure", measure)
+        ranking = Ranking(tuple(candidate(i) for i in range(1, 7)), "org/pets", "Take org/net1.", (), {}, 6)
+        params = [4.0, 300.0, None, 2.0, 1.0, 3.0]
+        frame = pd.DataFrame({"hub_id": names, "params_m": pd.array(params, dtype="Float64")})
+        refined = refine_ranking(
+            ranking, task, k, checkpoints=frame, predict=predict, rerank=lambda measured: ranking, **options
+        )
+        return refined, tried
+
+    return run
+
+
+def test_all_that_were_asked_for(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+    refined, tried = refine(3)
+    assert tried == ["org/net1", "org/net2", "org/net3"]
+    assert refined.warnings == ()
+    assert refined.summary.startswith("3 candidates measured on the sample. ")
+    assert len(refine(20)[1]) == 6
+
+
+def test_failures_are_replaced_up_to_twice_as_many(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+    refined, tried = refine(2, broken={"org/net1", "org/net3"})
+    assert tried == ["org/net1", "org/net2", "org/net3", "org/net4"]
+    assert refined.warnings == tuple(f"org/net{i} was not measured: org/net{i} is broken" for i in (1, 3))
+    refined, tried = refine(2, broken={f"org/net{i}" for i in range(1, 7)})
+    assert len(tried) == 4
+    assert refined.summary == "No candidate could be measured. Take org/net1."
+
+
+def test_known_ones_are_left_out(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+    assert refine(2, known=["org/net1", "elsewhere"])[1] == ["org/net2", "org/net3"]
+    everything = [f"org/net{i}" for i in range(1, 7)]
+    refined, tried = refine(2, known=everything)
+    assert (tried, refined.summary) == ([], "No candidate could be measured. Take org/net1.")
+
+
+def test_bytes(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+    """At four bytes a parameter; candidates of unknown size fit into no limit."""
+    refined, tried = refine(4, budget=Budget(max_bytes=4 * 8e6))
+    assert tried == ["org/net1", "org/net4", "org/net5"]  # 4 + 2 + 1 million of 8
+    note = "no candidate of known size fits into what is left of 3.2e+07 bytes"
+    assert refined.warnings == (f"stopped after 3 of 4 measurements: {note}",)
+    assert refine(3, budget=Budget(max_bytes=4 * 7e6))[0].warnings == ()  # just enough
+    refined, tried = refine(1, budget=Budget(max_bytes=1))
+    assert tried == []
+    assert refined.warnings == (("stopped after 0 of 1 measurements: no candidate of known size fits into what is left "
+                                "of 1 bytes"),)  # fmt: skip
+
+
+def test_failed_downloads_count(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+    assert refine(4, broken={"org/net1"}, budget=Budget(max_bytes=4 * 6e6))[1] == ["org/net1", "org/net4"]
+
+
+def test_seconds(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+    """Each takes ten: after two, a third would end later than 25."""
+    refined, tried = refine(6, budget=Budget(max_seconds=25))
+    assert len(tried) == 2
+    assert refined.warnings == ("stopped after 2 of 6 measurements: 20 s of 25 s spent",)
+    assert len(refine(6, budget=Budget(max_seconds=30))[1]) == 3
+    assert len(refine(6, budget=Budget(max_seconds=0.1))[1]) == 1  # how long one takes is known after the first
+    assert refine(2, budget=Budget(max_seconds=25))[0].warnings == ()
