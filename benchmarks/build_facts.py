@@ -107,6 +107,11 @@ def timm_checkpoints(rows: list[dict[str, str]]) -> dict[str, Record]:
     return records
 
 
+def _tower_params_m(architecture: str) -> float | None:
+    """Million parameters of an image tower that timm has too; None where none is declared."""
+    return count_params_m(architecture) if architecture else None
+
+
 def scored_checkpoints(rows: list[dict[str, str]], known: dict[str, Record]) -> dict[str, Record]:
     """Return records of the scored Hub checkpoints that timm's result tables do not list."""
     from timm.models import list_pretrained
@@ -130,7 +135,7 @@ def scored_checkpoints(rows: list[dict[str, str]], known: dict[str, Record]) -> 
             **{name: facts[name] or None for name in ("library", "family", "pretraining")},
             "architecture": facts["architecture"] or hub_id.partition("/")[2],
             "trained_on": facts["trained_on"],
-            "params_m": only({row["params_m"] for row in mine}, hub_id),
+            "params_m": only({row["params_m"] for row in mine}, hub_id) or _tower_params_m(facts["image_tower"]),
             "input_px": (only({row["input_px"] for row in mine}, hub_id) or "").removesuffix(".0") or None,
             "license": licenses.get(hub_id),
             "facts_source": ";".join(sorted(sources | ({"hub_model_card"} if hub_id in licenses else set()))),
