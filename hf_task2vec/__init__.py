@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .errors import Task2VecError as Task2VecError
     from .fisher import diagonal_fisher as diagonal_fisher
     from .head import fit_head as fit_head
+    from .limits import Constraints as Constraints
     from .metric import RankingMetric as RankingMetric
     from .probe import Probe as Probe
-    from .ranking import Constraints as Constraints
     from .ranking import Ranking as Ranking
     from .selection import select_backbone as select_backbone
     from .task import Task as Task
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Constraints": "ranking",
+    "Constraints": "limits",
     "DISTANCES": "distance",
     "Probe": "probe",
     "Ranking": "ranking",

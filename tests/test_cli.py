@@ -190,7 +190,7 @@ EXIT_CODES = {
     "Task2VecError": 4, "TaskError": 3, "DatasetNotFoundError": 3, "ColumnError": 3, "LabelError": 3,
     "ImageDecodeError": 3, "ProbeError": 4, "UnsupportedLayerError": 4, "FisherError": 4, "EmbeddingError": 4,
     "ProbeMismatchError": 4, "ZooIndexError": 4, "SchemaVersionError": 4, "MetricError": 4, "SelectionError": 6,
-    "HubError": 5, "DistributedError": 4,
+    "HubError": 5, "DistributedError": 4, "EvaluationError": 4,
 }  # fmt: skip
 
 

@@ -10,9 +10,11 @@ import click
 
 from hf_task2vec import __version__
 from hf_task2vec.cli.console import distance_report, facts_report, ranking_report
-from hf_task2vec.cli.options import Quantity, common_options, dataset_options, index_option, split_commas
+from hf_task2vec.cli.evaluate_command import evaluate
+from hf_task2vec.cli.index_commands import index
+from hf_task2vec.cli.options import Quantity, common_options, dataset_options, given, index_option, split_commas
 from hf_task2vec.cli.session import EXIT_CODES, session
-from hf_task2vec.errors import EmbeddingError, ZooIndexError
+from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.processes import launched
 
 if TYPE_CHECKING:
@@ -72,6 +74,14 @@ def cli() -> None:
     show_default=True,
     help="How many of the best to download and measure on the sample.",
 )
+@click.option("--refine-bytes", type=Quantity(), metavar="SIZE", help="Most bytes that --refine downloads, such as 2G.")
+@click.option(
+    "--refine-seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="NUMBER",
+    help="Start no measurement of --refine that would end later than this.",
+)
+@click.option("--metric", help="What predicts the accuracies [default: trained]; an unknown one lists them all.")
 @click.option("--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Do not use the cache.")
 @common_options
 @click.pass_context
@@ -84,7 +94,7 @@ def select(ctx: click.Context, /, dataset: str, **options: Any) -> None:
     with session(ctx) as (settings, answer):
         from hf_task2vec.selection import select_backbone
 
-        ranking = select_backbone(dataset, progress=settings.progress, **_given(options))
+        ranking = select_backbone(dataset, progress=settings.progress, **given(options))
         for warning in () if settings.quiet else ranking.warnings:
             click.echo(f"warning: {warning}", err=True)
         answer(ranking_report(ranking))
@@ -95,6 +105,7 @@ def select(ctx: click.Context, /, dataset: str, **options: Any) -> None:
 @click.option(
     "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write (needed)."
 )
+@click.option("--autocast", type=click.Choice(["bf16"]), help="Run the network in bfloat16 [default: float32].")
 @dataset_options
 @common_options
 @click.pass_context
@@ -110,6 +121,7 @@ def embed(
     seed: int,
     max_samples: int | str,
     noise_tolerance: float | None,
+    autocast: str | None,
     **options: Any,
 ) -> None:
     """Write the embedding of DATASET (see `select`) to a folder.
@@ -124,15 +136,15 @@ def embed(
         from hf_task2vec.task import Task
 
         n_drawn, tolerance = sample_settings(max_samples, noise_tolerance)
-        drawing = {"token": token, "seed": seed, "max_samples": n_drawn, **_given(options)}
+        drawing = {"token": token, "seed": seed, "max_samples": n_drawn, **given(options)}
         with processes.together():
             task = processes.main_first(lambda: Task.from_dataset(dataset, **drawing))
             network = processes.main_first(lambda: _load_probe(probe, token))
         if device is None and processes.accelerator is None:
             device = default_device()
-        chosen = {"device": device, "batch_size": batch_size, "noise_tolerance": tolerance}
+        chosen = {"device": device, "batch_size": batch_size, "noise_tolerance": tolerance, "autocast": autocast}
         chosen["accelerator"] = processes.accelerator
-        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **_given(chosen))
+        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **given(chosen))
         with processes.together():
             if processes.is_main:
                 embedding.save(output)
@@ -162,47 +174,8 @@ def distance(ctx: click.Context, /, tasks: tuple[str, ...], kind: str, index: st
         answer(distance_report(kind, tasks, distances.tolist()))
 
 
-@cli.group()
-@common_options
-def index() -> None:
-    """Look into a zoo index: checkpoints, tasks, scores, embeddings."""
-
-
-_index_path = click.argument("path", required=False)
-
-
-@index.command(epilog=EXIT_CODES)
-@_index_path
-@common_options
-@click.pass_context
-def info(ctx: click.Context, /, path: str | None) -> None:
-    """Say what the index at PATH (default: the shipped one) holds."""
-    with session(ctx) as (_, answer):
-        from hf_task2vec.zoo import ZooIndex
-
-        facts = ZooIndex.load(path).info()
-        answer(facts_report(facts, [f"{table}\t{rows}" for table, rows in facts["counts"].items()]))
-
-
-@index.command(epilog=EXIT_CODES)
-@_index_path
-@common_options
-@click.pass_context
-def validate(ctx: click.Context, /, path: str | None) -> None:
-    """Check every row, reference and checksum of the index at PATH (default: the shipped one)."""
-    with session(ctx) as (_, answer):
-        from hf_task2vec.zoo import ZooIndex
-
-        zoo = ZooIndex.load(path)
-        if problems := zoo.validate():
-            click.echo("\n".join(problems), err=True)
-            raise ZooIndexError(f"{len(problems)} of the index's facts are wrong or do not agree (listed above)")
-        answer(facts_report({"valid": True, **zoo.info()}))
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that were given or have a default here; the library knows the other defaults."""
-    return {name: value for name, value in options.items() if value is not None}
+cli.add_command(index)
+cli.add_command(evaluate)
 
 
 def _load_probe(checkpoint: str | None, token: str | None) -> Probe | None:

