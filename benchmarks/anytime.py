@@ -1,63 +1,77 @@
-"""What stopping at a noise tolerance saves, and what it costs in distance.
+"""What stopping at a noise tolerance saves, and whether retrieval suffers.
 
-    python benchmarks/anytime.py [--cap 512] [--tolerance 0.05] [--tasks cifar10 dtd_10 ...]
+    python benchmarks/anytime.py [--cap 256] [--tolerance 0.05] [--tasks cifar10 dtd_10 ...] [--cache DIR]
 
-Each shared task is drawn once (`--cap` images) and embedded twice with the default probe, all images against as many
-as the tolerance asks for, in alternating order. Reported: images used, seconds and processor seconds of `embed_task`
-(features, head, Fisher information; not drawing), the noise, the distance between the two embeddings, and over all
-tasks the rank correlation of the task distances and the share of tasks whose nearest neighbour stays. Without
-`--tasks` the raw output goes to results/anytime.json.
+Each shared task gives two disjoint halves of up to `--cap` images. With the default probe, each half is embedded with
+all its images and with as many as the tolerance asks for, in alternating order. Reported: images used, seconds and
+processor seconds of `embed_task` (features, head, Fisher information; not drawing), the noise, the distance between
+the two embeddings; and how well halves find each other among those of all tasks (as ``retrieval.py`` judges it) with
+all images and with those that the tolerance asked for. Raw output of all tasks: results/anytime.json.
+
+Resumable: each finished task lies in a folder of its own in the cache, so a killed run loses one task at most.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from retrieval import judge
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from hf_task2vec.distance import pairwise
 from hf_task2vec.embed import embed_task, library_versions
-from hf_task2vec.embedding import AUTO_SAMPLES, AUTO_TOLERANCE, TaskEmbedding
+from hf_task2vec.embedding import AUTO_TOLERANCE, TaskEmbedding
+from hf_task2vec.files import cache_dir, write_json
+from hf_task2vec.head import stratified_folds
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"
+DISTANCES = ("log_correlation", "symmetric")
+KINDS = ("full", "auto")
 
-Timed = tuple[TaskEmbedding, float, float]  # seconds, processor seconds
+Row = dict[str, Any]
 
 
-def both(task: Task, probe: Probe, tolerance: float, *, full_first: bool) -> dict[str, Timed]:
-    """Embed with all images and with as many as needed."""
+def measure(task: Task, probe: Probe, tolerance: float, folder: Path, *, full_first: bool) -> Row:
+    """Embed one half with all images and with as many as needed; save both in `folder`."""
+    row: Row = {}
     found = {}
-    for kind in ("full", "auto") if full_first else ("auto", "full"):
+    for kind in KINDS if full_first else KINDS[::-1]:
         start, cpu = time.perf_counter(), time.process_time()
-        embedding = embed_task(task, probe, noise_tolerance=tolerance if kind == "auto" else None)
-        found[kind] = embedding, time.perf_counter() - start, time.process_time() - cpu
-    return found
+        found[kind] = embed_task(task, probe, noise_tolerance=tolerance if kind == "auto" else None)
+        row[f"seconds_{kind}"] = time.perf_counter() - start
+        row[f"cpu_seconds_{kind}"] = time.process_time() - cpu
+        row[f"n_{kind}"] = int(found[kind].descriptors["n_fisher"])
+        row[f"noise_{kind}"] = found[kind].descriptors["noise"]
+        found[kind].save(folder / kind)
+    row["distance"] = float(pairwise([found["full"], found["auto"]])[0, 1])
+    return row
 
 
-def row(name: str, found: dict[str, Timed]) -> dict[str, Any]:
-    """Describe one task's pair."""
-    (full, full_s, full_cpu), (auto, auto_s, auto_cpu) = found["full"], found["auto"]
-    return {
-        "task": name,
-        "n_full": int(full.descriptors["n_fisher"]),
-        "n_auto": int(auto.descriptors["n_fisher"]),
-        "noise_full": full.descriptors["noise"],
-        "noise_auto": auto.descriptors["noise"],
-        "seconds_full": full_s,
-        "seconds_auto": auto_s,
-        "cpu_seconds_full": full_cpu,
-        "cpu_seconds_auto": auto_cpu,
-        "distance": float(pairwise([full, auto])[0, 1]),
-    }
+def rows_of(name: str, probe: Probe, cap: int, tolerance: float, folder: Path, *, full_first: bool) -> list[Row]:
+    """Rows of both halves of a task, from an earlier run if there was one."""
+    done = folder / "rows.json"
+    if done.exists():
+        rows: list[Row] = json.loads(done.read_text(encoding="utf-8"))
+        return rows
+    task = Task.from_dataset(TASKS / name, split="train", max_samples=2 * cap)
+    side = stratified_folds(task.labels, 2, seed=1)
+    rows = []
+    for half in (0, 1):
+        part = task.subset(np.flatnonzero(side == half))
+        row = measure(part, probe, tolerance, folder / str(half), full_first=full_first)
+        rows.append({"task": name, "half": half, **row})
+    write_json(done, rows)
+    return rows
 
 
 def agreement(full: list[TaskEmbedding], auto: list[TaskEmbedding]) -> dict[str, float]:
@@ -69,38 +83,59 @@ def agreement(full: list[TaskEmbedding], auto: list[TaskEmbedding]) -> dict[str,
     return {"spearman": float(spearmanr(a[upper], b[upper]).statistic), "same_nearest": float(same.mean())}
 
 
+def summarise(rows: list[Row]) -> dict[str, float]:
+    """What was saved, over all halves of all tasks."""
+
+    def saved(what: str) -> float:
+        return 1.0 - sum(row[f"{what}_auto"] for row in rows) / sum(row[f"{what}_full"] for row in rows)
+
+    return {
+        "halves": len(rows),
+        "median_n_full": float(np.median([row["n_full"] for row in rows])),
+        "median_n_auto": float(np.median([row["n_auto"] for row in rows])),
+        "stopped_early": float(np.mean([row["n_auto"] < row["n_full"] for row in rows])),
+        "images_saved": saved("n"),
+        "seconds_saved": saved("seconds"),
+        "cpu_seconds_saved": saved("cpu_seconds"),
+        "median_noise_full": float(np.median([row["noise_full"] for row in rows])),
+        "median_noise_auto": float(np.median([row["noise_auto"] for row in rows])),
+        "mean_distance": float(np.mean([row["distance"] for row in rows])),
+    }
+
+
 def main() -> None:
     """Run, print, and write the raw output of a whole run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cap", type=int, default=AUTO_SAMPLES)
+    parser.add_argument("--cap", type=int, default=256)
     parser.add_argument("--tolerance", type=float, default=AUTO_TOLERANCE)
     parser.add_argument("--tasks", nargs="*")
+    parser.add_argument("--cache", type=Path, default=cache_dir() / "anytime")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "anytime.json")
     args = parser.parse_args()
     names = args.tasks or [entry["name"] for entry in json.loads((TASKS / "MANIFEST.json").read_text())]
     probe = Probe.default()
-    rows, full, auto = [], [], []
+    settings = {"cap": args.cap, "tolerance": args.tolerance, "probe": probe.name, "versions": library_versions()}
+    home = args.cache / f"{args.cap}-{args.tolerance}-{probe.weights_hash[:12]}"
+    # The first run of a process pays for the start of libraries.
+    embed_task(Task.from_dataset("sklearn:digits", max_samples=16), probe)
+    rows: list[Row] = []
     for i, name in enumerate(tqdm(names)):
-        task = Task.from_dataset(TASKS / name, split="train", max_samples=args.cap)
-        if i == 0:
-            embed_task(task.subset(range(min(32, len(task)))), probe)  # warm up
-        found = both(task, probe, args.tolerance, full_first=i % 2 == 0)
-        rows.append(row(name, found))
-        full.append(found["full"][0])
-        auto.append(found["auto"][0])
-    total = {name: sum(one[name] for one in rows) for name in rows[0] if "seconds" in name}
-    summary = {
-        "tasks": len(rows),
-        "median_n": float(np.median([one["n_auto"] for one in rows])),
-        "seconds_saved": 1.0 - total["seconds_auto"] / total["seconds_full"],
-        "cpu_seconds_saved": 1.0 - total["cpu_seconds_auto"] / total["cpu_seconds_full"],
-        "mean_distance": float(np.mean([one["distance"] for one in rows])),
-        **(agreement(full, auto) if len(rows) > 2 else {}),
+        rows += rows_of(name, probe, args.cap, args.tolerance, home / name, full_first=i % 2 == 0)
+    found = {
+        kind: [TaskEmbedding.load(home / name / str(half) / kind) for name in names for half in (0, 1)]
+        for kind in KINDS
     }
-    settings = {"cap": args.cap, "tolerance": args.tolerance, "versions": library_versions()}
-    document = json.dumps({"settings": settings, "summary": summary, "rows": rows}, indent=1)
-    print(document)
+    document: dict[str, Any] = {"settings": settings, "summary": summarise(rows)}
+    if len(names) > 1:
+        document["agreement"] = agreement(found["full"], found["auto"])
+        document["retrieval"] = {
+            distance: {kind: judge(pairwise(embeddings, distance)) for kind, embeddings in found.items()}
+            for distance in DISTANCES
+        }
+    document |= {"load_average": os.getloadavg()[0], "rows": rows}
+    print(json.dumps({key: value for key, value in document.items() if key != "rows"}, indent=1))
     if not args.tasks:
-        (ROOT / "benchmarks" / "results" / "anytime.json").write_text(document + "\n")
+        write_json(args.out, document)
 
 
 if __name__ == "__main__":

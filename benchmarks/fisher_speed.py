@@ -1,24 +1,33 @@
 """What the per-filter Fisher information costs, against a plain forward and backward pass and other libraries.
 
-    python benchmarks/fisher_speed.py [--device cpu|cuda] [--rounds 7] [--batch 8] [--peers]
+    python benchmarks/fisher_speed.py [--only models scaling memory] [--device cpu|cuda] [--rounds 7] [--batch 8]
+                                      [--peers] [--models resnet18 ...]
 
 All methods run in turn within one process on the same images, so that the ratios hold on a noisy machine; the median of
 the rounds is reported with its range. The plain pass is what training would do: eval mode, NCHW, gradients of all
-weights. Raw output: results/fisher_speed_<device>.json.
+weights. On a CPU one thread is used, and seconds are processor seconds, which other processes disturb less.
 
-Peers (``pip install backpack-for-pytorch nngeometry``), each estimating a diagonal Fisher or Gauss-Newton matrix per
-weight: ``vmap_grad`` (torch.func, one sampled label an image), ``backpack`` (DiagGGNMC, one draw), ``nngeometry`` (FIM,
-exact) and ``batch_mean_loop`` (the loop of the original Task2Vec code: one sampled label an image, the square of the
-batch's mean gradient, which is not the Fisher information; its cost is for one draw, and it is run for 10,000).
+* ``models``: the ratio for four networks, and with ``--peers`` (``pip install backpack-for-pytorch nngeometry``) that
+  of others: ``vmap_grad`` (torch.func, one sampled label an image), ``backpack`` (DiagGGNMC, one draw), ``nngeometry``
+  (FIM, exact) and ``batch_mean_loop``, the loop of the original Task2Vec code (the square of the batch's mean
+  gradient, which is not the Fisher information), which goes on for 10,000 drawn images.
+* ``scaling``: EfficientNet-Lite0 against classes, image size, batch size and number of images.
+* ``memory``: peak memory against batch size, each point in a process of its own; the slope is the memory per image.
+
+Every part goes into the raw output, results/fisher_speed_<device>.json, as soon as it is measured; the rest of the file
+stays, so a long run can be done in parts. The plot is drawn from what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,20 +35,29 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from fisher_peers import ORIGINAL_DRAWS, able_peers
+from fisher_speed_plot import plot
 from torch import nn
 
 from hf_task2vec.embed import library_versions
+from hf_task2vec.files import write_json
 from hf_task2vec.fisher import diagonal_fisher
 from hf_task2vec.head import Head
 from hf_task2vec.layers import trace_layers
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto")
+#: Networks, and the ratio to a plain pass that the sketch shall not exceed.
+TARGETS = {"resnet18": 0.90, "tf_efficientnet_lite0": 0.80, "vit_tiny_patch16_224": 1.10, "convnext_atto": 1.10}
+SCALED = "tf_efficientnet_lite0"
 CLASSES = 10
+IMAGES = 256  # what `Task.from_dataset` draws by default
+MEMORY_BATCHES = (2, 4, 8, 16, 32)
+
+Run = Callable[[], None]
 
 
 class Case:
-    """One network with a head of 10 classes and one batch of images."""
+    """One network with a head and one batch of images."""
 
     def __init__(
         self, model: str, batch: int, device: torch.device, *, size: int = 224, classes: int = CLASSES
@@ -58,89 +76,48 @@ class Case:
         self.probe: Any = SimpleNamespace(
             module=self.extractor, layers=trace_layers(self.extractor, self.images[:1]).layers
         )
-        self.device = device
 
     def forward_backward(self) -> None:
         """The yardstick."""
         self.plain.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(self.plain(self.images), self.labels).backward()
 
-    def sketch(self) -> None:
-        """The estimator of this package."""
-        diagonal_fisher(self.probe, [(self.images_last, self.ids)], head=self.head)
+    def sketch(self, batches: int = 1) -> None:
+        """The estimator of this package, on as many batches."""
+        parts = [(self.images_last, self.ids + i * len(self.ids)) for i in range(batches)]
+        diagonal_fisher(self.probe, parts, head=self.head)
 
-    def batch_mean_loop(self) -> None:
-        """One draw of the original loop."""
-        self.plain.zero_grad(set_to_none=True)
-        logits = self.plain(self.images)
-        labels = torch.distributions.Categorical(logits=logits.detach()).sample()
-        nn.functional.cross_entropy(logits, labels).backward()
-        for parameter in self.plain.parameters():
-            if parameter.grad is not None:
-                parameter.grad.square_()
-
-    def vmap_grad(self) -> None:
-        """Per-example gradients by torch.func."""
-        from torch.func import functional_call, grad, vmap
-
-        parameters = {k: v.detach() for k, v in self.plain.named_parameters()}
-        buffers = dict(self.plain.named_buffers())
-
-        def loss(p: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return nn.functional.cross_entropy(functional_call(self.plain, (p, buffers), (x[None],)), y[None])
-
-        squares = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, self.images, self.labels)
-        for value in squares.values():
-            value.square_().sum(0)
-
-    def backpack(self) -> Callable[[], None]:
-        """Prepare BackPACK's DiagGGNMC."""
-        import copy
-
-        from backpack import backpack, extend
-        from backpack.extensions import DiagGGNMC
-
-        model, loss = extend(copy.deepcopy(self.plain), use_converter=True), extend(nn.CrossEntropyLoss())
-
-        def run() -> None:
-            with backpack(DiagGGNMC(mc_samples=1)):
-                loss(model(self.images), self.labels).backward()
-
-        return run
-
-    def nngeometry(self) -> Callable[[], None]:
-        """Prepare nngeometry's exact diagonal FIM."""
-        from nngeometry.metrics import FIM
-        from nngeometry.object import PMatDiag
-        from torch.utils.data import DataLoader, TensorDataset
-
-        loader = DataLoader(TensorDataset(self.images, self.labels), batch_size=len(self.images))
-
-        def run() -> None:
-            FIM(self.plain, loader, PMatDiag, variant="classif_logits", device=self.device)
-
-        return run
+    def methods(self) -> dict[str, Run]:
+        """The yardstick first."""
+        return {"plain": self.forward_backward, "sketch": self.sketch}
 
 
-def timed(run: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def timed(run: Run, device: torch.device) -> float:
+    """Seconds of one call; on a CPU, where one thread runs, those of the processor."""
+    if device.type == "cpu":
+        started = time.process_time()
+        run()
+        return time.process_time() - started
+    torch.cuda.synchronize()
     started = time.perf_counter()
     run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
-def compare(methods: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
+def compare(methods: dict[str, Run], rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
     """Run the methods in turn; ratios to the first, round by round."""
     for run in methods.values():
         run()
-    seconds = {name: [] for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
         for name, run in methods.items():
             seconds[name].append(timed(run, device))
+    return ratios(seconds)
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median seconds, and median and range of the ratio to the first method of the same round."""
     base = np.array(next(iter(seconds.values())))
     return {
         name: {
@@ -153,102 +130,133 @@ def compare(methods: dict[str, Callable[[], None]], rounds: int, device: torch.d
     }
 
 
-def peers(case: Case) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
-    """Other libraries that can run this network, and why the rest cannot."""
-    able: dict[str, Callable[[], None]] = {"batch_mean_loop": case.batch_mean_loop}
-    unable: dict[str, str] = {}
-    makers = {"vmap_grad": lambda: case.vmap_grad, "backpack": case.backpack, "nngeometry": case.nngeometry}
-    for name, make in makers.items():
-        try:
-            run = make()
-            run()
-            able[name] = run
-        except Exception as error:  # noqa: BLE001 (a peer may fail in any way; it is reported)
-            unable[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
-    return able, unable
-
-
-def scaling(device: torch.device, rounds: int, batch: int) -> dict[str, list[dict[str, float]]]:
-    """Ratio of the sketch to the plain pass against classes, image size and batch size (EfficientNet-Lite0)."""
-    name = "tf_efficientnet_lite0"
-    settings = {
-        "classes": [{"classes": c} for c in (2, 10, 100, 1000)],
-        "size": [{"size": s} for s in (128, 224, 320)],
-        "batch": [{"batch": b} for b in (1, 2, 4, 8, 16)],
+def measure_model(model: str, device: torch.device, rounds: int, batch: int, *, peers: bool) -> dict[str, Any]:
+    """The sketch, and other libraries, on one network."""
+    case = Case(model, batch, device)
+    entry: dict[str, Any] = {
+        "methods": compare(case.methods(), rounds, device),
+        "target": TARGETS.get(model),
+        "batch": batch,
+        "rounds": rounds,
+        "load_average": os.getloadavg()[0],
+        "malloc": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
     }
-    result: dict[str, list[dict[str, float]]] = {}
-    for axis, points in settings.items():
-        result[axis] = []
-        for point in points:
-            arguments = {"batch": batch, **point}
-            case = Case(name, arguments.pop("batch"), device, **arguments)
-            found = compare({"plain": case.forward_backward, "sketch": case.sketch}, rounds, device)
-            per_image = found["sketch"]["median_s"] / len(case.images)
-            result[axis].append({**point, "ratio": found["sketch"]["ratio"], "seconds_per_image": per_image})
-    return result
+    if entry["target"] is not None:
+        entry["met"] = entry["methods"]["sketch"]["ratio"] <= entry["target"]
+    if peers:
+        able, unable = able_peers(case.plain, case.images, case.labels)
+        entry["peers"] = compare({**case.methods(), **able}, max(3, rounds // 2), device)
+        entry["peers_unable"] = unable
+        entry["original_loop"] = original_loop(entry["peers"], batch)
+    return entry
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw the scaling curves."""
-    import matplotlib
+def original_loop(found: dict[str, dict[str, float]], batch: int) -> dict[str, float]:
+    """What the original loop costs for all its draws, by its cost for one batch; not run to the end."""
+    per_draw = found["batch_mean_loop"]["median_s"] / batch
+    sketch = found["sketch"]["median_s"] / batch
+    return {
+        "seconds_per_draw": per_draw,
+        "draws": ORIGINAL_DRAWS,
+        "seconds_of_all_draws_extrapolated": per_draw * ORIGINAL_DRAWS,
+        "sketch_images": IMAGES,
+        "sketch_seconds_extrapolated": sketch * IMAGES,
+        "times_the_sketch_extrapolated": per_draw * ORIGINAL_DRAWS / (sketch * IMAGES),
+    }
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(result["scaling"]), figsize=(11, 3.2), constrained_layout=True)
-    for axis, (name, points) in zip(axes, result["scaling"].items(), strict=True):
-        axis.plot([p[name] for p in points], [1000 * p["seconds_per_image"] for p in points], marker="o")
-        axis.set_xscale("log", base=2 if name != "classes" else 10)
-        axis.set_ylim(bottom=0)
-        axis.set(xlabel={"classes": "classes", "size": "image side, px", "batch": "batch size"}[name])
-        axis.set_xticks([p[name] for p in points], [str(p[name]) for p in points])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("ms per image")
-    figure.suptitle(f"Cost of the Fisher sketch, EfficientNet-Lite0, {result['device']}")
-    figure.savefig(path, dpi=120)
+def scaling(device: torch.device, rounds: int, batch: int, axis: str) -> list[dict[str, float]]:
+    """Cost of the sketch against one quantity."""
+    points = {
+        "classes": (2, 10, 100, 1000),
+        "size": (128, 224, 320),
+        "batch": (1, 2, 4, 8, 16),
+        "images": (16, 32, 64, 128, 256),
+    }[axis]
+    found = []
+    for point in points:
+        if axis == "images":
+            case = Case(SCALED, batch, device)
+            case.sketch()
+            run = partial(case.sketch, point // batch)
+            seconds = float(np.median([timed(run, device) for _ in range(2)]))
+            found.append({axis: point, "seconds": seconds, "seconds_per_image": seconds / point})
+            continue
+        arguments = {"batch": batch, axis: point}
+        case = Case(SCALED, arguments.pop("batch"), device, **arguments)
+        sketch = compare(case.methods(), rounds, device)["sketch"]
+        per_image = sketch["median_s"] / len(case.images)
+        found.append({axis: point, "ratio": sketch["ratio"], "seconds_per_image": per_image})
+    return found
+
+
+def peak_mib(model: str, method: str, batch: int, device: str) -> float:
+    """Peak memory of this process, or of the GPU, with one method on one batch."""
+    torch.set_num_threads(1)
+    run = Case(model, batch, torch.device(device)).methods()[method]
+    run()
+    run()
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    # Not getrusage: its peak of a new process is at least that of the process which started it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def memory(model: str, device: str, batches: Sequence[int] = MEMORY_BATCHES) -> dict[str, Any]:
+    """Peak memory against batch size, each point in a process of its own, and the slope."""
+    found: dict[str, Any] = {"batch": list(batches)}
+    for method in ("plain", "sketch"):
+        peaks = []
+        for batch in batches:
+            code = f"from fisher_speed import peak_mib; print(peak_mib({model!r}, {method!r}, {batch}, {device!r}))"
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+            )
+            peaks.append(float(done.stdout.split()[-1]))
+        slope, base = np.polyfit(batches, peaks, 1)
+        found[method] = {"peak_mib": peaks, "mib_per_image": float(slope), "base_mib": float(base)}
+    found["ratio"] = found["sketch"]["mib_per_image"] / found["plain"]["mib_per_image"]
+    return found
 
 
 def main() -> None:
-    """Run and write the raw output."""
+    """Run the parts asked for; write each into the raw output; draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parts = ("models", "scaling", "memory")
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--models", nargs="*", default=list(TARGETS))
+    parser.add_argument("--axes", nargs="*", default=["classes", "size", "batch", "images"])
     args = parser.parse_args()
     device = torch.device(args.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
-    models = {}
-    for model in args.models:
-        case = Case(model, args.batch, device)
-        methods: dict[str, Callable[[], None]] = {"plain": case.forward_backward, "sketch": case.sketch}
-        entry: dict[str, Any] = {"methods": compare(methods, args.rounds, device)}
-        if args.peers:
-            able, unable = peers(case)
-            entry["peers"] = compare({"plain": case.forward_backward, **able}, max(2, args.rounds // 3), device)
-            entry["peers_unable"] = unable
-        models[model] = entry
-        print(model, json.dumps(entry, indent=1), flush=True)
-    result = {
+    path = ROOT / "benchmarks" / "results" / f"fisher_speed_{device.type}.json"
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    result |= {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu, one thread",
-        "batch": args.batch,
-        "rounds": args.rounds,
-        "models": models,
-        "scaling": scaling(device, args.rounds, args.batch),
-        "peak_memory_mib": (
-            torch.cuda.max_memory_allocated()
-            if device.type == "cuda"
-            else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        )
-        / 2**20,
         "versions": library_versions(),
     }
-    out = ROOT / "benchmarks" / "results"
-    (out / f"fisher_speed_{device.type}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    plot(result, out / f"fisher_speed_{device.type}.png")
+
+    def keep(part: str, name: str, value: Any) -> None:
+        result.setdefault(part, {})[name] = value
+        write_json(path, result)
+        print(part, name, json.dumps(value), flush=True)
+
+    if "models" in args.only:
+        for model in args.models:
+            keep("models", model, measure_model(model, device, args.rounds, args.batch, peers=args.peers))
+    if "scaling" in args.only:
+        for axis in args.axes:
+            keep("scaling", axis, scaling(device, args.rounds, args.batch, axis))
+    if "memory" in args.only:
+        for model in args.models:
+            keep("memory", model, memory(model, args.device))
+    plot(result, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

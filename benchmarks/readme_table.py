@@ -57,7 +57,60 @@ def rows() -> list[tuple[str, str, str]]:
         cells = list(csv.DictReader(handle))
     size = f"{len({c['checkpoint'] for c in cells})} checkpoints on {len({c['task'] for c in cells})} tasks"
     found.append((f"measured matrix of linear probes: {size}", f"{len(cells)} cells", "score_matrix.py"))
+    return [*found, *_selection(), *_labels(), *_speed()]
+
+
+def _selection() -> list[tuple[str, str, str]]:
+    document = _read("selection.json")
+    rows = {row["method"]: row for row in document["methods"]["summary"]}
+    ours = rows["trained"]
+    base = rows[ours["base"]]
+    n = f"{document['n_tasks']} tasks, {document['n_checkpoints']} checkpoints"
+    found = [
+        (
+            f"accuracy of the first recommendation, each task predicted from the others ({n})",
+            f"{100 * ours['accuracy']:.1f} %; best task-blind rule {100 * base['accuracy']:.1f} %",
+            "selection.py",
+        ),
+        (
+            "its gain over the best rule that does not look at the task, with 95 % interval over tasks",
+            f"{100 * ours['gain']:+.2f} points ({100 * ours['gain_low']:+.2f} to {100 * ours['gain_high']:+.2f})",
+            "selection.py",
+        ),
+        (
+            "share of the gap between that rule and what noise allows",
+            f"{100 * ours['share_of_gap']:.0f} % (goal 60 %)",
+            "selection.py",
+        ),
+    ]
+    three = next(row for row in document["refine"]["rows"] if row["k"] == 3)
+    found.append(("the same with `refine=3`", f"{100 * three['share_of_gap']:.0f} % (goal 85 %)", "selection.py"))
+    coverage = document["coverage"]["coverage"]
+    found.append(("80 % intervals that hold the measured accuracy", f"{100 * coverage:.0f} %", "selection.py"))
     return found
+
+
+def _labels() -> list[tuple[str, str, str]]:
+    summary = _read("label_sensitivity.json")["summary"]
+    what = "tasks that shuffled labels move farther than redrawn images do: {} (median ratio)"
+    names = {"fisher": "Fisher vector alone", "selection": "what the selection uses"}
+    return [
+        (
+            what.format(name),
+            (
+                f"{100 * summary[kind]['share_of_tasks_where_shuffling_moves_more']:.0f} % "
+                f"({summary[kind]['median_ratio']:.2f})"
+            ),
+            "retrieval.py",
+        )
+        for kind, name in names.items()
+    ]
+
+
+def _speed() -> list[tuple[str, str, str]]:
+    models = _read("fisher_speed_cpu.json")["models"]
+    figures = ", ".join(f"{name} {entry['methods']['sketch']['ratio']:.2f}" for name, entry in models.items())
+    return [("Fisher pass over one plain forward and backward pass, one thread", figures, "fisher_speed.py")]
 
 
 def table() -> str:

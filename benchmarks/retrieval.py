@@ -1,12 +1,13 @@
 """Do two disjoint halves of a task find each other among the halves of all tasks?
 
-    python benchmarks/retrieval.py [--images 64] [--estimator fisher|variational] [--tasks cifar10 mnist ...]
+    python benchmarks/retrieval.py [--images 64] [--estimator fisher|variational] [--tasks cifar10 mnist ...] [--labels]
 
 Each shared task gives two disjoint, class-balanced halves of N images; every half is embedded by itself (its own head)
 with the default probe. For each distance: top-1 (share of halves whose nearest neighbour is their sibling), AUC (of
 same-task against other-task pairs) and d' (difference of the mean distances over their pooled standard deviation).
 Pairs of near-duplicate tasks (same group in tasks.csv) count as other tasks. Raw output of all tasks:
 results/retrieval.json, and for the other estimator results/retrieval_variational.json.
+With `--labels`: the table of label sensitivity instead (see label_sensitivity.py), into results/label_sensitivity.json.
 Resumable: embeddings are kept in the package's cache.
 """
 
@@ -17,6 +18,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+from label_sensitivity import label_table
+from properties_trees import CIFAR100
 from scipy.stats import rankdata
 from tqdm import tqdm
 
@@ -27,6 +30,7 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
+from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"
@@ -43,6 +47,19 @@ def moment_distances(embeddings: list[TaskEmbedding]) -> np.ndarray:
     """Rival without any gradient: correlation distance of standardised feature means and log variances."""
     rows = np.array([np.concatenate([e.feature_mean, 0.5 * np.log(e.feature_var + 1e-4)]) for e in embeddings])
     return 1.0 - np.corrcoef((rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6))
+
+
+def all_distances(embeddings: list[TaskEmbedding]) -> dict[str, np.ndarray]:
+    """Distance matrices by name."""
+    matrices = {kind: pairwise(embeddings, kind) for kind in DISTANCES}
+    matrices["feature_moments"] = moment_distances(embeddings)
+    return matrices
+
+
+def plain(names: list[str], images: int, probe: Probe) -> dict[str, dict[str, float]]:
+    """Retrieval by the plain Fisher information, to compare another estimator with."""
+    embeddings = [e for name in tqdm(names) for e in halves(name, images, probe, "fisher")]
+    return {kind: judge(matrix) for kind, matrix in all_distances(embeddings).items()}
 
 
 def judge(matrix: np.ndarray) -> dict[str, float]:
@@ -66,18 +83,36 @@ def judge(matrix: np.ndarray) -> dict[str, float]:
     }
 
 
+def show_labels(images: int, tasks: list[str] | None) -> None:
+    """Make the table of label sensitivity."""
+    names = tasks or [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
+    drawn = {name: Task.from_dataset(TASKS / name, split="train", max_samples=2 * images) for name in names}
+    # CIFAR-100's superclasses as its authors give them.
+    parents = {"cifar100": {c: theme for theme, group in CIFAR100.items() for c in group.classes}}
+    table = label_table(drawn, Probe.default(), ZooIndex.load(ROOT / "zoo_index"), parents)
+    document = {"images_per_half": images, **table, "versions": library_versions()}
+    if tasks is None:
+        path = ROOT / "benchmarks" / "results" / "label_sensitivity.json"
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for kind, figures in document["summary"].items():
+        print(f"{kind:10} " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+
 def main() -> None:
     """Run and write the raw output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--estimator", default="fisher", choices=ESTIMATORS)
     parser.add_argument("--tasks", nargs="*")
+    parser.add_argument("--labels", action="store_true", help="the table of label sensitivity")
     args = parser.parse_args()
+    if args.labels:
+        show_labels(args.images, args.tasks)
+        return
     probe = Probe.default()
     names = args.tasks or [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
     embeddings = [e for name in tqdm(names) for e in halves(name, args.images, probe, args.estimator)]
-    matrices = {kind: pairwise(embeddings, kind) for kind in DISTANCES}
-    matrices["feature_moments"] = moment_distances(embeddings)
+    matrices = all_distances(embeddings)
     default = matrices["log_correlation"] + np.diag(np.full(len(embeddings), np.inf))
     missed = {
         f"{names[i // 2]}[{i % 2}]": names[int(default[i].argmin()) // 2]
@@ -91,6 +126,7 @@ def main() -> None:
         "images_used": {n: int(embeddings[2 * i].descriptors["n_samples"]) for i, n in enumerate(names)},
         "distances": {kind: judge(matrix) for kind, matrix in matrices.items()},
         "missed_by_log_correlation": missed,
+        **({} if args.estimator == "fisher" else {"fisher_on_the_same_images": plain(names, args.images, probe)}),
         "probe": probe.config,
         "versions": library_versions(),
     }

@@ -1,0 +1,270 @@
+"""The paper's own protocol: choose among experts, networks fine-tuned on the domain of some other task.
+
+    python benchmarks/experts.py --cache DIR [--epochs 6]
+
+From one ImageNet checkpoint (MobileNetV2 0.35, 128 px) fourteen experts are fine-tuned, two for each of seven domains,
+each on about half of the domain's shared tasks. Every expert and the checkpoint itself are measured on every task as
+frozen features (closed-form leave-one-out linear probe over all images). Each task is then predicted from the others,
+among the experts that were not trained on it or on a near duplicate of it: chance, always the ImageNet checkpoint, the
+expert whose training tasks are nearest (symmetric and asymmetric distance of the Task2Vec embeddings of the index),
+Model2Vec, and the trained metric. Relative error increase over the best expert, as in table 2 of Achille et al. 2019.
+Raw output: results/experts.json and experts.csv. Resumable: networks and cells are kept in `--cache`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from local_checkpoints import CHECKPOINTS, load_local
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from hf_task2vec.covariance import REFERENCE_SOURCE
+from hf_task2vec.distance import asymmetric, symmetric
+from hf_task2vec.embed import library_versions
+from hf_task2vec.evaluation import Case, judge, near_duplicates, summarise
+from hf_task2vec.files import atomic_path, write_json
+from hf_task2vec.metric import RankingMetric
+from hf_task2vec.model2vec import Model2Vec
+from hf_task2vec.observations import CheckpointFeatures, Observations, TaskSpace, logit
+from hf_task2vec.task import Task
+from hf_task2vec.training import fit_parameters
+from hf_task2vec.transferability import ridge_leave_one_out
+from hf_task2vec.zoo import ZooIndex
+
+ROOT = Path(__file__).resolve().parents[1]
+TASKS = ROOT.parent / "shared" / "tasks"
+RESULTS = ROOT / "benchmarks" / "results"
+START = "mobilenetv2_035.keras_in1k"
+IMAGENET = "imagenet"
+SIDE = 128
+#: Two experts a domain, so that a task of the domain always has one that was not trained on it.
+EXPERTS = {
+    "characters_a": ("mnist", "notmnist", "omniglot"),
+    "characters_b": ("kannada_mnist", "optdigits_8x8", "sign_language_digits"),
+    "medical_a": ("brain_tumor_mri", "chest_xray_pneumonia", "pbc_blood_cells"),
+    "medical_b": ("busi_breast_ultrasound", "covid_chest_xray", "ham10000"),
+    "materials_a": ("neu_steel_defects", "dtd_10"),
+    "materials_b": ("magnetic_tile_defects", "trashnet"),
+    "animals_a": ("cats_vs_dogs", "monkeys10", "tin_insects_spiders"),
+    "animals_b": ("hymenoptera", "tin_dogs_cats"),
+    "art_a": ("pacs_art_painting", "pacs_cartoon", "emoji_categories"),
+    "art_b": ("openclipart", "shape_cue_conflict"),
+    "scenes_a": ("aid", "weather5"),
+    "scenes_b": ("scene15", "tiny_imagenet_100"),
+    "food_and_things_a": ("food101_64px", "clothing_small", "cifar10"),
+    "food_and_things_b": ("grocery_store", "tin_food", "fashion_mnist"),
+}
+
+
+@cache
+def pixels(name: str) -> tuple[torch.Tensor, np.ndarray, int]:
+    """All images of a task as uint8, shape (N, 3, 128, 128), their labels, and how many are for training."""
+    from PIL import Image
+
+    images, labels, counts = [], [], []
+    for split in ("train", "test"):
+        task = Task.from_dataset(TASKS / name, split=split, max_samples=None)
+        for i in range(len(task)):
+            image = task.images[i].convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            images.append(np.asarray(image).transpose(2, 0, 1))
+        labels.append(task.labels)
+        counts.append(len(task))
+    return torch.from_numpy(np.stack(images)), np.concatenate(labels), counts[0]
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """As the checkpoint was trained: to [-1, 1]."""
+    return (images.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+
+
+def start_network() -> nn.Module:
+    """The ImageNet checkpoint as a feature extractor."""
+    module: nn.Module = load_local(CHECKPOINTS / START).module
+    return module.to(memory_format=torch.channels_last)
+
+
+def train(name: str, epochs: int, *, batch: int = 32, rate: float = 5e-4) -> nn.Module:
+    """Fine-tune one expert on the training images of its tasks, with one linear head a task."""
+    torch.manual_seed(0)
+    network = start_network().requires_grad_(True).eval()  # BatchNorm keeps its statistics
+    rng = np.random.default_rng(0)
+    data = {}
+    for task in EXPERTS[name]:
+        images, labels, n = pixels(task)
+        data[task] = images[:n], torch.from_numpy(labels[:n])
+    heads = nn.ModuleDict({task: nn.Linear(1280, int(labels.max()) + 1) for task, (_, labels) in data.items()})
+    optimizer = torch.optim.AdamW([*network.parameters(), *heads.parameters()], lr=rate, weight_decay=1e-4)
+    batches = [
+        (task, start) for task, (_, labels) in data.items() for start in range(0, len(labels) - batch + 1, batch)
+    ]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * len(batches))
+    for _ in range(epochs):
+        orders = {task: rng.permutation(len(labels)) for task, (_, labels) in data.items()}
+        for i in rng.permutation(len(batches)):
+            task, start = batches[i]
+            rows = orders[task][start : start + batch]
+            images = shifted(data[task][0][rows], rng)
+            loss = nn.functional.cross_entropy(heads[task](network(normalised(images))), data[task][1][rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.requires_grad_(False)
+
+
+def shifted(images: torch.Tensor, rng: np.random.Generator, pad: int = 10) -> torch.Tensor:
+    """Shift a batch at random, at most by `pad` pixels."""
+    padded = nn.functional.pad(images.float(), (pad,) * 4, mode="replicate")
+    y, x = rng.integers(0, 2 * pad + 1, 2)
+    return padded[:, :, y : y + SIDE, x : x + SIDE]
+
+
+def networks(folder: Path, epochs: int) -> dict[str, nn.Module]:
+    """All experts, trained or read, and the ImageNet checkpoint."""
+    found: dict[str, nn.Module] = {IMAGENET: start_network()}
+    for name in tqdm(EXPERTS, desc="experts", unit="expert"):
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            network = train(name, epochs)
+            with atomic_path(path) as temporary:
+                save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+        network = start_network()
+        network.load_state_dict(load_file(path))
+        found[name] = network.eval().requires_grad_(False)
+    return found
+
+
+def measure(folder: Path, nets: dict[str, nn.Module]) -> list[dict[str, Any]]:
+    """Measure every network on every task."""
+    names = [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
+    rows = []
+    frozen = {}
+    for task in tqdm(names, desc="measuring", unit="task"):
+        path = folder / f"{task}.json"
+        if not path.exists():
+            images, labels, _ = pixels(task)
+            cells = []
+            for name, network in nets.items():
+                if name not in frozen:
+                    frozen[name] = torch.jit.freeze(torch.jit.trace(network, normalised(images[:2])))
+                with torch.inference_mode():
+                    z = torch.cat([frozen[name](normalised(part)) for part in images.split(16)]).double().numpy()
+                result = ridge_leave_one_out(z, labels)
+                cells.append({"task": task, "expert": name, "n": len(z), "linear": result.accuracy})
+            write_json(path, cells)
+            pixels.cache_clear()
+        rows += json.loads(path.read_text())
+    return rows
+
+
+def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The paper's table."""
+    index = ZooIndex.load(ROOT / "zoo_index")
+    table, groups = index.embeddings(), near_duplicates(index)
+    space = TaskSpace.fit(table)
+    tasks = space.of_table(table)
+    names = [IMAGENET, *EXPERTS]
+    score = np.full((len(tasks.names), len(names)), np.nan)
+    n = np.ones(len(tasks.names))
+    for row in rows:
+        t = tasks.names.index(row["task"])
+        score[t, names.index(row["expert"])], n[t] = row["linear"], row["n"]
+    seen = np.array(
+        [[any(groups[task] == groups[own] for own in EXPERTS.get(name, ())) for name in names] for task in tasks.names]
+    )
+    domain = np.array([names.index(name) if name == IMAGENET else hash_of(name[:-2]) for name in names])
+    facts = CheckpointFeatures(tuple(names), np.zeros((len(names), 4)), domain, np.zeros(len(names), dtype=np.int64))
+    t, c = np.nonzero(~seen)
+    smoothed = (score * n[:, None] + 0.5) / (n[:, None] + 1.0)
+    data = Observations(
+        tasks=tasks, checkpoints=facts, task=t, checkpoint=c, group=t, y=logit(smoothed[t, c]),
+        error=(1.0 / (n[:, None] * smoothed * (1.0 - smoothed)))[t, c], source=np.zeros(len(t), dtype=np.int64),
+        sources=(REFERENCE_SOURCE,), score=score[t, c],
+    )  # fmt: skip
+    parameters, _ = fit_parameters(data, max_iterations=60)
+    values = table.values.astype(np.float64)
+    predicted: dict[str, list[np.ndarray]] = {}
+    cases = []
+    for i, task in enumerate(tqdm(tasks.names, desc="judging", unit="task")):
+        allowed = np.flatnonzero(~seen[i])
+        held = [j for j, other in enumerate(tasks.names) if groups[other] == groups[task]]
+        query = replace(tasks.take(np.array([i])), names=(f"query:{task}",))
+        case = Case(task, query, facts.take(allowed), score[i, allowed])
+        cases.append(case)
+        rest = data.rows(~np.isin(data.task, held))
+        fold, _ = fit_parameters(rest, parameters, max_iterations=10)
+        near = {"symmetric": np.zeros(len(allowed)), "asymmetric": np.zeros(len(allowed))}
+        for k, column in enumerate(allowed):
+            if names[column] == IMAGENET:  # an expert of everything: its task lies in the middle of all
+                sources = [values[[j for j in range(len(values)) if j not in held]].mean(axis=0)]
+            else:
+                sources = [values[tasks.names.index(own)] for own in EXPERTS[names[column]]]
+            near["symmetric"][k] = -min(symmetric(s, values[i]) for s in sources)
+            near["asymmetric"][k] = -min(asymmetric(s, values[i], table.layer_sizes) for s in sources)
+        found = {
+            "always:imagenet": (facts.take(allowed).numbers[:, 0] * 0)
+            + np.array([names[a] == IMAGENET for a in allowed]),
+            "static": static(rest, len(names))[allowed],
+            **near,
+            "model2vec": Model2Vec(space, rest).predict_features(query, case.candidates).mean,
+            "trained": RankingMetric(fold, space, rest).predict_features(query, case.candidates).mean,
+        }
+        for name, prediction in found.items():
+            predicted.setdefault(name, []).append(prediction)
+    judged = judge(cases, predicted)
+    chance = float(np.mean([case.obtained.mean() for case in cases]))
+    best = float(np.mean([case.obtained.max() for case in cases]))
+    summary = summarise(judged).drop(columns="share_of_gap")
+    return {
+        "experts": {name: list(own) for name, own in EXPERTS.items()},
+        "optimal_error": 1.0 - best,
+        "chance_error_increase": (1.0 - chance) / (1.0 - best) - 1.0,
+        "summary": json.loads(summary.to_json(orient="records")),
+        "rows": json.loads(judged.to_json(orient="records")),
+    }
+
+
+def static(data: Observations, count: int) -> np.ndarray:
+    """Mean standing of every expert."""
+    level = np.bincount(data.group, data.y) / np.maximum(np.bincount(data.group), 1)
+    left = data.y - level[data.group]
+    return np.bincount(data.checkpoint, left, minlength=count) / np.maximum(
+        np.bincount(data.checkpoint, minlength=count), 1
+    )
+
+
+def hash_of(name: str) -> int:
+    """A number of its own for each domain."""
+    return 1000 + sorted({expert[:-2] for expert in EXPERTS}).index(name)
+
+
+def main() -> None:
+    """Train, measure, judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=6)
+    args = parser.parse_args()
+    for name in ("networks", "cells"):
+        (args.cache / name).mkdir(parents=True, exist_ok=True)
+    rows = measure(args.cache / "cells", networks(args.cache / "networks", args.epochs))
+    with atomic_path(RESULTS / "experts.csv") as temporary, temporary.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, ["task", "expert", "n", "linear"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    document = {"start": START, "side": SIDE, "epochs": args.epochs, **evaluate(rows), "versions": library_versions()}
+    write_json(RESULTS / "experts.json", document)
+    print(json.dumps(document["summary"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
