@@ -57,7 +57,7 @@ def rows() -> list[tuple[str, str, str]]:
         cells = list(csv.DictReader(handle))
     size = f"{len({c['checkpoint'] for c in cells})} checkpoints on {len({c['task'] for c in cells})} tasks"
     found.append((f"measured matrix of linear probes: {size}", f"{len(cells)} cells", "score_matrix.py"))
-    return [*found, *_selection(), *_labels(), *_speed()]
+    return [*found, *_selection(), *_labels(), *_speed(), *_scale()]
 
 
 def _selection() -> list[tuple[str, str, str]]:
@@ -111,6 +111,14 @@ def _speed() -> list[tuple[str, str, str]]:
     models = _read("fisher_speed_cpu.json")["models"]
     figures = ", ".join(f"{name} {entry['methods']['sketch']['ratio']:.2f}" for name, entry in models.items())
     return [("Fisher pass over one plain forward and backward pass, one thread", figures, "fisher_speed.py")]
+
+
+def _scale() -> list[tuple[str, str, str]]:
+    scale = _read("scale.json")
+    what = f"ranking {scale['checkpoints']:,} made-up checkpoints with {scale['tasks']:,} reference tasks, after load"
+    figure = f"{scale['rank_s']['median']:.2f} s, {scale['peak_memory_gib']:.1f} GiB"
+    load = f"{scale['load_shipped_index_s']['median']:.2f} s"
+    return [(what, figure, "scale.py"), ("loading the shipped index", load, "scale.py")]
 
 
 def table() -> str:

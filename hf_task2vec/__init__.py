@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .build import build_index as build_index
     from .distance import DISTANCES as DISTANCES
     from .distance import pairwise as pairwise
     from .embed import embed_task as embed_task
@@ -41,6 +42,7 @@ _MODULE_OF = {
     "Task2VecError": "errors",
     "TaskEmbedding": "embedding",
     "ZooIndex": "zoo",
+    "build_index": "build",
     "diagonal_fisher": "fisher",
     "embed_task": "embed",
     "fit_head": "head",
@@ -60,6 +62,7 @@ __all__ = [
     "TaskEmbedding",
     "ZooIndex",
     "__version__",
+    "build_index",
     "diagonal_fisher",
     "embed_task",
     "fit_head",

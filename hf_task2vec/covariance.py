@@ -114,6 +114,45 @@ def checkpoint_kernel(p: Any, a: Any, b: Any, xp: Any = np) -> Any:
     return xp.exp(-0.5 * exponent) * pretraining * family
 
 
+def smooth_products(p: Any, a: Any, b: Any, vectors: np.ndarray, chunk: int) -> np.ndarray:
+    """Return ``checkpoint_kernel(p, a, b) @ vectors``, shape (n, q), without the (n, m) matrix.
+
+    Checkpoints of `a` with the same pretraining and family see the same shares of `vectors`, so that an exponential of
+    one product is all that is left for each pair. `chunk` rows are taken at a time.
+    """
+    lengths = np.array([p.length_in1k, p.length_in1k, p.length_size, p.length_px])
+    x, y = a.numbers / lengths, b.numbers / lengths
+    x_half, y_half = 0.5 * (x**2).sum(axis=1), 0.5 * (y**2).sum(axis=1)
+    kinds = [np.unique(values) for values in (b.pretraining, b.family)]
+    places = [_place(values, known) for values, known in zip((a.pretraining, a.family), kinds, strict=True)]
+    group = places[0] * (len(kinds[1]) + 1) + places[1]
+    order = np.argsort(group, kind="stable")
+    x, x_half, found = x[order], x_half[order], np.empty((len(x), vectors.shape[1]))
+    ends = np.append(np.flatnonzero(np.diff(group[order])) + 1, len(order))
+    begin = 0
+    for end in ends:
+        first = order[begin : begin + 1]
+        same = a.pretraining[first] == b.pretraining, a.family[first] == b.family
+        shares = np.where(same[0], 1.0, p.pretraining_shared) * np.where(same[1], 1.0, p.family_shared)
+        table = shares[:, None] * vectors
+        for start in range(begin, end, chunk):
+            rows = slice(start, min(start + chunk, end))
+            exponent = x[rows] @ y.T
+            exponent -= x_half[rows, None]
+            exponent -= y_half
+            found[rows] = np.exp(exponent, out=exponent) @ table
+        begin = end
+    back = np.empty_like(found)
+    back[order] = found
+    return back
+
+
+def _place(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Positions of codes among sorted known ones; the number of those for unknown codes."""
+    place = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.where(known[place] == values, place, len(known))
+
+
 def prior_covariance(p: Any, a: Any, b: Any, smooth: Any, own: Any) -> Any:
     """Covariance of two sets of checkpoints on any task; `own` is 1 where both are the same checkpoint."""
     return p.linear * (1.0 + a.numbers @ b.numbers.T) + p.prior_smooth * smooth + p.prior_own * own

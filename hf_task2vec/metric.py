@@ -31,6 +31,7 @@ from hf_task2vec.covariance import (
     covariance_matrix,
     prior_covariance,
     residual_covariance,
+    smooth_products,
     task_kernel,
 )
 from hf_task2vec.metric_base import Metric, evidence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 # Candidates compared with the scored checkpoints at a time: bounds the memory of an index of a million checkpoints.
-_CHUNK = 1 << 15
+_CHUNK = 1 << 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +149,23 @@ class RankingMetric(Metric):
 
         Observations of one checkpoint share its covariance, so they are summed first: the cost does not grow with N.
         """
-        data, n = self.data, len(candidates.ids)
+        data = self.data
         scaled = vectors * self._aligned.slope[data.source][:, None]
         sums = [np.zeros((len(data.checkpoints.ids), vectors.shape[1])) for _ in range(2)]
         np.add.at(sums[0], data.checkpoint, scaled)
         np.add.at(sums[1], data.checkpoint, scaled * similarity[data.task][:, None])
-        prior, residual = np.empty((2, n, vectors.shape[1]))
-        for start in range(0, n, _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, n))
-            for out, kernel, total in zip(
-                (prior, residual), self._by_checkpoint(candidates.take(rows)), sums, strict=True
-            ):
-                out[rows] = kernel @ total
+        p, scored = self.parameters, data.checkpoints
+        smooth = smooth_products(p, candidates, scored, np.hstack(sums), _CHUNK)
+        q = vectors.shape[1]
+        prior = p.prior_smooth * smooth[:, :q]
+        prior += p.linear * (sums[0].sum(axis=0) + candidates.numbers @ (scored.numbers.T @ sums[0]))
+        residual = p.residual_smooth * smooth[:, q:]
+        at, column = _shared(candidates.ids, scored.ids)
+        prior[at] += p.prior_own * sums[0][column]
+        residual[at] += p.residual_own * sums[1][column]
+        loaded = tuple(p.factors)
+        at, column = _shared(candidates.ids, loaded)
+        residual[at] += p.loadings(loaded)[column] @ (self._aligned.loadings.T @ sums[1])
         return prior, residual
 
     def _covariance(
@@ -187,9 +193,14 @@ class RankingMetric(Metric):
 
 def _same(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
     """1 where two lists of ids name the same checkpoint, shape (n, m)."""
-    position = {name: j for j, name in enumerate(b)}
     found = np.zeros((len(a), len(b)))
-    for i, name in enumerate(a):
-        if name in position:
-            found[i, position[name]] = 1.0
+    found[_shared(a, b)] = 1.0
     return found
+
+
+def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions in `a` and in `b` of the ids that both hold."""
+    position = {name: j for j, name in enumerate(b)}
+    pairs = [(i, position[name]) for i, name in enumerate(a) if name in position]
+    at, column = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return at, column

@@ -57,7 +57,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype={"task": str, "checkpoint": str})
+        frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS, str))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"the scores {str(path)!r} cannot be read as CSV: {error}") from error
     if missing := [name for name in COLUMNS if name not in frame.columns]:
@@ -68,7 +68,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     score = pd.to_numeric(frame["score"], errors="coerce")
     bad = frame[~score.between(0.0, 100.0)]
     if len(bad) or frame.empty:
-        shown = f"row {bad.index[0] + 2} holds {bad['score'].iloc[0]!r}" if len(bad) else "it holds no rows"
+        shown = f"row {bad.index[0] + 2} holds {_shown(bad['score'].iloc[0])}" if len(bad) else "it holds no rows"
         raise EvaluationError(f"{str(path)!r}: scores must be numbers in [0, 1], or in per cent; {shown}")
     doubled = frame[frame.duplicated(["task", "checkpoint"])]
     if len(doubled):
@@ -77,6 +77,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
             "keep one score of each"
         )
     return frame.assign(score=score / 100.0 if score.max() > 1.0 else score).reset_index(drop=True)
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str) else "nothing"
 
 
 def resolve_checkpoints(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Probe:
         HubError
             If the Hub cannot be reached or refuses.
         """
-        target = _usable_device(device)
+        target = usable_device(device)
         loaded = load_checkpoint(checkpoint, revision=revision, token=token, trust_remote_code=trust_remote_code)
         probe = cls(
             name=loaded.name,
@@ -215,7 +215,7 @@ class Probe:
         ProbeError
             If torch knows no such device or cannot use it here.
         """
-        self.module.to(_usable_device(device))
+        self.module.to(usable_device(device))
         return self
 
     @torch.no_grad()
@@ -230,7 +230,8 @@ class Probe:
         return features
 
 
-def _usable_device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device by name, or raise ProbeError if this machine cannot compute on it."""
     try:
         target = torch.device(device)
         torch.empty(0, device=target)

@@ -125,7 +125,7 @@ def _open_hub(
 
     if not _HUB_ID.fullmatch(hub_id):
         raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
-    commit = _commit_of(hub_id, revision, token)
+    commit = commit_of(hub_id, revision, token)
     # Everything is read at one commit, so that the recorded revision is the one that was used.
     where = {"revision": commit or revision, "token": token}
     with _translated(hub_id, token=token, revision=revision):
@@ -166,7 +166,7 @@ def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or text.endswith("/")
 
 
-def _commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
+def commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
     """Return the commit that `revision` stands for, None if the Hub does not say; opening the dataset tells why."""
     import huggingface_hub
     from huggingface_hub.utils import httpx  # the HTTP library that it was built on

@@ -22,7 +22,7 @@ from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
 from hf_task2vec.records import check_rows
 from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text
-from hf_task2vec.sources import DIGITS, _commit_of, open_source
+from hf_task2vec.sources import DIGITS, commit_of, open_source
 
 if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
@@ -228,7 +228,7 @@ def resolve_task(spec: TaskSpec, *, token: str | None = None) -> SweepTask:
             return SweepTask(spec, {**declared, "dataset": DIGITS})
         if (folder := spec.folder) is not None:
             return SweepTask(spec, {**declared, "dataset": folder.name, "content": folder_digest(folder)})
-        commit = _commit_of(spec.dataset, spec.revision, token)
+        commit = commit_of(spec.dataset, spec.revision, token)
         if commit is None:  # not reachable, or no such dataset: opening it tells, or finds a copy in the cache
             where: dict[str, Any] = {"name": spec.name, "split": spec.split, "revision": spec.revision, "token": token}
             commit = open_source(spec.dataset, **where).revision

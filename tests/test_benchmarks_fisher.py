@@ -258,13 +258,15 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_every_way_to_embed_must_meet_the_target() -> None:
-    def judged(**cpu: float) -> dict[str, Any]:
+    def judged(load: float = 1.0, **cpu: float) -> tuple[bool | None, bool]:
         names = ("passes", "whole", "embed_pixels", "embed_files")
-        return end_to_end.judged([{name: {"seconds": 1.3, "cpu_seconds": cpu.get(name, 1.0)} for name in names}])
+        rounds = [{name: {"seconds": 1.3, "cpu_seconds": cpu.get(name, 1.0)} for name in names}]
+        found = end_to_end.judged(rounds, [load], cores=2)
+        return found["met_in_seconds"], found["met_in_processor_seconds"]
 
-    assert judged()["met_in_processor_seconds"]
-    slow = judged(embed_files=1.36)
-    assert (slow["met"], slow["met_in_processor_seconds"]) == (True, False)
+    assert judged() == (True, True)
+    assert judged(embed_files=1.36) == (True, False)
+    assert judged(load=7.0) == (None, True)
 
 
 def test_forward_passes_are_counted_by_image() -> None:

@@ -120,7 +120,8 @@ def test_every_option_of_select_arrives(calls: list[dict[str, Any]]) -> None:
         "--streaming", "--max-samples", "64", "--probe", "timm/resnet18.a1_in1k", "--index", "my-index",
         "--candidates", "timm/a,timm/b", "--candidates", "org/c", "--max-params", "30M", "--max-gmacs", "5",
         "--license", "apache-2.0", "--license", "mit, bsd", "--library", "timm", "--input-size", "224", "--top-k", "5",
-        "--refine", "3", "--seed", "7", "--device", "cpu", "--token", "hf_x", "--batch-size", "16", "--no-cache",
+        "--refine", "3", "--refine-bytes", "2G", "--refine-seconds", "90", "--metric", "static", "--seed", "7",
+        "--device", "cpu", "--token", "hf_x", "--batch-size", "16", "--no-cache",
     ]
     # fmt: on
     assert run("select", "org/data", *given_options).exit_code == 0
@@ -130,7 +131,8 @@ def test_every_option_of_select_arrives(calls: list[dict[str, Any]]) -> None:
             "label_column": "kind", "streaming": True, "max_samples": 64, "probe": "timm/resnet18.a1_in1k",
             "index": "my-index", "candidates": ["timm/a", "timm/b", "org/c"], "max_params": 30_000_000,
             "max_gmacs": 5.0, "licenses": ["apache-2.0", "mit", "bsd"], "library": "timm", "input_size": 224,
-            "top_k": 5, "refine": 3, "seed": 7, "device": "cpu", "token": "hf_x", "batch_size": 16, "cache": False,
+            "top_k": 5, "refine": 3, "refine_bytes": 2_000_000_000, "refine_seconds": 90.0, "metric": "static",
+            "seed": 7, "device": "cpu", "token": "hf_x", "batch_size": 16, "cache": False,
             "progress": False,
         }
     ]  # fmt: skip
@@ -260,7 +262,14 @@ def test_verbosity(monkeypatch: pytest.MonkeyPatch, flags: list[str], shown: lis
 
 
 def test_help_documents_exit_codes() -> None:
-    for arguments in (["--help"], ["select", "-h"], ["embed", "-h"], ["distance", "-h"], ["index", "info", "-h"]):
+    for arguments in (
+        ["--help"],
+        ["select", "-h"],
+        ["embed", "-h"],
+        ["distance", "-h"],
+        ["evaluate", "-h"],
+        ["index", "info", "-h"],
+    ):
         result = run(*arguments)
         assert result.exit_code == 0
         documented = result.stdout.split("Exit codes:")[1].split("\n")

@@ -75,7 +75,8 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     stub(monkeypatch, "probe", Probe=SimpleNamespace(from_pretrained=lambda name, token: (name, token)))
     output = tmp_path / "out"
     # fmt: off
-    options = ["--split", "test", "--seed", "3", "--batch-size", "8", "--probe", "timm/p", "--token", "hf_x", "--json"]
+    options = ["--split", "test", "--seed", "3", "--batch-size", "8", "--probe", "timm/p", "--token", "hf_x", "--json",
+               "--autocast", "bf16"]
     # fmt: on
     document = json.loads(run("embed", "org/data", "-o", str(output), *options).stdout)
     assert document == {"path": str(output), "task": {"dataset": "x"}}
@@ -84,7 +85,7 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (call,) = calls
     assert call == {
         "task": ("org/data", task_options), "probe": ("timm/p", "hf_x"), "seed": 3, "batch_size": 8, "progress": False,
-        "device": "best",
+        "device": "best", "autocast": "bf16",
     }  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def test_embed_as_many_images_as_needed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert run("embed", "org/data", "-o", str(tmp_path), *options).exit_code == 0
     assert drawn == [256, 512, 512]
     assert tolerances == [None, 0.05, 0.1]
-    for wrong in (["--max-samples", "0"], ["--max-samples", "all"], ["--noise-tolerance", "0"]):
+    for wrong in (["--max-samples", "0"], ["--max-samples", "all"], ["--noise-tolerance", "0"], ["--autocast", "fp16"]):
         result = run("embed", "org/data", "-o", str(tmp_path), *wrong)
         assert (result.exit_code, wrong[0] in result.stderr) == (2, True)
 

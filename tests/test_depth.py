@@ -72,8 +72,8 @@ class Functional(nn.Module):
         self.stem, self.middle, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Conv2d(6, 7, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(F.pad(x, (0, 1, 0, 1)), self.stem.weight, self.stem.bias, 2).relu6()
-        x = F.conv2d(F.pad(x, (1, 1, 1, 1)), self.middle.weight, None).relu6()
+        x = F.relu6(F.conv2d(F.pad(x, (0, 1, 0, 1)), self.stem.weight, self.stem.bias, 2))
+        x = F.relu6(F.conv2d(F.pad(x, (1, 1, 1, 1)), self.middle.weight, None))
         return F.conv2d(x, self.last.weight, self.last.bias).mean((2, 3))
 
 
@@ -114,8 +114,9 @@ def test_functional_calls_with_their_own_padding() -> None:
     assert [layer.name for layer in depth_layers(probe.layers)] == ["middle", "last"]
     features, early, middle = DepthReader(probe).read(batch)
     with torch.no_grad():
-        first = F.pad(F.conv2d(F.pad(batch, (0, 1, 0, 1)), module.stem.weight, module.stem.bias, 2).relu6(), (1,) * 4)
-        second = F.conv2d(first, module.middle.weight, None).relu6()
+        stem = F.conv2d(F.pad(batch, (0, 1, 0, 1)), module.stem.weight, module.stem.bias, 2)
+        first = F.pad(F.relu6(stem), (1, 1, 1, 1))
+        second = F.relu6(F.conv2d(first, module.middle.weight, None))
     torch.testing.assert_close(early, statistics(first), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(middle, statistics(second), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(features, probe.features(batch), rtol=0, atol=0)

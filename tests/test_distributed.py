@@ -56,6 +56,7 @@ def facts(folder: Path, name: str, label: str, rank: int) -> dict[str, Any]:
 @pytest.mark.parametrize("count", [2, 3])
 def test_equal_to_one_process(done: Path, count: int, name: str) -> None:
     expected, described = np.load(done / f"{name}.1.0.npz"), facts(done, name, "1", 0)["descriptors"]
+    assert {"early_accuracy_gain", "mid_accuracy_gain"} <= described.keys()
     for rank in range(count):
         found = np.load(done / f"{name}.{count}.{rank}.npz")
         for array in ("values", "feature_mean", "feature_var"):

@@ -27,6 +27,7 @@ Exit codes:
   4    a probe, an embedding or the index cannot be used
   5    the Hub cannot be reached, or refused the request
   6    no selection possible: no candidate satisfies the limits
+  7    index build: some cells could not be measured; the index holds the others
   130  interrupted
   141  the reader of the output went away
 """
