@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
-from hf_task2vec.files import cache_dir
+from hf_task2vec.files import cache_dir, canonical_json
 
 if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
@@ -49,8 +51,11 @@ def cached_embedding(
     """
     config = embedding_config(seed=seed, noise_tolerance=noise_tolerance, estimator=estimator, autocast=autocast)
 
-    def kept(weights_hash: str) -> TaskEmbedding | None:
-        folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config)
+    # The same weights may look at other sizes or crops: a probe loaded by its id looks as its checkpoint says.
+    view = None if probe is None or isinstance(probe, str) else _view(probe.config)
+
+    def kept(weights_hash: str, view: dict[str, Any] | None = view) -> TaskEmbedding | None:
+        folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config, view)
         if not cache or not os.path.isdir(folder):  # False, not an error, for a folder that may not be read
             return None
         try:
@@ -70,6 +75,8 @@ def cached_embedding(
     network = load_probe(probe, token=token)
     if known_hash != network.weights_hash and (found := kept(network.weights_hash)) is not None:
         return found
+    if view is not None and (found := kept(network.weights_hash, None)) is not None and _view(found.probe) == view:
+        return found
     if device is None and network is not probe:
         device = default_device()
     embedding = embed_task(
@@ -85,10 +92,18 @@ def cached_embedding(
     )
     if cache:
         try:
-            embedding.save(cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config))
+            embedding.save(cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config, view))
         except EmbeddingError as error:
             logger.warning("the cache is not usable: %s", error)
     return embedding
+
+
+def _view(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """How a probe sees images, from its configuration, as JSON would give it back."""
+    found: dict[str, Any] = json.loads(
+        canonical_json({name: probe.get(name) for name in ("input_size", "preprocessing")})
+    )
+    return found
 
 
 def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:

@@ -262,9 +262,14 @@ def _read_tensors(path: Path, expected_hash: str) -> dict[str, Any]:
     return dict(tensors)
 
 
-def embedding_key(task: Task, probe_hash: str, config: dict[str, Any]) -> str:
-    """Name of an embedding in a cache: changes with the sample, the probe's weights, the settings, the file format."""
+def embedding_key(task: Task, probe_hash: str, config: dict[str, Any], view: dict[str, Any] | None = None) -> str:
+    """Name of an embedding in a cache: changes with the sample, the probe's weights, the settings, the file format.
+
+    `view` says how a probe sees images (its input size and preprocessing), None if as its checkpoint does.
+    """
     parts = {"task": task.fingerprint, "probe": probe_hash, "config": config, "schema_version": SCHEMA_VERSION}
+    if view is not None:
+        parts["view"] = view
     return sha256_bytes(canonical_json(parts))[:32]
 
 

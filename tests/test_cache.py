@@ -64,3 +64,15 @@ def test_settings_tell_embeddings_apart(task: Task, probe: Probe, kept: Path, mo
         assert np.array_equal(again.values, first.values)
     with pytest.raises(pytest.fail.Exception, match="it was embedded again"):
         cached_embedding(task, probe, cache=False)
+
+
+def test_the_same_weights_may_see_images_otherwise(task: Task, probe: Probe, kept: Path) -> None:
+    small = tiny_probe()
+    small.preprocessing = {**probe.preprocessing, "crop_pct": 0.5}
+    small.transform = lambda image: probe.transform(image.crop((2, 2, 10, 10)))
+    assert small.weights_hash == probe.weights_hash
+    first, second = cached_embedding(task, probe), cached_embedding(task, small)
+    assert len(list(kept.rglob(DOCUMENT_FILE))) == 2
+    assert not np.array_equal(first.values, second.values)
+    again = cached_embedding(task, small)
+    assert np.array_equal(again.values, second.values)
