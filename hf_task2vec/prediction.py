@@ -14,8 +14,6 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 # Far more than are needed, unless something is wrong with the numbers.
 _NEWTON_STEPS = 100
-
-
 #: Share of the sampling error that checkpoints measured on the same images have in common, because they fail on the
 #: same ones (mean correlation of right answers among a task's six best checkpoints: ``benchmarks/selection.py``). It
 #: moves all of them alike, so it belongs to the task's level, and only the rest blurs the differences.

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from synthetic import REFERENCES, embedding, zoo
 
 from hf_task2vec.baselines import BestImageNet, RidgeOnDescriptors, ShareOfWins, Static, additive_fit
-from hf_task2vec.distance import asymmetric, symmetric
+from hf_task2vec.distance import asymmetric, relative_fisher, symmetric
 from hf_task2vec.errors import MetricError
 from hf_task2vec.metric_base import Metric
 from hf_task2vec.metrics import METRICS, load_metric
-from hf_task2vec.model2vec import Model2Vec
+from hf_task2vec.model2vec import Model2Vec, _distances
 from hf_task2vec.nearest import NearestAsymmetric, NearestSymmetric
 from hf_task2vec.observations import Observations
 from hf_task2vec.prediction import Measured
@@ -182,6 +182,16 @@ def test_model2vec_picks_the_checkpoint_of_the_cluster() -> None:
         assert int(np.argmax(found.mean)) == i
         assert int(np.argmin(found.mean)) == 4  # never seen
         assert found.prior.tolist() == [0.0] * 5
+
+
+def test_model2vec_measures_the_asymmetric_distance() -> None:
+    import torch
+
+    layers, rng = np.array((15, 25)), np.random.default_rng(0)
+    points, known = (relative_fisher(rng.lognormal(size=(n, 40)), layers) for n in (3, 2))
+    found = _distances(torch.from_numpy(np.log(points)), torch.from_numpy(np.log(known))).numpy()
+    expected = [[asymmetric(point, task, layers) for point in points] for task in known]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_model2vec_without_known_tasks() -> None:

@@ -1,0 +1,62 @@
+"""What accuracies measured on a task make of a prediction; see also tests/test_metric.py."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from hf_task2vec.errors import MetricError
+from hf_task2vec.prediction import SHARED_ERROR, Measured, Prediction
+from hf_task2vec.ranking import HALF_WIDTH_80
+
+
+def alone(mean: float, sd: float) -> Prediction:
+    """A prediction of one candidate."""
+    return Prediction(("a",), np.array([mean]), np.zeros(1), 1.0, lambda r, c: np.full((len(r), len(c)), sd**2), 0.0)
+
+
+def test_one_measurement_by_hand() -> None:
+    """15 of 25 right, smoothed 15.5 / 26, where logit ln 4 ± 0.5 was predicted and the level is known."""
+    from scipy.optimize import brentq
+
+    share, mean, offset = 15.5 / 26, math.log(4.0), 1e-12
+    n = 25 / (1.0 - SHARED_ERROR)
+    mode = brentq(lambda f: n * (share - 1 / (1 + math.exp(-f))) - (f - mean) / 0.25, -5, 5, xtol=1e-14)
+    right = 1 / (1 + math.exp(-mode))
+    found = alone(mean, 0.5).given({"a": Measured(0.6, 25)}, offset)
+    assert found.mean[0] == pytest.approx(mode, rel=1e-9)
+    assert found.variance()[0] == pytest.approx(1 / (1 / 0.25 + n * right * (1 - right)), rel=1e-9)
+
+
+@given(mean=st.floats(-6, 6), sd=st.floats(0.01, 3), right=st.integers(0, 300), n=st.integers(1, 300))
+def test_the_result_lies_between(mean: float, sd: float, right: int, n: int) -> None:
+    measured = Measured(min(right, n) / n, n)
+    found = alone(mean, sd).given({"a": measured}, 1e-9)
+    logit = math.log(measured.smoothed / (1 - measured.smoothed))
+    assert min(mean, logit) - 1e-6 <= found.mean[0] <= max(mean, logit) + 1e-6
+    assert found.variance()[0] <= sd**2 * (1 + 1e-6) + 1e-9
+
+
+def test_a_surprise_counts() -> None:
+    """Nothing right of 48 where 97 % were predicted: the variance at the measured share would make little of it."""
+    found = alone(3.5, 0.4).given({"a": Measured(0.0, 48)}, 1e-9)
+    assert expit(found.mean[0]) < 0.6
+    few, many = (expit(alone(3.5, 0.4).given({"a": Measured(0.5, n)}, 1e-9).mean[0]) for n in (16, 1024))
+    assert 0.5 < many < few < 0.97
+
+
+@pytest.mark.parametrize(("accuracy", "n"), [(-0.1, 10), (1.1, 10), (math.nan, 10), (0.5, 0)])
+def test_what_cannot_be_measured(accuracy: float, n: int) -> None:
+    with pytest.raises(MetricError, match="give one in \\[0, 1\\] on at least 1"):
+        Measured(accuracy, n)
+
+
+def test_half_width() -> None:
+    from scipy.stats import norm
+
+    assert pytest.approx(norm.ppf(0.9), abs=1e-4) == HALF_WIDTH_80
