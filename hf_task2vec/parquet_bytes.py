@@ -17,7 +17,12 @@ CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"})
 #: More bytes than a page header takes, unless it holds statistics.
 HEADER = 1024
 
+#: Uncompressed bytes of a page beyond which it is taken for a trap.
+MOST_BYTES = 1 << 30
+
 _BOOLEANS, _STRUCT = (1, 2), 12
+_MOST_DEPTH = 16  # of structs in structs; Parquet's own have a few
+_MOST_WIDTH = 32  # bits of a level or dictionary index
 
 
 class DamagedPageError(ValueError):
@@ -36,6 +41,8 @@ def decode_hybrid(data: bytes, width: int, count: int, *, short: bool = False) -
     """Decode `count` numbers of `width` bits in the RLE/bit-packing hybrid."""
     if width == 0:
         return np.zeros(count, dtype=np.int64)
+    if width > _MOST_WIDTH:
+        raise DamagedPageError(f"numbers of {width} bits")
     parts, have, position = [], 0, 0
     weights = 1 << np.arange(width, dtype=np.int64)
     while have < count:
@@ -65,20 +72,20 @@ def decompress(data: bytes, codec: str, stored: int, whole: int) -> bytes:
         import pyarrow as pa
 
         return bytes(pa.Codec(codec.lower()).decompress(data, decompressed_size=whole, asbytes=True))
-    return {"SNAPPY": unpack_snappy, "GZIP": _gzip, "ZSTD": _zstd}[codec](data)
+    if codec == "SNAPPY":
+        return unpack_snappy(data)
+    if codec == "GZIP":
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data, whole)
+    return _zstd(data, whole)
 
 
-def _gzip(data: bytes) -> bytes:
-    return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data)
-
-
-def _zstd(data: bytes) -> bytes:
+def _zstd(data: bytes, whole: int) -> bytes:
     import pyarrow as pa
 
     found = bytearray()
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
         try:
-            while part := stream.read(1 << 10):  # a read that hits the end gives nothing
+            while len(found) < whole and (part := stream.read(1 << 10)):  # a read that hits the end gives nothing
                 found += part
         except OSError:  # the end of what there is
             pass
@@ -113,12 +120,14 @@ def unpack_snappy(data: bytes) -> bytes:
 def parse_struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
     """Return a Thrift struct of the compact protocol as values by field number, and where it ends."""
     try:
-        return _struct(data, position)
+        return _struct(data, position, 0)
     except IndexError:
         raise IncompleteError(HEADER) from None
 
 
-def _struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
+def _struct(data: bytes, position: int, depth: int) -> tuple[dict[int, Any], int]:
+    if depth > _MOST_DEPTH:
+        raise DamagedPageError("structs too deep in each other")
     fields: dict[int, Any] = {}
     number = 0
     while True:
@@ -134,10 +143,12 @@ def _struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
         if kind in _BOOLEANS:
             fields[number] = kind == 1
         else:
-            fields[number], position = _value(data, position, kind)
+            fields[number], position = _value(data, position, kind, depth)
 
 
-def _value(data: bytes, position: int, kind: int) -> tuple[Any, int]:
+def _value(data: bytes, position: int, kind: int, depth: int) -> tuple[Any, int]:
+    if depth > _MOST_DEPTH:
+        raise DamagedPageError("lists too deep in each other")
     if kind in (*_BOOLEANS, 3):  # of a list: a byte each
         return data[position], position + 1
     if kind in (4, 5, 6):
@@ -154,11 +165,11 @@ def _value(data: bytes, position: int, kind: int) -> tuple[Any, int]:
         size, position = (head >> 4, position + 1) if head >> 4 < 15 else _varint(data, position + 1)
         found = []
         for _ in range(size):
-            item, position = _value(data, position, head & 15)
+            item, position = _value(data, position, head & 15, depth + 1)
             found.append(item)
         return found, position
     if kind == _STRUCT:
-        return _struct(data, position)
+        return _struct(data, position, depth + 1)
     raise DamagedPageError(f"Thrift type {kind} is not understood")
 
 
@@ -171,6 +182,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return number, position
         shift += 7
+        if shift > 63:
+            raise DamagedPageError("a number of more than 64 bits")
 
 
 def _integer(data: bytes, position: int) -> tuple[int, int]:

@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from .parquet_bytes import HEADER, DamagedPageError, IncompleteError, decode_hybrid, decompress, parse_struct
+from .parquet_bytes import (
+    HEADER,
+    MOST_BYTES,
+    DamagedPageError,
+    IncompleteError,
+    decode_hybrid,
+    decompress,
+    parse_struct,
+)
 
 #: Encodings that are understood: of values, of dictionary indices, and of levels.
 ENCODINGS = frozenset({"PLAIN", "RLE", "BIT_PACKED", "RLE_DICTIONARY", "PLAIN_DICTIONARY"})
@@ -89,7 +97,7 @@ def _growing(fetch: Fetch, offset: int, length: int, parse: Callable[[bytes], An
             if len(data) <= got:
                 raise DamagedPageError(f"the page at byte {offset} ends too soon") from error
             got, length = len(data), len(data) + max(error.missing, 64)
-        except (IndexError, KeyError, TypeError, struct.error, zlib.error, OSError) as error:
+        except (LookupError, TypeError, ValueError, struct.error, zlib.error, OSError, MemoryError) as error:
             raise DamagedPageError(f"no Parquet page at byte {offset}: {error}") from error
 
 
@@ -99,23 +107,30 @@ def _values(data: bytes, count: int, leaf: Leaf, fetch: Fetch) -> list[bytes | N
     while len(values) < count:
         header, start = parse_struct(data, position)
         stored, whole = header[3], header[2]
+        _check(stored, whole)
         body = data[start : start + stored]
         position = start + stored
         if header[1] in (_INDEX, _DICTIONARY):
             continue
-        levels, encoding, content = _split(header, body, stored, whole, leaf)
-        present = (levels == leaf.max_level)[: count - len(values)]
+        levels, encoding, content = _split(header, body, leaf, count - len(values))
+        present = levels == leaf.max_level
         found = _decode(content, encoding, int(present.sum()), leaf, fetch, short=len(body) < stored)
         values += [next(found) if there else None for there in present.tolist()]
     return values
 
 
-def _split(header: dict[int, Any], body: bytes, stored: int, whole: int, leaf: Leaf) -> tuple[np.ndarray, int, bytes]:
-    """Return the definition levels of a data page, its encoding, and as much of its values as there is."""
-    width = leaf.max_level.bit_length()
+def _check(stored: int, whole: int, *counts: int) -> None:
+    if min(stored, whole, *counts) < 0 or whole > MOST_BYTES:
+        raise DamagedPageError(f"a page of {stored} bytes for {whole}, with counts {counts}")
+
+
+def _split(header: dict[int, Any], body: bytes, leaf: Leaf, wanted: int) -> tuple[np.ndarray, int, bytes]:
+    """Return the first definition levels of a data page, its encoding, and as much of its values as there is."""
+    width, stored, whole = leaf.max_level.bit_length(), header[3], header[2]
     if header[1] == _DATA:
         facts = header[5]
-        n_values, encoding = facts[1], facts[2]
+        n_values, encoding = min(facts[1], wanted), facts[2]
+        _check(stored, whole, n_values)
         content = decompress(body, leaf.codec, stored, whole)
         if not width:
             return np.zeros(n_values, dtype=np.int64), encoding, content
@@ -126,8 +141,9 @@ def _split(header: dict[int, Any], body: bytes, stored: int, whole: int, leaf: L
             raise IncompleteError(size)
         return decode_hybrid(content[4 : 4 + size], width, n_values), encoding, content[4 + size :]
     facts = header[8]
-    n_values, encoding, n_level, n_repetition = facts[1], facts[4], facts[5], facts[6]
+    n_values, encoding, n_level, n_repetition = min(facts[1], wanted), facts[4], facts[5], facts[6]
     skipped = n_level + n_repetition
+    _check(stored - skipped, whole - skipped, n_values, n_level, n_repetition)
     if len(body) < skipped:
         raise IncompleteError(skipped - len(body))
     codec = leaf.codec if facts.get(7, True) else "UNCOMPRESSED"
@@ -154,6 +170,7 @@ def _decode(content: bytes, encoding: int, count: int, leaf: Leaf, fetch: Fetch,
 def _dictionary(fetch: Fetch, count: int, leaf: Leaf) -> list[bytes]:
     def parse(data: bytes) -> list[bytes]:
         header, start = parse_struct(data, 0)
+        _check(header[3], header[2])
         return _byte_strings(decompress(data[start : start + header[3]], leaf.codec, header[3], header[2]), count)
 
     assert leaf.dictionary is not None
