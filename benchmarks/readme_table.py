@@ -124,7 +124,26 @@ def _more_selection() -> list[tuple[str, str, str]]:
     }
     figures = ", ".join(f"{name} {100 * experts[key]['error_increase']:.1f}" for key, name in names.items())
     found.append(("choice among 14 experts and their start: relative error increase, %", figures, "experts.py"))
-    return found
+    return [*found, *_fine_tuning()]
+
+
+def _fine_tuning() -> list[tuple[str, str, str]]:
+    document = _read("fine_tune.json")
+    agreement = document["agreement"]
+    both = agreement["linear_against_fine_tuned"]
+    cells = document["cells"]
+    size = f"{len({c['checkpoint'] for c in cells})} checkpoints on {len({c['task'] for c in cells})} tasks"
+    return [
+        (
+            f"do linear probes rank as {document['epochs']} epochs of fine-tuning do ({size}): Kendall's τ",
+            (
+                f"{both['kendall_tau']:.2f} ({both['kendall_tau_low']:.2f} to {both['kendall_tau_high']:.2f}); "
+                f"taking the best probe loses {both['points_lost_by_its_pick']:.1f} points, any checkpoint "
+                f"{agreement['points_lost_by_a_random_pick']:.1f}"
+            ),
+            "fine_tune.py",
+        )
+    ]
 
 
 def _relations() -> list[tuple[str, str, str]]:
