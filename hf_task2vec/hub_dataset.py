@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ import numpy as np
 
 from .files import cache_dir, canonical_json, sha256_bytes, write_json
 from .hub import HubSession
-from .hub_ranges import RemoteFiles, parts_folder
+from .hub_ranges import RemoteFiles, drop_oldest, parts_folder
 from .hub_shards import Entry, NotCheap, Shard, in_threads, open_shards
 from .labels import Labels
 from .sampling import BalancedSampler
@@ -82,7 +83,10 @@ def find_listing(
         Makes the builder of `datasets` for it; called if the commit was not listed before.
     """
     session = HubSession(hub_id, revision=commit, token=token)
-    path = parts_folder(session, commit) / f"listing-{sha256_bytes(str(name).encode())[:24]}.json"
+    folder = parts_folder(session, commit)
+    path = folder / f"listing-{sha256_bytes(str(name).encode())[:24]}.json"
+    with suppress(OSError):  # another process may drop the same
+        drop_oldest(folder)
     try:
         return Listing(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -109,7 +113,9 @@ def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) ->
     from datasets.packaged_modules.parquet.parquet import Parquet
 
     if not isinstance(builder, Parquet) or not builder.config.data_files:
-        raise NotCheap("its files are not Parquet")
+        raise NotCheap(
+            "its files are not Parquet (those of revision='refs/convert/parquet' are, where the Hub made a copy)"
+        )
     if getattr(builder.config, "columns", None) or getattr(builder.config, "filters", None):
         raise NotCheap("its card chooses columns or rows")
     start = f"hf://datasets/{session.repo_id}@{commit}/"

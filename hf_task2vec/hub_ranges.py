@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import re
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from huggingface_hub.utils import httpx
 
 logger = logging.getLogger(__name__)
+
+MOST_KEPT = 4 << 30
+"""Bytes of all parts together beyond which those of the datasets opened longest ago are dropped."""
 
 
 class RemoteFiles:
@@ -136,6 +142,32 @@ def parts_folder(session: HubSession, commit: str) -> Path:
     """Return the folder of what is kept of a repository's commit; not created here."""
     key = "\0".join([session.api.endpoint, str(session.repo_id), commit])
     return cache_dir() / "hub" / sha256_bytes(key.encode())[:32]
+
+
+def drop_oldest(keep: Path, most: int | None = None) -> None:
+    """Drop parts of the datasets opened longest ago until at most `most` (default `MOST_KEPT`) bytes are kept.
+
+    Parameters
+    ----------
+    keep
+        Folder of the dataset that is being opened: never dropped, and counted as opened now.
+    """
+    if keep.is_dir():
+        os.utime(keep)
+    folders = [path for path in keep.parent.glob("*") if _is_parts_folder(path)]
+    sizes = {folder: sum(part.stat().st_size for part in folder.iterdir()) for folder in folders}
+    total, limit = sum(sizes.values()), MOST_KEPT if most is None else most
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime):
+        if total <= limit:
+            break
+        if folder != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= sizes[folder]
+            logger.info("parts of a dataset opened longer ago were dropped from the cache: %.0f MB", sizes[folder] / 1e6)
+
+
+def _is_parts_folder(path: Path) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", path.name) is not None and path.is_dir()
 
 
 def get_range(session: HubSession, commit: str, path: str, start: int, stop: int) -> bytes:

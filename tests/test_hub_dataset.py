@@ -16,62 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from datasets import Image as ImageFeature
+from datasets import Dataset, DatasetDict, List, Value
 from hub import HubServer
+from hub_tables import CLASSIC, INDEXED, MIXED, ONE_PAGE, number, picture, shards, sorted_labels, table
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from hf_task2vec import hub_dataset
+from hf_task2vec import hub_dataset, hub_ranges
 from hf_task2vec.errors import DatasetNotFoundError, HubCorruptError, HubError, TaskError
+from hf_task2vec.files import cache_dir
 from hf_task2vec.parquet_bytes import DamagedPageError, unpack_snappy
 from hf_task2vec.parquet_pages import Leaf, first_values
 from hf_task2vec.task import Task
-
-CLASSIC: dict[str, Any] = {"row_group_size": 50}
-ONE_PAGE: dict[str, Any] = {}
-INDEXED: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True, "use_dictionary": False}
-MIXED: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
-
-
-def picture(value: int, size: int, rng: np.random.Generator) -> bytes:
-    """Return a PNG that tells its number by its colour, with noise behind it."""
-    stream = io.BytesIO()
-    Image.new("RGB", (2, 2), (value % 256, value // 256, 0)).save(stream, "PNG")
-    return stream.getvalue() + rng.bytes(size)
-
-
-def number(image: Image.Image) -> int:
-    red, green, _ = image.getpixel((0, 0))
-    return red + 256 * green
-
-
-def table(labels: list[Any], *, size: int = 4000, feature: Any = None, broken: tuple[int, ...] = ()) -> pa.Table:
-    rng = np.random.default_rng(0)
-    feature = feature or ClassLabel(num_classes=1 + max(labels))
-    features = Features({"image": ImageFeature(), "label": feature})
-    sizes = rng.integers(size // 2, 3 * size // 2, len(labels)).tolist()
-    cells = [
-        {"bytes": b"broken" if row in broken else picture(row, extra, rng), "path": f"{row}.png"}
-        for row, extra in enumerate(sizes)
-    ]
-    kind = features.arrow_schema.field("image").type
-    columns = {"image": pa.array(cells, kind), "label": pa.array(labels, features.arrow_schema.field("label").type)}
-    return pa.table(columns, schema=features.arrow_schema)
-
-
-def shards(data: pa.Table, count: int, layout: dict[str, Any], split: str = "train") -> dict[str, bytes]:
-    files = {}
-    for shard, start in enumerate(range(0, len(data), len(data) // count)):
-        stream = io.BytesIO()
-        pq.write_table(data.slice(start, len(data) // count), stream, **layout)
-        files[f"data/{split}-{shard:05d}-of-{count:05d}.parquet"] = stream.getvalue()
-    return files
-
-
-def sorted_labels(classes: int, each: int) -> list[int]:
-    return [label for label in range(classes) for _ in range(each)]
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -199,6 +155,48 @@ def test_what_is_not_parquet_is_downloaded(hub: HubServer, caplog: pytest.LogCap
     assert "org/folder is downloaded, not read in parts: its files are not Parquet" in caplog.text
 
 
+def test_the_copy_in_parquet_that_the_hub_makes(hub: HubServer) -> None:
+    """Its branch has no card; configurations and splits are folders."""
+    data, layout = table(sorted_labels(2, 100)), {"row_group_size": 20}
+    rng = np.random.default_rng(0)
+    hub.create_dataset("org/folder", {f"train/{row % 2}/{row}.png": picture(row, 10, rng) for row in range(8)})
+    repo = hub.repo("org/folder")
+    repo.refs["refs/convert/parquet"] = repo.refs["refs/heads/main"]
+    repo.commit(
+        dict.fromkeys(repo.refs["refs/heads/main"].tree)  # deletes all
+        | {f"default/train/000{i}.parquet": file for i, file in enumerate(shards(data, 2, layout).values())},
+        revision="refs/convert/parquet",
+    )
+    task = Task.from_dataset("org/folder", revision="refs/convert/parquet", max_samples=12)
+    assert task.n_rows == 200
+    assert hub.requested("resolve/[0-9a-f]{40}/default/train", "GET")
+    assert all(request.status == 206 for request in hub.requested("resolve/.*parquet", "GET"))
+
+
+def test_parts_of_the_datasets_opened_longest_ago_are_dropped(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = cache_dir() / "hub"
+
+    def kept() -> int:
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
+
+    for name in ("a", "b", "c"):
+        hub.create_dataset(f"org/{name}", shards(table(sorted_labels(2, 40)), 1, CLASSIC))
+        Task.from_dataset(f"org/{name}", max_samples=8).images[0]
+    each = kept() / 3
+    Task.from_dataset("org/a", max_samples=8)  # opened last now
+    monkeypatch.setattr(hub_ranges, "MOST_KEPT", round(2.5 * each))
+    hub.forget_requests()
+    Task.from_dataset("org/c", max_samples=8)
+    with caplog.at_level(logging.INFO, "hf_task2vec"):
+        Task.from_dataset("org/a", max_samples=8)
+    assert not hub.requested("resolve", "GET")
+    assert kept() < 2.5 * each
+    Task.from_dataset("org/b", max_samples=8).images[0]
+    assert hub.requested("org/b/resolve", "GET")
+
+
 def test_all_images_and_odd_compression_are_downloaded(hub: HubServer, caplog: pytest.LogCaptureFixture) -> None:
     hub.create_dataset("org/all", shards(table([0, 1] * 10), 2, CLASSIC))
     hub.create_dataset("org/odd", shards(table([0, 1] * 10), 2, {"compression": "brotli"}))
@@ -295,8 +293,8 @@ def test_first_values_of_every_kind_of_page(codec: str, version: str, kind: str)
         )
         raw, metadata = stream.getvalue(), pq.read_metadata(stream)
         first = 0
-        for number in range(metadata.num_row_groups):
-            chunk = metadata.row_group(number).column(0)
+        for group in range(metadata.num_row_groups):
+            chunk = metadata.row_group(group).column(0)
             start = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
             end = (start or chunk.data_page_offset) + chunk.total_compressed_size
             leaf = Leaf(chunk.compression, 2, start, chunk.total_compressed_size / chunk.num_values)

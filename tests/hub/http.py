@@ -139,12 +139,12 @@ Handler = Callable[[Request], Response]
 ROUTES: list[tuple[str, re.Pattern[str], Handler]] = []
 
 
-def route(methods: str, template: str) -> Callable[[Handler], Handler]:
-    """Register a handler for ``"GET HEAD"`` and ``"/api/{kind}/{id}/tree/{rev}"``."""
+def route(method: str, template: str) -> Callable[[Handler], Handler]:
+    """Register a handler for ``"GET"`` (and so HEAD) and ``"/api/{kind}/{id}/tree/{rev}"``."""
     pattern = re.sub(r"\\{(\w+)\\}", lambda m: f"(?P<{m[1]}>{_SEGMENTS.get(m[1], '[^/]+')})", re.escape(template))
 
     def register(handler: Handler) -> Handler:
-        ROUTES.extend((method, re.compile(pattern), handler) for method in methods.split())
+        ROUTES.extend((name, re.compile(pattern), handler) for name in {"GET": ("GET", "HEAD")}.get(method, (method,)))
         return handler
 
     return register

@@ -113,7 +113,7 @@ def _changes(request: Request, present: Any, key: str, value: Any) -> dict[str, 
 # Downloads
 
 
-@route("GET HEAD", "/{prefix}{id}/resolve/{rev}/{path}")
+@route("GET", "/{prefix}{id}/resolve/{rev}/{path}")
 def resolve(request: Request) -> Response:
     repo = request.repo("files")
     commit, path = repo.resolve(request.groups["rev"]), request.groups["path"]
@@ -127,7 +127,7 @@ def resolve(request: Request) -> Response:
     return _content(request, blob, headers)
 
 
-@route("GET HEAD", "/lfs/{oid}")
+@route("GET", "/lfs/{oid}")
 def lfs_download(request: Request) -> Response:
     if "Authorization" in request.headers:
         raise ApiError(400, None, "the token was sent to another origin")

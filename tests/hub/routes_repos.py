@@ -130,6 +130,7 @@ def repo_info(request: Request) -> Response:
 
 
 @route("GET", "/api/{kind}/{id}/tree/{rev}")
+@route("GET", "/api/{kind}/{id}/tree/{rev}/")  # as the mirror olah asks
 @route("GET", "/api/{kind}/{id}/tree/{rev}/{path}")
 def tree(request: Request) -> Response:
     commit = request.repo("metadata").resolve(request.groups["rev"])
