@@ -124,7 +124,17 @@ def _more_selection() -> list[tuple[str, str, str]]:
     }
     figures = ", ".join(f"{name} {100 * experts[key]['error_increase']:.1f}" for key, name in names.items())
     found.append(("choice among 14 experts and their start: relative error increase, %", figures, "experts.py"))
-    return [*found, *_fine_tuning()]
+    return [*found, *_low_data(), *_fine_tuning()]
+
+
+def _low_data() -> list[tuple[str, str, str]]:
+    summary = [row for row in _read("low_data.json")["summary"] if row["judged_by"] == "obtained"]
+    sizes = sorted({row["n"] for row in summary})
+    gains = {(row["method"], row["n"]): 100 * row["gain_over_static"] for row in summary}
+    names = {"trained": "first recommendation", "refine_3": "`refine=3`", "everything": "trying all 16 on them"}
+    figures = "; ".join(f"{name} {', '.join(f'{gains[key, n]:+.1f}' for n in sizes)}" for key, name in names.items())
+    what = f"with {', '.join(map(str, sizes))} labelled images in all: points over the static pick"
+    return [(what, figures, "low_data.py")]
 
 
 def _fine_tuning() -> list[tuple[str, str, str]]:

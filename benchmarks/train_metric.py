@@ -5,8 +5,8 @@
 Besides the index's own scores it learns from the measured matrix (results/matrix.csv), which also holds checkpoints
 that are on no Hub: those never reach the index, but they say how far tasks and kinds of pretraining matter. First it
 fits the matrix alone, which is complete and of one protocol. What that says of tasks and their residuals stays; all
-scores together then teach the rest: the prior, each source's slope and noise, and how sources differ. Deterministic for a
-number of threads (others differ in the ninth digit).
+scores together then teach the rest: the prior, each source's slope and noise, and how sources differ. Deterministic
+for a number of threads (others differ in the ninth digit).
 Raw output: results/metric_training.json, and benchmarks/index, the same index with the checkpoints that are on no Hub.
 """
 

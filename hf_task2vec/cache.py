@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding, embedding_config, embedding_key
@@ -70,6 +71,7 @@ def cached_embedding(
 
     if known_hash is not None and (found := kept(known_hash)) is not None:
         return found
+    logger.debug("loading PyTorch", extra={"stage": "loading PyTorch"})
     from hf_task2vec.embed import embed_task
 
     network = load_probe(probe, token=token)
@@ -88,6 +90,7 @@ def cached_embedding(
         seed=seed,
         device=device,
         batch_size=batch_size,
+        keep=unfinished_file(task, network.weights_hash, config, view) if cache else None,
         progress=progress,
     )
     if cache:
@@ -96,6 +99,11 @@ def cached_embedding(
         except EmbeddingError as error:
             logger.warning("the cache is not usable: %s", error)
     return embedding
+
+
+def unfinished_file(task: Task, weights_hash: str, config: dict[str, Any], view: dict[str, Any] | None = None) -> Path:
+    """Return the file for what is finished of an embedding (see :func:`~hf_task2vec.embed.embed_task`)."""
+    return cache_dir() / "unfinished" / f"{embedding_key(task, weights_hash, config, view)}.safetensors"
 
 
 def _view(probe: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +118,7 @@ def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
     """Return a probe as it is, or load it by its id; None loads the default one."""
     from hf_task2vec.probe import Probe as _Probe
 
+    logger.debug("loading the probe", extra={"stage": "loading the probe"})
     if probe is None:
         return _Probe.default()
     return probe if isinstance(probe, _Probe) else _Probe.from_pretrained(probe, token=token)

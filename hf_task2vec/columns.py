@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import ColumnError, LabelError
+from .column_types import (
+    describe_columns,
+    dtype,
+    element,
+    is_class_label,
+    is_discrete,
+    is_encoded,
+    is_float,
+    is_image,
+    type_name,
+)
+from .errors import ColumnError
 from .images import looks_like_image
+from .other_tasks import (
+    MASK_NAMES,
+    detection_column,
+    detection_error,
+    is_images_and_masks,
+    mask_column,
+    segmentation_error,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,20 +36,15 @@ logger = logging.getLogger(__name__)
 IMAGE_NAMES = ("image", "img")
 CLASS_LABEL_NAMES = ("label", "labels", "target", "class")
 LABEL_NAMES = (*CLASS_LABEL_NAMES, "targets", "classes", "category", "categories", "class_name", "label_name", "y")
-_MASK_NAMES = ("mask", "masks", "segmentation", "segmentation_mask", "annotation", "seg", "label", "labels")
-_DETECTION_NAMES = ("objects", "bbox", "bboxes", "boxes", "annotations")
-
-
-def describe_columns(features: Mapping[str, Any]) -> str:
-    """Return the columns and their types as one line for a message."""
-    return ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items()) or "none"
+_MOST_NAMED = 4  # columns spelt out in the code of a message
 
 
 def find_image_column(features: Mapping[str, Any], requested: str | None, first_value: Callable[[str], Any]) -> str:
     """Return the name of the image column.
 
     Columns of the type `datasets.Image` come first. Without one, binary and ``{bytes, path}`` columns count whose
-    first value starts like an image file. Of several, the one named ``image`` or ``img`` is taken.
+    first value starts like an image file. Of several, the one named ``image`` or ``img`` is taken, or the only one that
+    is no mask by its name.
 
     Parameters
     ----------
@@ -48,19 +62,19 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
     """
     if requested is not None:
         _require(features, requested, "image_column")
-        if not (_is_image(features[requested]) or _is_encoded(features[requested])):
+        if not (is_image(features[requested]) or is_encoded(features[requested])):
             raise ColumnError(
-                f"column {requested!r} is of type {_type_name(features[requested])} and holds no images; columns "
+                f"column {requested!r} is of type {type_name(features[requested])} and holds no images; columns "
                 f"found: {describe_columns(features)}. For file paths, cast it first: "
                 f"dataset.cast_column({requested!r}, datasets.Image())"
             )
         return requested
-    found = [name for name, feature in features.items() if _is_image(feature)]
+    found = [name for name, feature in features.items() if is_image(feature)]
     if not found:
         found = [
             name
             for name, feature in features.items()
-            if _is_encoded(feature) and looks_like_image(_start(first_value(name)))
+            if is_encoded(feature) and looks_like_image(_start(first_value(name)))
         ]
     if not found:
         raise ColumnError(
@@ -74,6 +88,9 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
         if name in found:
             logger.info("images are read from column %r; other image columns: %s", name, sorted(set(found) - {name}))
             return name
+    if len(pictures := [name for name in found if name.lower() not in MASK_NAMES]) == 1:
+        logger.info("images are read from column %r; masks by their names: %s", pictures[0], set(found) - set(pictures))
+        return pictures[0]
     raise ColumnError(f"several image columns: {', '.join(found)}; pass image_column=… to choose one of them")
 
 
@@ -86,8 +103,12 @@ def find_label_column(
     """Return the name of the label column.
 
     In this order: the only `ClassLabel` column (of several, the one named as in `CLASS_LABEL_NAMES`); in the same way
-    the ``List(ClassLabel)`` columns; a bool, integer, string or list column named as in `LABEL_NAMES`; the only bool,
-    integer or string column whose values repeat (at least two, and no more than half as many as rows).
+    the ``List(ClassLabel)`` columns; a bool, integer, string, float or list column named as in `LABEL_NAMES`; the only
+    bool, integer or string column whose values repeat (at least two, and no more than half as many as rows); the only
+    column of lists of these whose elements repeat; the only float column, which makes the task a regression.
+
+    Beside a column of boxes only the first rule and names of columns with one class an image are trusted, and beside
+    masks no guess by repetition.
 
     Parameters
     ----------
@@ -105,8 +126,6 @@ def find_label_column(
     ------
     ColumnError
         If there is no label column, several, or the columns are those of another task (detection, segmentation).
-    LabelError
-        If the column's type holds no classes (regression targets).
     """
     if requested is not None:
         _require(features, requested, "label_column")
@@ -115,26 +134,34 @@ def find_label_column(
         _check_label_type(features, requested)
         return requested
     others = {name: feature for name, feature in features.items() if name != image_column}
+    boxes, mask = detection_column(others), mask_column(others)
+    name = _by_class_label(features, [name for name, feature in others.items() if is_class_label(feature)])
+    if name is not None and is_images_and_masks(features[name].names):
+        raise ColumnError(
+            f"the classes are the folders {' and '.join(map(repr, features[name].names))}, which looks like "
+            "segmentation (pictures and their masks) and is not supported yet. What would work: one subfolder of "
+            'images a class, or a metadata.jsonl beside the images with lines {"file_name": "…", "labels": ["…"]}'
+        )
+    if name is None and boxes is not None:
+        name = _by_name({name: feature for name, feature in others.items() if is_discrete(feature)})
+        if name is None:
+            raise detection_error(features, boxes)
+    if name is None:
+        lists = [name for name, feature in others.items() if is_class_label(element(feature))]
+        name = _by_class_label(features, lists) or _by_name(others)
+    if name is None and mask is not None:
+        raise segmentation_error(features, mask)
     name = (
-        _by_class_label(features, [name for name, feature in others.items() if is_class_label(feature)])
-        or _by_class_label(features, [name for name, feature in others.items() if is_class_label(element(feature))])
-        or _by_name(features, others)
-        or _by_repetition(features, others, values)
+        name or _by_repetition(features, others, values) or _only_list(features, others, values) or _only_float(others)
     )
     if name is None:
-        raise _no_label_column(features, others)
-    logger.info("labels are read from column %r (%s)", name, _type_name(features[name]))
+        raise ColumnError(
+            f"no label column; columns found: {describe_columns(features)}. Pass label_column=… for a column of "
+            "classes (ClassLabel, int, string, bool, or a list of these for several labels an image) or of numbers "
+            "(float, for a regression)"
+        )
+    logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
     return name
-
-
-def is_class_label(feature: Any) -> bool:
-    """Return whether `feature` is a `datasets.ClassLabel`."""
-    return getattr(feature, "_type", None) == "ClassLabel"
-
-
-def element(feature: Any) -> Any:
-    """Return the type of the elements of a list feature, None for any other."""
-    return feature.feature if getattr(feature, "_type", None) in ("List", "LargeList") else None
 
 
 def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None:
@@ -146,24 +173,55 @@ def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None
     return named[0]
 
 
-def _by_name(features: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
+def _by_name(others: Mapping[str, Any]) -> str | None:
     by_lower = {name.lower(): name for name in others}
-    for lower in LABEL_NAMES:
-        if lower in by_lower:
-            name = by_lower[lower]
-            if _is_discrete(others[name]) or _is_discrete(element(others[name])) or _is_float(others[name]):
-                _check_label_type(features, name)
-                return name
-    return None
+    found = (by_lower[lower] for lower in LABEL_NAMES if lower in by_lower)
+    return next((name for name in found if _is_label(others[name])), None)
+
+
+def _is_label(feature: Any) -> bool:
+    return any(is_discrete(kind) or is_float(kind) for kind in (feature, element(feature)))
 
 
 def _by_repetition(
     features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray | None]
 ) -> str | None:
-    found = [name for name, feature in others.items() if _is_discrete(feature) and _repeats(values(name))]
+    found = [name for name, feature in others.items() if is_discrete(feature) and _repeats(values(name))]
+    if len(found) > 1:
+        raise _several(features, found, [name for name in found if _is_flag(features[name], values(name))])
+    return found[0] if found else None
+
+
+def _only_list(
+    features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray | None]
+) -> str | None:
+    found = [name for name, x in others.items() if is_discrete(element(x)) and _repeats(_elements(values(name)))]
     if len(found) > 1:
         raise _several(features, found)
     return found[0] if found else None
+
+
+def _elements(column: pa.ChunkedArray | None) -> pa.ChunkedArray | None:
+    if column is None:
+        return None
+    import pyarrow.compute as pc
+
+    return pc.list_flatten(column)
+
+
+def _only_float(others: Mapping[str, Any]) -> str | None:
+    found = [name for name, feature in others.items() if is_float(feature)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_flag(feature: Any, column: pa.ChunkedArray | None) -> bool:
+    if dtype(feature) == "bool":
+        return True
+    if column is None or not dtype(feature).startswith(("int", "uint")):
+        return False
+    import pyarrow.compute as pc
+
+    return set(pc.unique(column).to_pylist()) <= {0, 1, None}
 
 
 def _repeats(column: pa.ChunkedArray | None) -> bool:
@@ -175,51 +233,33 @@ def _repeats(column: pa.ChunkedArray | None) -> bool:
     return 2 <= distinct <= (len(column) - int(column.null_count)) // 2
 
 
-def _several(features: Mapping[str, Any], found: list[str]) -> ColumnError:
+def _several(features: Mapping[str, Any], found: list[str], flags: Sequence[str] = ()) -> ColumnError:
+    together = ""
+    if len(flags) > 1:
+        names = str(list(flags)) if len(flags) <= _MOST_NAMED else f"{list(flags[:_MOST_NAMED])!r} + […]"
+        together = (
+            f". For all {len(flags)} flags as several labels an image, make a column of lists: dataset = dataset.map("
+            f'lambda row: {{"labels": [name for name in {names} if row[name]]}}) and label_column="labels"; in a '
+            'folder, a metadata.jsonl with lines {"file_name": "…", "labels": ["…"]}'
+        )
     return ColumnError(
-        f"several label columns: {', '.join(found)}; pass label_column=… to choose one "
+        f"several label columns: {', '.join(found)}; pass label_column=… to choose one{together} "
         f"(columns found: {describe_columns(features)})"
-    )
-
-
-def _no_label_column(features: Mapping[str, Any], others: Mapping[str, Any]) -> ColumnError:
-    found = f"columns found: {describe_columns(features)}"
-    if any(name in _DETECTION_NAMES for name in others):
-        return ColumnError(
-            f"this looks like object detection, which is not supported; {found}. What would work: a column with one "
-            "class (or a list of classes) an image, made with dataset.map(…), and label_column=…"
-        )
-    if any(name.lower() in _MASK_NAMES and _is_image(feature) for name, feature in others.items()):
-        return ColumnError(
-            f"this looks like segmentation (masks as labels), which is not supported; {found}. What would work: a "
-            "column with one class an image, and label_column=…"
-        )
-    return ColumnError(
-        f"no label column; {found}. Pass label_column=… for a column of classes (ClassLabel, int, string, bool, or a "
-        "list of these for several labels an image)"
     )
 
 
 def _check_label_type(features: Mapping[str, Any], name: str) -> None:
     feature = features[name]
-    if _is_discrete(feature) or _is_discrete(element(feature)):
-        return
-    kind = _type_name(feature)
-    if _is_float(feature):
-        raise LabelError(
-            f"label column {name!r} holds {kind} values: regression is not supported. If they are class numbers, cast "
-            f'them: dataset.cast_column({name!r}, datasets.Value("int64")); else bin them into classes'
-        )
-    if _is_image(feature):
+    if is_image(feature) or is_image(element(feature)):
+        raise segmentation_error(features, name)
+    if detection_column({name: feature}) is not None:
+        raise detection_error(features, name)
+    if not _is_label(feature):
         raise ColumnError(
-            f"label column {name!r} holds images: segmentation masks are not supported. "
-            f"What would work: a column with one class an image; columns found: {describe_columns(features)}"
+            f"label column {name!r} is of type {type_name(feature)}, which holds neither classes nor numbers. What "
+            "would work: ClassLabel, int, string, bool, or a list of these; float for a regression; columns found: "
+            f"{describe_columns(features)}"
         )
-    raise ColumnError(
-        f"label column {name!r} is of type {kind}, which holds no classes (detection boxes and nested columns are not "
-        f"supported). What would work: ClassLabel, int, string, bool, or a list of these; columns found: "
-        f"{describe_columns(features)}"
-    )
 
 
 def _require(features: Mapping[str, Any], name: str, argument: str) -> None:
@@ -227,38 +267,6 @@ def _require(features: Mapping[str, Any], name: str, argument: str) -> None:
         raise ColumnError(f"{argument}={name!r} is not a column; columns found: {describe_columns(features)}")
 
 
-def _dtype(feature: Any) -> str:
-    return str(getattr(feature, "dtype", "")) if getattr(feature, "_type", None) == "Value" else ""
-
-
-def _is_discrete(feature: Any) -> bool:
-    dtype = _dtype(feature)
-    return is_class_label(feature) or dtype.startswith(("int", "uint", "bool")) or dtype.endswith("string")
-
-
-def _is_float(feature: Any) -> bool:
-    return _dtype(feature).startswith(("float", "decimal"))
-
-
-def _is_image(feature: Any) -> bool:
-    return getattr(feature, "_type", None) == "Image"
-
-
-def _is_encoded(feature: Any) -> bool:
-    if isinstance(feature, Mapping):
-        return _dtype(feature.get("bytes")).endswith("binary")
-    return _dtype(feature).endswith("binary")
-
-
 def _start(value: Any) -> bytes:
     data = value.get("bytes") if isinstance(value, Mapping) else value
     return bytes(data[:16]) if data else b""
-
-
-def _type_name(feature: Any) -> str:
-    if isinstance(feature, Mapping):
-        return "struct of " + ", ".join(feature)
-    inner = element(feature)
-    if inner is not None:
-        return f"list of {_type_name(inner)}"
-    return _dtype(feature) or str(getattr(feature, "_type", type(feature).__name__))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_task2vec.average_precision import LabelScores
 from hf_task2vec.head import cross_validated_accuracy
-from hf_task2vec.transferability import ridge_leave_one_out
+from hf_task2vec.transferability import ridge_label_scores, ridge_leave_one_out, ridge_r2
 
 if TYPE_CHECKING:
     from hf_task2vec.task import Task
@@ -38,61 +39,108 @@ def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[ND
         largest class's share to 1 it covers);
         ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
         random labels); ``early_accuracy_gain`` and ``mid_accuracy_gain`` (as ``probe_accuracy_gain``, of linear probes
-        on `depths`); ``median_side_px`` and ``grey_share`` of the images.
+        on `depths`); with several labels an image, gains are those of the average precision over the share of images
+        with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
+
+        Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
+        probe, leave-one-out, as :func:`~hf_task2vec.transfer.measure` measures it.
+
+        Of a regression, in place of all that speaks of classes: ``n_targets``, and ``probe_r2``, ``early_r2`` and
+        ``mid_r2``, the leave-one-out R² of linear probes.
     """
+    counts = {"n_samples": float(len(task)), "n_rows": float(task.n_rows)}
+    about = _targets if task.label_kind == "regression" else _classes
+    return counts | about(task, features, depths) | _images(task)
+
+
+def _targets(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+    probe, early, mid = (ridge_r2(x, task.labels) for x in (features, *depths))
+    return {"n_targets": float(task.num_classes), "probe_r2": probe, "early_r2": early, "mid_r2": mid}
+
+
+def _classes(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:
     labels = task.labels
     counts = np.asarray(task.class_counts, dtype=np.float64)
     frequencies = counts[counts > 0] / counts.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    accuracy, early, mid = (_accuracy(x, labels, task.num_classes) for x in (features, *depths))
-    chance = 0.5 if labels.ndim == 2 else float(np.bincount(labels).max() / len(labels))
-
-    def gain(share: float) -> float:
-        return (share - chance) / max(1.0 - chance, 1e-9)
-
-    with ThreadPoolExecutor(thread_name_prefix="hf_task2vec-facts") as pool:  # images may still have to be decoded
-        sides, grey = zip(*pool.map(lambda i: _image_facts(task.images[i]), range(len(task))), strict=True)
+    probe = _probe(features, labels, task.num_classes)
+    early, mid = (_gain(x, labels) for x in depths)
     return {
         "n_classes": float(task.num_classes),
-        "n_samples": float(len(task)),
-        "n_rows": float(task.n_rows),
         "class_balance": float(entropy / np.log(len(frequencies))) if len(frequencies) > 1 else 1.0,
-        "probe_accuracy": accuracy,
-        "probe_accuracy_gain": gain(accuracy),
+        **probe,
         "class_separation": class_separation(features, labels),
-        "early_accuracy_gain": gain(early),
-        "mid_accuracy_gain": gain(mid),
-        "median_side_px": float(np.median(sides)),
-        "grey_share": float(np.mean(grey)),
+        "early_accuracy_gain": early,
+        "mid_accuracy_gain": mid,
     }
 
 
-def _accuracy(features: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> float:
+def _probe(features: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> dict[str, float]:
     if labels.ndim == 1:
-        return ridge_leave_one_out(features, labels).accuracy
-    return cross_validated_accuracy(features, labels, num_classes)
+        accuracy = ridge_leave_one_out(features, labels).accuracy
+        return {"probe_accuracy": accuracy, "probe_accuracy_gain": _over_chance(accuracy, labels)}
+    accuracy = cross_validated_accuracy(features, labels, num_classes)
+    scored = ridge_label_scores(features, labels)
+    facts = {"probe_accuracy": accuracy, "probe_accuracy_gain": _label_gain(scored)}
+    if not np.isnan(scored.average_precisions).all():  # else no label varies in the sample: there is nothing to rank
+        facts |= {"probe_map": scored.mean_average_precision, "probe_map_std_error": scored.std_error}
+    return facts
+
+
+def _gain(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """What of the way from chance to perfection a linear probe covers."""
+    if labels.ndim == 2:
+        return _label_gain(ridge_label_scores(features, labels))
+    return _over_chance(ridge_leave_one_out(features, labels).accuracy, labels)
+
+
+def _over_chance(accuracy: float, labels: NDArray[np.int64]) -> float:
+    chance = float(np.bincount(labels).max() / len(labels))
+    return (accuracy - chance) / max(1.0 - chance, 1e-9)
+
+
+def _label_gain(scored: LabelScores) -> float:
+    """The same by average precision, whose chance is the share of examples with the label; mean over labels."""
+    varied = ~np.isnan(scored.average_precisions)
+    chance = scored.present.mean(axis=0)[varied]
+    return float(np.mean((scored.average_precisions[varied] - chance) / (1.0 - chance))) if varied.any() else 0.0
+
+
+def _images(task: Task) -> dict[str, float]:
+    with ThreadPoolExecutor(thread_name_prefix="hf_task2vec-facts") as pool:  # images may still have to be decoded
+        sides, grey = zip(*pool.map(lambda i: _image_facts(task.images[i]), range(len(task))), strict=True)
+    return {"median_side_px": float(np.median(sides)), "grey_share": float(np.mean(grey))}
 
 
 def class_separation(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Share of the features' variance that lies between classes, minus what random labels would give (ω²).
 
-    For multi-label tasks, the mean over labels.
+    Of several labels an example, shape (N, C), what a linear combination of them explains; of one-hot labels this is
+    the same.
     """
-    if labels.ndim == 2:
-        shares = [class_separation(features, labels[:, j].astype(np.int64)) for j in range(labels.shape[1])]
-        return float(np.mean(shares))
     n = len(labels)
     centred = features - features.mean(axis=0)
     total = float(np.sum(centred**2))
-    classes, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    k = len(classes)
+    between, k = (_between_classes if labels.ndim == 1 else _explained_by_labels)(centred, labels)
     if total == 0.0 or k < 2 or n <= k:
         return 0.0
-    sums = np.zeros((k, features.shape[1]))
-    np.add.at(sums, inverse, centred)
-    between = float(np.sum(sums**2 / counts[:, None]))
     within_mean = (total - between) / (n - k)
     return (between - (k - 1) * within_mean) / (total + within_mean)
+
+
+def _between_classes(centred: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, int]:
+    """Sum of squares of the class means, and the number of classes."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), centred.shape[1]))
+    np.add.at(sums, inverse, centred)
+    return float(np.sum(sums**2 / counts[:, None])), len(counts)
+
+
+def _explained_by_labels(centred: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, int]:
+    """The same for labels of shape (N, C): sum of squares in the span of the labels, and its dimension plus one."""
+    u, s, _ = np.linalg.svd(labels - labels.mean(axis=0), full_matrices=False)
+    basis = u[:, s > 1e-9 * np.sqrt(len(labels))]
+    return float(np.sum((basis.T @ centred) ** 2)), basis.shape[1] + 1
 
 
 def _image_facts(image: Any) -> tuple[float, float]:

@@ -7,7 +7,9 @@ import importlib.metadata
 import itertools
 import logging
 import operator
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from hf_task2vec.descriptors import describe_task
 from hf_task2vec.devices import AUTOCASTS, lay_out, rows_on_host
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config, sample_settings
+from hf_task2vec.embedding_file import Unfinished
 from hf_task2vec.errors import DistributedError, EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
 from hf_task2vec.head import Head, fit_head, stratified_folds
@@ -43,6 +46,9 @@ ESTIMATORS = ("fisher", "variational")
 # Images after which the noise is looked at, with a tolerance; each step is at most half as much again.
 _STAGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
+# Images after which the Fisher sums are kept, without a tolerance.
+_PART = 256
+
 
 def embed_task(
     task: Task,
@@ -57,6 +63,7 @@ def embed_task(
     device: str | None = None,
     autocast: str | None = None,
     accelerator: Accelerator | None = None,
+    keep: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> TaskEmbedding:
     """Embed a task: fit a head on the probe's features, then average its Fisher information per filter.
@@ -89,6 +96,10 @@ def embed_task(
     accelerator
         Share the images, batch by batch, among the processes of an `accelerate.Accelerator`; every process calls this
         function with the same task and gets the same embedding as one alone. No image is counted twice.
+    keep
+        File for what is finished of the embedding: the features, and the Fisher sums after every 256 images. Should the
+        work be interrupted, the same call goes on from there; the file is removed in the end. It must belong to this
+        task, probe and settings alone, see :func:`~hf_task2vec.cache.unfinished_file`. Not used by several processes.
     progress
         Show a progress bar on stderr (of the main process).
 
@@ -121,7 +132,8 @@ def embed_task(
         if device is not None or accelerator is not None:
             probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
         _check_same(processes, task, probe, config)
-        return _Run(task, probe, processes, batch_size, progress).embed(config)
+        run = _Run(task, probe, processes, batch_size, progress)
+        return run.embed(config, Unfinished(None if keep is None or processes.count > 1 else Path(keep)))
 
 
 def _check_arguments(
@@ -151,6 +163,11 @@ def _check_same(processes: Processes, task: Task, probe: Probe, config: dict[str
                 raise DistributedError(f"the processes were given different {what}: {[job[what] for job in jobs]}")
 
 
+def _show(bar: Any, stage: str) -> None:
+    bar.set_description(stage)
+    logger.debug(stage, extra={"stage": ""})
+
+
 class _Run:
     """One embedding in the making, in one of the processes that share it."""
 
@@ -167,22 +184,32 @@ class _Run:
         lay_out(probe.module, probe.device)
         self.show = progress and processes.is_main
 
-    def embed(self, config: dict[str, Any]) -> TaskEmbedding:
-        """Run the passes."""
+    def embed(self, config: dict[str, Any], unfinished: Unfinished) -> TaskEmbedding:
+        """Run the passes, or what is left of them."""
         task, probe = self.task, self.probe
         if self.processes.is_main:
             what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
             names = (task.dataset, len(task), task.num_classes, probe.name, probe.device, self.processes.count)
             logger.info(what, *names)
+        logger.debug("features", extra={"stage": ""})  # the bar takes its place
         passes = 2 if config.get("estimator") is None else 2 + 2 * ROUNDS
         with tqdm(
             total=passes * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False
         ) as bar:
-            z, depths = self._features(bar)
+            if "features" in unfinished.parts:
+                found, widths = unfinished.parts["features"], unfinished.parts["widths"]
+                bar.update(len(found))
+            else:
+                found, widths = self._features(bar)
+                unfinished.keep(features=found, widths=widths)
+            z, *depths = np.split(found, np.cumsum(widths)[:-1], axis=1)
+            z = np.ascontiguousarray(z)
+            _show(bar, "head")
             head = self.processes.of_main(lambda: fit_head(z, task.labels, task.num_classes))
-            bar.set_description("Fisher")
-            sums = self._fisher(head, z, config, bar)
-        return TaskEmbedding(
+            _show(bar, "Fisher")
+            sums = self._fisher(head, z, config, bar, unfinished)
+        logger.debug("describing the task", extra={"stage": "describing the task"})
+        embedding = TaskEmbedding(
             values=sums.mean().astype(np.float32),
             layer_names=tuple(layer.name for layer in probe.layers),
             layer_sizes=np.array([layer.n_filters for layer in probe.layers], dtype=np.int64),
@@ -198,9 +225,11 @@ class _Run:
             config=config,
             versions=library_versions(),
         )
+        unfinished.discard()
+        return embedding
 
-    def _features(self, bar: Any) -> tuple[Array, list[Array]]:
-        """Features (N, d) and activations at `DEPTHS`, in the order of the sample, in every process."""
+    def _features(self, bar: Any) -> tuple[Array, NDArray[np.int64]]:
+        """Features and activations at `DEPTHS` side by side (N, ·), in every process, and how wide each is."""
         reader = DepthReader(self.probe)
         widths: list[int] = []
 
@@ -215,10 +244,9 @@ class _Run:
         found = np.empty((len(self.task), sum(gathered[0][2])))
         for positions, rows, _ in gathered:
             found[positions] = rows
-        z, *depths = np.split(found, np.cumsum(gathered[0][2])[:-1], axis=1)
-        return np.ascontiguousarray(z), depths
+        return found, np.array(gathered[0][2], dtype=np.int64)
 
-    def _fisher(self, head: Head, z: Array, config: dict[str, Any], bar: Any) -> FisherSums:
+    def _fisher(self, head: Head, z: Array, config: dict[str, Any], bar: Any, unfinished: Unfinished) -> FisherSums:
         """Fisher sums over all images, or over as many as the tolerance asks for, in every process."""
         n, tolerance = len(self.task), config.get("noise_tolerance")
         halves = stratified_folds(self.task.labels, 2, seed=0)
@@ -240,11 +268,18 @@ class _Run:
 
         if config.get("estimator") == "variational":
             return variational_fisher(self.probe, lambda weights: sums(0, n, weights), seed=config["seed"])
-        stages = [] if tolerance is None else [stage for stage in _STAGES if stage < n]
+        stages = range(_PART, n, _PART) if tolerance is None else [stage for stage in _STAGES if stage < n]
         total: FisherSums | None = None
-        for start, end in itertools.pairwise([0, *stages, n]):
+        done = 0
+        if "sums" in unfinished.parts:
+            total = FisherSums(self.probe.layers, unfinished.parts["sums"], unfinished.parts["counts"])
+            done = int(unfinished.parts["counts"].sum())
+            bar.update(done)
+        for start, end in itertools.pairwise([done, *(stage for stage in stages if stage > done), n]):
             part = sums(start, end)
             total = part if total is None else total + part
+            if end < n:
+                unfinished.keep(sums=total.sums, counts=total.counts)
             if tolerance is not None and noise_of(total) <= tolerance:
                 break
         assert total is not None

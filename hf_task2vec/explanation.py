@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.observations import checkpoint_features
+from hf_task2vec.targets import score_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,13 +85,31 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """Keeps what is needed to explain any ranked checkpoint."""
+    """Keeps what is needed to explain any ranked checkpoint.
+
+    Attributes
+    ----------
+    metric, embedding
+        What predicted, and for which task.
+    checkpoints
+        Rows of ``checkpoints.csv``: all that were ranked.
+    ids
+        What was predicted: these, in their order, and perhaps the probe.
+    scores
+        ``"score"`` and ``"prior"``: accuracies in the order of `ids`.
+    intervals
+        Gives ``"std"`` and the ends of the 80 % interval, ``"low"`` and ``"high"``, at some rows of `ids`.
+    titles
+        What the reference tasks are called, by name.
+    """
 
     metric: Metric
     embedding: TaskEmbedding
     checkpoints: pd.DataFrame
     ids: tuple[str, ...]
-    scores: Mapping[str, np.ndarray]  # "score" and "prior", accuracies in the order of ids
+    scores: Mapping[str, np.ndarray]
+    intervals: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    titles: Mapping[str, str]
 
     def explain(self, hub_id: str, *, n: int = 5) -> Explanation:
         """Explain one checkpoint; see :meth:`hf_task2vec.ranking.Ranking.explain`."""
@@ -123,7 +142,8 @@ class Explainer:
             for i in order
         )
         far = not neighbours or neighbours[0].similarity < FAR
-        text = _sentences(hub_id, score, prior, residual, neighbours, measurements, far)
+        name = score_name(self.embedding.task.get("label_kind"))
+        text = _sentences(hub_id, score, prior, residual, neighbours, measurements, far, name)
         return Explanation(hub_id, 100.0 * prior, 100.0 * residual, neighbours, measurements, far, text)
 
 
@@ -135,10 +155,11 @@ def _sentences(
     neighbours: tuple[Neighbour, ...],
     measurements: tuple[Measurement, ...],
     far: bool,
+    name: str,
 ) -> str:
     lines = [
         (
-            f"{hub_id}: predicted accuracy {100 * score:.1f} % = {100 * prior:.1f} (prior: its standing on any task) "
+            f"{hub_id}: predicted {name} {100 * score:.1f} % = {100 * prior:.1f} (prior: its standing on any task) "
             f"{100 * residual:+.1f} (what this task adds)."
         )
     ]

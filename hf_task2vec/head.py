@@ -215,11 +215,46 @@ def cross_validated_accuracy(
 
 
 def stratified_folds(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Assign every example to a fold, shape (N,), spreading each class (multi-label: each label set) evenly."""
+    """Assign every example to a fold, shape (N,), spreading each class, label or (regression) size of target evenly."""
     rng = np.random.default_rng(seed)
+    if labels.ndim == 2 and labels.dtype.kind != "f":
+        return _label_folds(labels > 0, folds, rng)
     keys = labels if labels.ndim == 1 else np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     order = rng.permutation(len(keys))
     order = order[np.argsort(keys[order], kind="stable")]
     fold_of = np.empty(len(keys), dtype=np.int64)
     fold_of[order] = np.arange(len(keys)) % folds
+    return fold_of
+
+
+def _label_folds(present: NDArray[np.bool_], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Spread labels, shape (N, C), over folds.
+
+    Examples with the same set of labels are shared evenly. What is left of each set is spread by iterative
+    stratification (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1): the label with the fewest examples left comes
+    first, as later ones leave less choice. An example goes to the fold that lacks most examples of the label, then most
+    of any, then to a random one.
+    """
+    n = len(present)
+    fold_of = np.full(n, -1, dtype=np.int64)
+    sets = np.unique(present, axis=0, return_inverse=True)[1].ravel()
+    for number in range(sets.max() + 1):
+        members = rng.permutation(np.flatnonzero(sets == number))
+        even = members[: len(members) // folds * folds]
+        fold_of[even] = np.arange(len(even)) % folds
+    rest = fold_of < 0
+    lacking = np.tile(present[rest].sum(axis=0) / folds, (folds, 1))
+    room = np.full(folds, rest.sum() / folds)
+    while (left := fold_of < 0).any():
+        counts = present[left].sum(axis=0)
+        label = int(np.where(counts > 0, counts, n + 1).argmin()) if counts.any() else None
+        chosen = np.flatnonzero(left if label is None else left & present[:, label])
+        for i in rng.permutation(chosen):
+            wanted = room if label is None else lacking[:, label]
+            best = np.flatnonzero(np.isclose(wanted, wanted.max()))
+            best = best[np.isclose(room[best], room[best].max())]
+            fold = int(rng.choice(best))
+            fold_of[i] = fold
+            lacking[fold] -= present[i]
+            room[fold] -= 1.0
     return fold_of

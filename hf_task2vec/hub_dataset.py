@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,6 +142,20 @@ def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) ->
     features = builder.info.features
     declared = None if features is None else json.loads(json.dumps(features.to_dict()))
     return Listing(commit, builder.config.name, splits, sizes, declared)
+
+
+def of_the_dataset(path: str) -> bool:
+    """Say whether a row of a dataset on the Hub may name this file or address: files of the Hub, and their copies.
+
+    A row can name any file of the machine that reads it, or any server: what lies elsewhere is nobody's image.
+    """
+    if "://" in path:
+        return path.rpartition("::")[2].startswith("hf://")
+    import datasets.config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    caches = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return any(Path(path).resolve().is_relative_to(Path(cache).resolve()) for cache in caches)
 
 
 @dataclass(frozen=True)

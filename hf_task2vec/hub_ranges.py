@@ -163,7 +163,7 @@ def drop_oldest(keep: Path, most: int | None = None) -> None:
         if folder != keep:
             shutil.rmtree(folder, ignore_errors=True)
             total -= sizes[folder]
-            logger.info("parts of a dataset opened longer ago were dropped from the cache: %.0f MB", sizes[folder] / 1e6)
+            logger.info("parts of a dataset opened long ago dropped from the cache: %.0f MB", sizes[folder] / 1e6)
 
 
 def _is_parts_folder(path: Path) -> bool:

@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import io
 import os
+import stat
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,9 @@ from .errors import HubError, ImageDecodeError
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: the size from which Pillow itself speaks of a decompression bomb."""
 
+MAX_BYTES = 4 * MAX_PIXELS
+"""Largest image file that is read, in bytes: `MAX_PIXELS` uncompressed 8-bit pixels with transparency."""
+
 DECODED_BUDGET = 256 * 2**20
 """Bytes of decoded pixels that one sample keeps in memory; images beyond it are decoded again when asked for."""
 
@@ -56,6 +60,7 @@ _PLUGINS = (
     IcoImagePlugin,
 )
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO")
+_NO_IMAGE = f"no image of a known format ({', '.join(FORMATS)})"
 
 _ORIENTATIONS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -70,6 +75,8 @@ _ORIENTATIONS = {
 # Above this many pixels one image is decoded at a time: eight threads at the limit would need more than 8 GB.
 _LARGE_PIXELS = 2**25
 _LARGE_IMAGE_LOCK = threading.Lock()
+_STRIP_PIXELS = 2**22  # pixels converted at a time where a conversion needs several copies of what it works on
+_HEAD_BYTES = 2**16  # a longer file is read on only if it starts like an image
 
 
 def looks_like_image(data: bytes) -> bool:
@@ -98,9 +105,8 @@ def decode_rgb(data: bytes) -> Image.Image:
     """
     try:
         image = _open(data)
+        _check_size(*image.size)
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageDecodeError(f"{width} x {height} px is more than the limit of {MAX_PIXELS:,} px")
         with _LARGE_IMAGE_LOCK if width * height > _LARGE_PIXELS else contextlib.nullcontext():
             _load(image)
             return _upright(to_rgb(image), _orientation(image))
@@ -122,18 +128,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     * CMYK and the others use Pillow's conversion (no colour management).
     """
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / 65535)
+        return _by_strips(image, lambda strip: _grey(np.asarray(strip) / 65535))
     if image.mode in ("I", "F"):
-        return _grey(_unit_range(np.asarray(image).astype(np.float64), is_float=image.mode == "F"))
+        low, high = _range(image)
+        return _by_strips(image, lambda strip: _grey((_finite(strip) - low) / ((high - low) or 1.0)))
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        page.alpha_composite(layer)
-        return page.convert("RGB")
+        return _by_strips(image, _on_white)
     return image.convert("RGB")
 
 
-def read_encoded(value: Any, *, token: str | bool | None = None) -> bytes:
+def read_encoded(
+    value: Any, *, token: str | bool | None = None, may_read: Callable[[str], bool] | None = None
+) -> bytes:
     """Return the encoded bytes that a cell of an image column stands for.
 
     Parameters
@@ -142,11 +148,14 @@ def read_encoded(value: Any, *, token: str | bool | None = None) -> bytes:
         ``{"bytes": …, "path": …}``, bytes, or the path or address of an image file.
     token
         Hub token for addresses on the Hub.
+    may_read
+        Says of a path or address whether it may be opened; by default all may.
 
     Raises
     ------
     ImageDecodeError
-        If the cell is empty or its file is missing; only the file's name is told, never its folder.
+        If the cell is empty, what it names may not be opened, or the file is missing, larger than `MAX_BYTES`, or no
+        image; only the file's name is told, never its folder.
     HubError
         If an address cannot be reached: that is no fault of the image.
     """
@@ -159,11 +168,19 @@ def read_encoded(value: Any, *, token: str | bool | None = None) -> bytes:
         return bytes(value)
     path = os.fspath(value)
     shown = Path(path.split("::")[0]).name
+    if may_read is not None and not may_read(path):
+        raise ImageDecodeError(f"{shown!r} lies outside the dataset; it is not opened")
     try:
-        if "://" not in path:
-            with open(path, "rb") as handle:
-                return handle.read()
-        return _read_remote(path, token)
+        if "://" in path:
+            return _read_remote(path, token)
+        if not stat.S_ISREG((found := Path(path).stat()).st_mode):  # a pipe would be waited for, a device never ends
+            raise ImageDecodeError(f"file {shown!r} cannot be read: no regular file")
+        _check_bytes(found.st_size)
+        with open(path, "rb") as handle:
+            if found.st_size > _HEAD_BYTES and not looks_like_image(handle.read(16)):
+                raise ImageDecodeError(_NO_IMAGE)
+            handle.seek(0)
+            return handle.read()
     except FileNotFoundError as error:
         raise ImageDecodeError(f"file {shown!r} not found") from error
     except ConnectionError as error:
@@ -206,12 +223,18 @@ class ImageStore:
             self._left -= size if keep else 0
         return StoredImage(image if keep else data, hashlib.sha256(data).hexdigest())
 
-    def store_all(self, cells: Iterable[Any], *, token: str | bool | None = None) -> list[StoredImage | str]:
+    def store_all(
+        self,
+        cells: Iterable[Any],
+        *,
+        token: str | bool | None = None,
+        may_read: Callable[[str], bool] | None = None,
+    ) -> list[StoredImage | str]:
         """Return for each cell of an image column the stored image, or the reason why it is broken."""
 
         def attempt(cell: Any) -> StoredImage | str:
             try:
-                return self.store(read_encoded(cell, token=token))
+                return self.store(read_encoded(cell, token=token, may_read=may_read))
             except ImageDecodeError as error:
                 return str(error)
 
@@ -272,10 +295,30 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     for name in FORMATS:
         if _accepts(name, data[:16]):
             try:
+                if name == "ICO":
+                    _check_icon(data)
                 return Image.OPEN[name][0](io.BytesIO(data), "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as in `PIL.Image.open`
                 raise ImageDecodeError(f"damaged {name} header: {error}") from error
-    raise ImageDecodeError(f"no image of a known format ({', '.join(FORMATS)})" if data else "empty file")
+    raise ImageDecodeError(_NO_IMAGE if data else "empty file")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageDecodeError(f"{width} x {height} px is more than the limit of {MAX_PIXELS:,} px")
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ImageDecodeError(f"a file of {size:,} bytes or more is larger than the limit of {MAX_BYTES:,} bytes")
+
+
+def _check_icon(data: bytes) -> None:
+    """Check the size of an icon's image itself: the reader decodes it at once, whatever the table before it says."""
+    start = IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[0].offset
+    is_png = data[start : start + 8] == b"\x89PNG\r\n\x1a\n"
+    reader = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
+    _check_size(*reader(io.BytesIO(data[start:])).size)
 
 
 def _load(image: ImageFile.ImageFile) -> None:
@@ -297,23 +340,54 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
+def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        yield box, image.crop(box)
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    # The copies that `convert` makes are those of a strip: of a whole image they would be gigabytes.
+    page = Image.new("RGB", image.size)
+    for box, strip in _strips(image):
+        page.paste(convert(strip), box)
+    return page
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    page = Image.new("RGBA", layer.size, "white")
+    page.alpha_composite(layer)
+    return page.convert("RGB")
+
+
 def _grey(values: np.ndarray) -> Image.Image:
     """RGB image of grey values in [0, 1]."""
     return Image.fromarray(np.rint(values * 255).astype(np.uint8)).convert("RGB")
 
 
-def _unit_range(values: np.ndarray, *, is_float: bool) -> np.ndarray:
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    for limit in (1.0, 255.0, 65535.0) if is_float else (255.0, 65535.0):
+def _finite(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return the values that become black and white."""
+    ends = [(float(values.min()), float(values.max())) for values in (_finite(strip) for _, strip in _strips(image))]
+    low, high = min(least for least, _ in ends), max(most for _, most in ends)
+    for limit in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
         if low >= 0 and high <= limit:
-            return values / limit
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+            return 0.0, limit
+    return low, high
 
 
 def _read_remote(path: str, token: str | bool | None) -> bytes:
     from datasets import DownloadConfig
     from datasets.utils.file_utils import xopen
 
+    data = bytearray()
     with xopen(path, "rb", download_config=DownloadConfig(token=token)) as handle:
-        return bytes(handle.read())
+        while part := handle.read(2**20):
+            data += part
+            _check_bytes(len(data))
+    return bytes(data)

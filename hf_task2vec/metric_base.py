@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.zoo import ZooIndex
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -79,6 +82,7 @@ class Metric(ABC):
         MetricError
             A measured checkpoint is not among the candidates.
         """
+        logger.debug("ranking %d checkpoints", len(checkpoints), extra={"stage": "ranking"})
         return self.predict_features(self.space.of_embedding(embedding), checkpoint_features(checkpoints), measured)
 
     def task_similarity(self, task: TaskFeatures) -> Array:

@@ -25,14 +25,14 @@ LEVEL_VARIANCE = 1e3
 
 @dataclass(frozen=True)
 class Measured:
-    """An accuracy measured on a task.
+    """An accuracy measured on a task, or another score in [0, 1] (of multi-label tasks the mAP).
 
     Attributes
     ----------
     accuracy
         Share of right answers, in [0, 1].
     n
-        Images it was measured on, ≥ 1.
+        Images it was measured on, ≥ 1; of another score see `with_std_error`.
     """
 
     accuracy: float
@@ -46,6 +46,46 @@ class Measured:
     def smoothed(self) -> float:
         """Share of right answers with half an image added to either side, so that its logit is finite."""
         return (self.accuracy * self.n + 0.5) / (self.n + 1.0)
+
+    @classmethod
+    def with_std_error(cls, score: float, std_error: float) -> Measured:
+        """Return a score that is no share of right answers, such as a mAP, as one of equal standard error.
+
+        `n` is the number of images on which a share of right answers as large has that standard error, by the
+        Agresti-Coull rule of :class:`~hf_task2vec.transferability.Predictions`.
+
+        Parameters
+        ----------
+        score
+            In [0, 1].
+        std_error
+            Above 0.
+        """
+
+        def error(n: float) -> float:
+            share = (score * n + 2.0) / (n + 4.0)
+            return float(np.sqrt(share * (1.0 - share) / (n + 4.0)))
+
+        low, high = 1.0, 1e9
+        if not error(high) < std_error < error(low):
+            return cls(score, int(low if std_error >= error(low) else high))
+        while high - low > 1e-3:
+            middle = (low + high) / 2.0
+            low, high = (middle, high) if error(middle) > std_error else (low, middle)
+        return cls(score, max(round(low), 1))
+
+    @classmethod
+    def by_probe(cls, descriptors: Mapping[str, float]) -> Measured:
+        """Return what the probe itself reaches on an embedded task: its mAP where that is known, else its accuracy.
+
+        Parameters
+        ----------
+        descriptors
+            Of the embedding: see :func:`~hf_task2vec.descriptors.describe_task`.
+        """
+        if "probe_map" in descriptors:
+            return cls.with_std_error(descriptors["probe_map"], descriptors["probe_map_std_error"])
+        return cls(descriptors["probe_accuracy"], max(int(descriptors["n_samples"]), 1))
 
 
 @dataclass(frozen=True, eq=False)

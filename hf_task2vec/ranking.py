@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from hf_task2vec.errors import SelectionError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.explanation import Explainer, Explanation
+    from hf_task2vec.material import Material
 
 #: Half-width of the 80 % interval of a normal distribution, in standard deviations.
 HALF_WIDTH_80 = 1.2816
@@ -30,11 +33,12 @@ class Candidate:
     hub_id
         Repository on the Hub.
     score
-        Predicted accuracy, in [0, 1], of a linear probe on this checkpoint's features for the given sample.
+        Predicted accuracy, in [0, 1], of a linear probe on this checkpoint's features for the given sample; with
+        several labels an image its mAP (:attr:`Ranking.score_name` says which).
     std
         Standard deviation of `score`.
     low, high
-        Ends of the 80 % interval of the accuracy.
+        Ends of the 80 % interval of that accuracy or mAP.
     prior, residual
         ``score = prior + residual``: what any task would predict, and what this task adds.
     params_m, gmacs, input_px, license, library, architecture, pretraining, in1k_top1
@@ -42,8 +46,8 @@ class Candidate:
     evidence
         Plain words on what the prediction rests on.
     measured
-        Leave-one-out accuracy, in [0, 1], that a second stage measured on the sample itself, or None. `score`, `std`
-        and the interval then weigh it with the prediction, and `residual` is what both add to the prior.
+        Leave-one-out accuracy or mAP, in [0, 1], that a second stage measured on the sample itself, or None. `score`,
+        `std` and the interval then weigh it with the prediction, and `residual` is what both add to the prior.
     """
 
     rank: int
@@ -134,6 +138,7 @@ class Ranking(Sequence[Candidate]):
     n_ranked: int
     task_gain: TaskGain | None = None
     _explainer: Explainer | None = field(default=None)
+    _material: Material | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -152,6 +157,11 @@ class Ranking(Sequence[Candidate]):
         if k < 1:
             raise SelectionError(f"k={k} must be at least 1")
         return replace(self, candidates=self.candidates[:k])
+
+    @property
+    def score_name(self) -> str:
+        """What the scores are: ``"accuracy"``, or ``"mAP"`` (mean average precision) with several labels an image."""
+        return str(self.provenance.get("score", "accuracy"))
 
     @property
     def best(self) -> Candidate:
@@ -174,6 +184,35 @@ class Ranking(Sequence[Candidate]):
         if self._explainer is None:
             raise SelectionError("this ranking was read from a file; run select_backbone again to explain it")
         return self._explainer.explain(hub_id if hub_id is not None else self.best.hub_id)
+
+    def report(self, path: str | os.PathLike[str], *, images: bool = True) -> Path:
+        """Write the ranking and its evidence as one HTML page that needs nothing else: no network, no other file.
+
+        It shows the ranked table, predicted accuracy against size and compute, the nearest reference tasks, why the
+        first candidate is first, the warnings, a few images of the sample and what to run next. The plots need
+        Matplotlib (the extra ``[report]``); without it a note takes their place.
+
+        Parameters
+        ----------
+        path
+            File to write, such as ``"report.html"``; an older one is replaced.
+        images
+            Show some images of the sample, at most 96 px wide and without their metadata. They are *your* data: pass
+            False if they must not leave with the page. The names of the classes stay.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        SelectionError
+            The file cannot be written, or the ranking holds no candidate.
+        """
+        from hf_task2vec.report import write_report
+
+        return write_report(self, path, images=images)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking as plain Python objects, ready for JSON."""
@@ -221,7 +260,8 @@ class Ranking(Sequence[Candidate]):
     def _table(self) -> list[tuple[str, ...]]:
         """Return the heading and one row per candidate; accuracies in per cent."""
         measured = any(candidate.measured is not None for candidate in self)
-        header = ("rank", "checkpoint", "accuracy", "80 % interval", *(["measured"] * measured), "params", "licence")
+        score = ("rank", "checkpoint", self.score_name, "80 % interval")
+        header = (*score, *(["measured"] * measured), "params", "licence")
         return [header, *(_cells(candidate, measured) for candidate in self)]
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_task2vec.cautions import cautions, counted, leakage
 from hf_task2vec.embedding import DESCRIPTORS
 from hf_task2vec.errors import EmbeddingError
-from hf_task2vec.explanation import FAR, Explainer
+from hf_task2vec.explanation import Explainer
 from hf_task2vec.limits import Constraints
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import logit
 from hf_task2vec.prediction import Measured, Prediction
 from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Ranking, TaskGain, percent
+from hf_task2vec.targets import check_classes, score_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def check_descriptors(embedding: TaskEmbedding) -> None:
-    """Raise EmbeddingError if an embedding lacks a descriptor that a ranking needs."""
+    """Raise EmbeddingError if an embedding lacks a descriptor that a ranking needs, LabelError if of a regression."""
+    task = embedding.task
+    check_classes(task.get("label_kind"), task.get("label_column"), embedding.name, len(task.get("label_names", ())))
     if missing := [name for name in DESCRIPTORS if name not in embedding.descriptors]:
         raise EmbeddingError(
             f"the embedding of {embedding.name!r} lacks the descriptors {', '.join(missing)}; make it with embed_task"
@@ -74,8 +79,8 @@ def rank(
     return Ranking(
         candidates=chosen,
         dataset=embedding.name,
-        summary=_summary(chosen[0], scores, gain, order, frame),
-        warnings=_warnings(embedding, prediction),
+        summary=_summary(chosen[0], scores, gain, order, frame, score_name(embedding.task.get("label_kind"))),
+        warnings=(*cautions(embedding, prediction.task_weight), *leakage(embedding, metric, zoo, rows)),
         provenance={
             "task": embedding.task,
             "descriptors": embedding.descriptors,
@@ -83,12 +88,21 @@ def rank(
             "embedding": embedding.config,
             "index": zoo.fingerprint,
             "metric": metric.name,
+            "score": score_name(embedding.task.get("label_kind")),
             "limits": {k: v for k, v in vars(limits).items() if v is not None},
             "versions": embedding.versions,
         },
         n_ranked=len(order),
         task_gain=gain,
-        _explainer=Explainer(metric, embedding, checkpoints, prediction.ids, scores),
+        _explainer=Explainer(
+            metric,
+            embedding,
+            checkpoints,
+            prediction.ids,
+            scores,
+            partial(_intervals_again, metric, embedding, frame, known, scores),
+            dict(zip(zoo.tasks["task"], zoo.tasks["title"], strict=True)),
+        ),
     )
 
 
@@ -113,7 +127,7 @@ def _with_probe(
     name, facts = str(embedding.probe["name"]), embedding.descriptors
     row = zoo.checkpoints[zoo.checkpoints["hub_id"] == name]
     if len(row):
-        known.setdefault(name, Measured(facts["probe_accuracy"], max(int(facts["n_samples"]), 1)))
+        known.setdefault(name, Measured.by_probe(facts))
         if name not in set(checkpoints["hub_id"]):
             checkpoints = pd.concat([checkpoints, row], ignore_index=True)
     return checkpoints, known
@@ -125,8 +139,7 @@ def _accuracies(prediction: Prediction, embedding: TaskEmbedding) -> dict[str, n
 
     level = 0.0
     if not prediction.measured:  # the probe is no candidate: at least its accuracy tells how hard the task is
-        facts = embedding.descriptors
-        level = float(logit(Measured(facts["probe_accuracy"], max(int(facts["n_samples"]), 1)).smoothed))
+        level = float(logit(Measured.by_probe(embedding.descriptors).smoothed))
     return {
         "score": expit(level + prediction.mean),
         "prior": expit(level + prediction.level + prediction.prior),
@@ -149,6 +162,18 @@ def _intervals(prediction: Prediction, scores: Mapping[str, np.ndarray], rows: n
     }
 
 
+def _intervals_again(
+    metric: Metric,
+    embedding: TaskEmbedding,
+    frame: pd.DataFrame,
+    known: Mapping[str, Measured],
+    scores: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Predict again for `_intervals`, so that a ranking need not hold the prediction, which cannot be pickled."""
+    return _intervals(metric.predict(embedding, frame, known), scores, rows)
+
+
 def _candidate(
     position: int, row: dict[str, Any], numbers: Mapping[str, float], count: int, measured: Measured | None
 ) -> Candidate:
@@ -156,7 +181,7 @@ def _candidate(
 
     names = ("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1")
     facts = {name: None if pd.isna(row[name]) else row[name] for name in names}
-    evidence = f"{_count(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
+    evidence = f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
     return Candidate(
         rank=position,
         hub_id=row["hub_id"],
@@ -175,16 +200,21 @@ def _candidate(
 
 
 def _summary(
-    best: Candidate, scores: dict[str, np.ndarray], gain: TaskGain | None, order: np.ndarray, frame: pd.DataFrame
+    best: Candidate,
+    scores: dict[str, np.ndarray],
+    gain: TaskGain | None,
+    order: np.ndarray,
+    frame: pd.DataFrame,
+    name: str = "accuracy",
 ) -> str:
     text = (
-        f"Take {best.hub_id}: predicted linear-probe accuracy {percent(best.score)} % "
+        f"Take {best.hub_id}: predicted linear-probe {name} {percent(best.score)} % "
         f"(80 % interval {percent(best.low)} to {percent(best.high)}; {best.evidence})."
     )
     close = order[scores["score"][order] >= best.score - best.std][1:]
     if len(close):
         text += (
-            f" {_count(len(close), 'other')} of the {len(order)} {'is' if len(close) == 1 else 'are'} within one "
+            f" {counted(len(close), 'other')} of the {len(order)} {'is' if len(close) == 1 else 'are'} within one "
             "standard deviation: the evidence hardly tells them apart" + _smallest(best, frame.iloc[close]) + "."
         )
     if gain is None:
@@ -217,36 +247,3 @@ def _smallest(best: Candidate, close: pd.DataFrame) -> str:
     if sizes.empty or (best.params_m is not None and sizes.min() >= best.params_m):
         return ""
     return f"; the smallest of them is {close.loc[sizes.idxmin(), 'hub_id']} ({sizes.min():.1f}M parameters)"
-
-
-def _warnings(embedding: TaskEmbedding, prediction: Prediction) -> tuple[str, ...]:
-    facts, task = embedding.descriptors, embedding.task
-    found = []
-    if prediction.task_weight < FAR:
-        found.append(
-            "no reference task is near this dataset, so the ranking is only the prior: what does well in general"
-        )
-    if task.get("label_kind") == "multi_label":
-        found.append(
-            "images have several labels each, but the scores of the index are nearly all of tasks with one: take the "
-            "order of the candidates as advice, and the accuracies not literally"
-        )
-    if facts["n_samples"] < 8 * facts["n_classes"]:
-        found.append(
-            f"only {facts['n_samples']:.0f} images for {facts['n_classes']:.0f} classes were used; "
-            "pass a larger max_samples if there are more"
-        )
-    if facts["class_balance"] < 0.8:
-        found.append(
-            f"the classes are unbalanced (balance {facts['class_balance']:.2f} of 1); "
-            "accuracies refer to the balanced sample"
-        )
-    if isinstance(skipped := task.get("skipped"), list) and skipped:
-        found.append(f"{_count(len(skipped), 'broken image')} skipped")
-    if isinstance(unlabelled := task.get("n_unlabelled"), int) and unlabelled:
-        found.append(f"{_count(unlabelled, 'row')} without a label skipped")
-    return tuple(found)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -13,11 +13,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_task2vec.cache import default_device
-from hf_task2vec.errors import LabelError, Task2VecError
+from hf_task2vec.errors import Task2VecError
 from hf_task2vec.limits import Budget
 from hf_task2vec.prediction import Measured, Prediction
 from hf_task2vec.ranking import Ranking, percent
-from hf_task2vec.transfer import measure
+from hf_task2vec.targets import score_name
+from hf_task2vec.transfer import check_measurable, measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +33,8 @@ _BYTES_PER_PARAMETER = 4
 
 
 def check_refinable(task: Task) -> None:
-    """Raise LabelError if candidates cannot be measured on a task: it must have one label an image."""
-    if task.label_kind != "single_label":
-        raise LabelError(
-            f"refine measures tasks with one label an image; {task.label_column!r} of {task.dataset!r} holds several. "
-            "Leave refine at 0, or pass a label_column with one label"
-        )
+    """Raise LabelError if candidates cannot be measured on a task, such as a regression."""
+    check_measurable(task)
 
 
 def expected_improvement(prediction: Prediction, best: float, rows: np.ndarray) -> np.ndarray:
@@ -87,17 +84,17 @@ def refine_ranking(
 ) -> Ranking:
     """Measure up to `k` candidates, each chosen in the light of those before, and rank all again.
 
-    A linear probe on a candidate's frozen features gives its leave-one-out accuracy on the sample (see
-    :func:`~hf_task2vec.transfer.measure`). The metric takes it as one more observation, so what is learned of one
-    candidate tells of those like it. A candidate that cannot be loaded or measured keeps its prediction, with the
-    reason among the warnings, and another is tried, `2k` in all.
+    A linear probe on a candidate's frozen features gives its leave-one-out accuracy (with several labels an image, its
+    mAP) on the sample: see :func:`~hf_task2vec.transfer.measure`. The metric takes it as one more observation, so what
+    is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
+    prediction, with the reason among the warnings, and another is tried, `2k` in all.
 
     Parameters
     ----------
     ranking
         First-stage ranking.
     task
-        The single-label sample that the ranking is for.
+        The sample that the ranking is for.
     k
         Candidates to download and measure, ≥ 1.
     checkpoints
@@ -116,7 +113,7 @@ def refine_ranking(
     Raises
     ------
     LabelError
-        The task is multi-label.
+        The task is a regression, or no label varies in its sample.
     """
     check_refinable(task)
     device = device if device is not None else default_device()
@@ -137,16 +134,17 @@ def refine_ranking(
                 break
             left.discard(name)
             spending.add(name)
+            logger.debug("loading %s", name, extra={"stage": f"loading {name}"})
             try:
                 transfer = measure(name, task, device=device, token=token, progress=progress)
             except Task2VecError as error:
                 logger.info("%s cannot be measured: %s", name, error)
                 failures[name] = f"{name} was not measured: {error}"
                 continue
-            measured[name] = Measured(transfer.linear.accuracy, transfer.n_samples)
+            measured[name] = transfer.measured
             bar.update()
     refined = rerank(measured)
-    summary = _summary(refined, ranking, measured, failures)
+    summary = _summary(refined, ranking, measured, failures, score_name(task.label_kind))
     return replace(refined, summary=summary, warnings=(*refined.warnings, *failures.values(), *notes))
 
 
@@ -181,7 +179,9 @@ class _Spending:
         return ""
 
 
-def _summary(after: Ranking, before: Ranking, measured: Mapping[str, Measured], failed: Collection[str]) -> str:
+def _summary(
+    after: Ranking, before: Ranking, measured: Mapping[str, Measured], failed: Collection[str], score: str
+) -> str:
     if not measured:
         return f"No candidate could be measured. {before.summary}"
     best = after.best
@@ -189,11 +189,11 @@ def _summary(after: Ranking, before: Ranking, measured: Mapping[str, Measured], 
     interval = f"80 % interval {percent(best.low)} to {percent(best.high)}"
     if best.measured is not None:
         text += (
-            f"accuracy {percent(best.measured)} % measured, {percent(best.score)} % ({interval}) with the prediction."
+            f"{score} {percent(best.measured)} % measured, {percent(best.score)} % ({interval}) with the prediction."
         )
     else:
         why = "it could not be measured (see the warnings)" if best.hub_id in failed else "it was not measured itself"
-        text += f"accuracy {percent(best.score)} % ({interval}) predicted, but {why}. "
+        text += f"{score} {percent(best.score)} % ({interval}) predicted, but {why}. "
         name = max(measured, key=lambda hub_id: measured[hub_id].accuracy)
         text += f"The best of those measured is {name}: {percent(measured[name].accuracy)} %."
     if best.hub_id != before.best.hub_id:

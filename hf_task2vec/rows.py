@@ -15,7 +15,8 @@ from .columns import find_image_column, find_label_column
 from .errors import ColumnError, LabelError, TaskError
 from .hub_dataset import RemoteSplit
 from .hub_shards import NotCheap
-from .labels import Labels, is_missing, read_labels
+from .labels import Labels, balanced_over, is_missing, read_labels
+from .other_tasks import annotation_files
 from .sampling import ClassReservoir
 from .sources import Source
 
@@ -179,7 +180,7 @@ def _one_pass(
         value = row[label_column]
         values.append(value)
         if not is_missing(value, feature):
-            several = value if isinstance(value, (list, tuple)) else [value]
+            several = balanced_over(value, feature)
             seen.update(several)
             rarest = min(several, key=lambda label: seen[label], default=None)
             reservoir.add(rarest, position, partial(_encoded, row[image_column]))
@@ -217,7 +218,12 @@ def _find_columns(
     values: Callable[[str], pa.ChunkedArray | None],
 ) -> tuple[str, str]:
     try:
-        image_column = find_image_column(features, image_column, first_value)
+        try:
+            image_column = find_image_column(features, image_column, first_value)
+        except ColumnError:  # `datasets` may have read the annotations in place of the images
+            if source.folder is not None and (other := annotation_files(source.folder)):
+                raise ColumnError(other) from None
+            raise
         if source.folder is not None and label_column is None and list(features) == [image_column]:
             raise _unlabelled_folder(source)
         return image_column, find_label_column(features, label_column, image_column, values)
@@ -235,6 +241,8 @@ def _read_labels(source: Source, column: pa.ChunkedArray, feature: Any, name: st
 
 def _unlabelled_folder(source: Source) -> LabelError:
     assert source.folder is not None
+    if other := annotation_files(source.folder):
+        return LabelError(f"images without labels; {other}")
     inner = [path for pattern in ("*/", "*/*/") for path in source.folder.glob(pattern) if path.is_dir()]
     leaves = sorted(
         path.relative_to(source.folder).as_posix() for path in inner if path not in {p.parent for p in inner}

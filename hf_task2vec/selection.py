@@ -15,9 +15,11 @@ from hf_task2vec.embedding import TaskEmbedding, sample_settings
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import EVIDENCE, Candidates, resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
+from hf_task2vec.material import Call, Material, thumbnails
 from hf_task2vec.metrics import load_metric
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import check_descriptors, predict, rank
+from hf_task2vec.targets import check_classes
 from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
@@ -60,7 +62,7 @@ def select_backbone(
     cache: bool = True,
     progress: bool = False,
 ) -> Ranking:
-    """Rank pretrained checkpoints of the Hub for an image classification dataset.
+    """Rank pretrained checkpoints of the Hub for an image classification dataset, with one or several labels an image.
 
     A sample of the dataset is embedded with one pass of a small probe network; a metric trained on the index predicts
     every checkpoint's accuracy from the embedding. No checkpoint is downloaded, and no data leaves the machine.
@@ -111,7 +113,8 @@ def select_backbone(
     SelectionError
         An argument is out of range, or no checkpoint of the index meets the limits.
     TaskError
-        The dataset cannot be used; the message says why and what would work.
+        The dataset cannot be used, such as one for regression, detection or segmentation; the message says why and
+        what would work.
     ZooIndexError, MetricError
         The index cannot be used.
     ProbeMismatchError
@@ -122,6 +125,7 @@ def select_backbone(
     >>> ranking = select_backbone("sklearn:digits", max_samples=64, max_params=30e6)  # doctest: +SKIP
     >>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
     """
+    call = Call.of(select_backbone, locals())  # the arguments: no other name is bound yet
     _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=1 if batch_size is None else batch_size)
     n_drawn, noise_tolerance = sample_settings(max_samples, noise_tolerance)
     limits = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
@@ -156,6 +160,7 @@ def select_backbone(
                 max_samples=n_drawn,
                 seed=seed,
             )
+        check_classes(task.label_kind, task.label_column, task.dataset, task.num_classes)
         if refine:
             from hf_task2vec.refinement import check_refinable
 
@@ -191,7 +196,8 @@ def select_backbone(
             token=token,
             progress=progress,
         )
-    return _marked(ranking, asked)
+    material = Material(call, () if task is None else thumbnails(task))
+    return replace(_marked(ranking, asked), _material=material)
 
 
 def _marked(ranking: Ranking, asked: Candidates) -> Ranking:

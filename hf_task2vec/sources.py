@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
+from .errors import ColumnError, DatasetNotFoundError, HubError, HubUnavailableError, TaskError
 from .hub import REQUEST_TIMEOUT, HubSession
-from .hub_dataset import RemoteSplit, find_listing, known_commit
+from .hub_dataset import RemoteSplit, find_listing, known_commit, of_the_dataset
 from .hub_errors import redact
+from .other_tasks import annotation_files
 
 if TYPE_CHECKING:
     import datasets
@@ -41,6 +42,8 @@ class Source:
     split: str | None = None
     other_splits: tuple[str, ...] = ()
     folder: Path | None = None
+    may_read: Callable[[str], bool] | None = None
+    """Says which files and addresses its rows may name; None: any, for the user's own folders and objects."""
 
 
 def open_source(
@@ -115,10 +118,15 @@ def _open_folder(path: Path, *, name: str | None, split: str | None, streaming: 
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         source = _open_object(datasets.load_from_disk(str(path)), split)
         return Source(source.data, path.name, None, name, source.split, source.other_splits, path)
-    with _translated(path.name):
-        names = _split_names(str(path), name)
-        chosen = _pick_split(names, split, f"the folder {path.name!r}")
-        data = datasets.load_dataset(str(path), name=name, split=chosen, streaming=streaming)
+    try:
+        with _translated(path.name):
+            names = _split_names(str(path), name)
+            chosen = _pick_split(names, split, f"the folder {path.name!r}")
+            data = datasets.load_dataset(str(path), name=name, split=chosen, streaming=streaming)
+    except DatasetNotFoundError as error:
+        if other := annotation_files(path):
+            raise ColumnError(f"folder {path.name!r}: {other}") from error
+        raise
     return Source(data, path.name, None, name, chosen, tuple(key for key in names if key != chosen), path)
 
 
@@ -145,10 +153,11 @@ def _open_hub(
             return datasets.load_dataset(hub_id, name=name, split=chosen, streaming=streaming, **where)
 
     if listing and (remote := RemoteSplit.of(listing, chosen, hub_id, token, load)):
-        return Source(remote, hub_id, listing.commit, listing.config_name, chosen, others)
+        return Source(remote, hub_id, listing.commit, listing.config_name, chosen, others, may_read=of_the_dataset)
     data = load()
     commit = commit or _commit_of_cache(data)
-    return Source(data, hub_id, commit, name or data.info.config_name, chosen, others)
+    config = name or data.info.config_name
+    return Source(data, hub_id, commit, config, chosen, others, may_read=of_the_dataset)
 
 
 def _split_names(path: str, name: str | None, **where: Any) -> list[str]:

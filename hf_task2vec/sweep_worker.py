@@ -202,9 +202,19 @@ class Worker:
         return probe
 
 
+#: What the timed parts of a cell are called where a user waits for them.
+_STAGES = {
+    "draw": "drawing the sample",
+    "load": "loading the checkpoint",
+    "extract": "features",
+    "score": "linear probes",
+}
+
+
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
+    logger.debug("%s", _STAGES[name], extra={"stage": _STAGES[name]})
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from .labels import LabelKind, Labels
 from .rows import SplitRows, open_rows
 from .sampling import BalancedSampler, draw_sample
 from .sources import Source, open_source, reading
+from .targets import label_facts
 
 if TYPE_CHECKING:
     import os
@@ -39,9 +40,9 @@ class SkippedImage:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A seeded, class-balanced sample of an image classification dataset.
+    """A seeded sample of a dataset of images with classes, balanced between them, or with numbers (a regression).
 
-    Made by `Task.from_dataset`. N is the number of images, C of classes.
+    Made by `Task.from_dataset`. N is the number of images, C of classes, or of the targets of a regression.
     """
 
     dataset: str
@@ -56,7 +57,8 @@ class Task:
     label_names: tuple[str, ...]
     """Length C, including classes that have no row in the split."""
     labels: np.ndarray
-    """``single_label``: shape (N,), int64 in [0, C). ``multi_label``: shape (N, C), uint8 zeros and ones."""
+    """``single_label``: shape (N,), int64 in [0, C). ``multi_label``: shape (N, C), uint8 zeros and ones.
+    ``regression``: shape (N, C), float64, in the units of the dataset."""
     indices: np.ndarray
     """Shape (N,), int64: rows of the split that were drawn."""
     images: ImageSample
@@ -64,7 +66,7 @@ class Task:
     n_rows: int
     """Rows in the split; of a stream, rows looked at."""
     class_counts: np.ndarray
-    """Shape (C,), int64: labelled rows of each class among all `n_rows`."""
+    """Shape (C,), int64: labelled rows of each class (of a regression: with each target) among all `n_rows`."""
     skipped: tuple[SkippedImage, ...]
     """Broken images met while drawing; each was replaced by another of its class while there was one."""
     n_unlabelled: int
@@ -101,7 +103,8 @@ class Task:
 
         Only the label column and the images drawn are read. The sample is shuffled and shares `max_samples` as evenly
         among the classes as their sizes allow; every prefix of it is balanced in the same way, and a smaller sample
-        with the same seed is the beginning of a larger one. What is chosen is logged at level INFO.
+        with the same seed is the beginning of a larger one. Of several labels an image, the one that the sample holds
+        fewest of is drawn for; of a regression rows are drawn at random. What is chosen is logged at level INFO.
 
         Of a dataset of Parquet files on the Hub only the footers, the labels and the images drawn are transferred, and
         kept in the cache folder. Where reading any row would cost more than 32 MB, the sample is drawn from the rows
@@ -125,7 +128,9 @@ class Task:
             Read a folder, or a Hub dataset that is not Parquet, row by row instead of downloading all splits of it
             first: one pass over at most `rows.MAX_SCAN_ROWS` (50,000) rows, in bounded memory.
         image_column, label_column
-            Columns to use where they cannot be found by type and name.
+            Columns to use where they cannot be found by type and name. A label column of `ClassLabel`, integers,
+            strings or booleans makes a task with one label an image, one of lists of these (or of zeros and ones) a
+            task with several, and one of floats or lists of floats a regression.
         max_samples
             Images to draw, at least 2; None for all.
         seed
@@ -136,9 +141,10 @@ class Task:
         DatasetNotFoundError
             If there is no such dataset, folder, configuration, split or revision.
         ColumnError
-            If a column is missing or ambiguous; the message lists the columns.
+            If a column is missing or ambiguous, or holds the boxes or masks of detection or segmentation, which are not
+            supported; the message lists the columns and says what would work.
         LabelError
-            If the labels are no classes, all missing, or all the same.
+            If the labels are neither classes nor numbers, all missing, or all the same.
         ImageDecodeError
             If no image can be decoded.
         TaskError
@@ -154,14 +160,17 @@ class Task:
         """
         if max_samples is not None and max_samples < 2:
             raise TaskError(f"max_samples={max_samples}: at least 2 images are needed, or None for all")
+        logger.debug("reading the dataset", extra={"stage": "reading the dataset"})
         source = open_source(dataset, name=name, split=split, revision=revision, token=token, streaming=streaming)
         with reading(source.dataset, token):
             split_rows = open_rows(source, image_column, label_column, max_samples, seed)
-            return _draw(cls, source, split_rows, max_samples, seed, token)
+            task = _draw(cls, source, split_rows, max_samples, seed, token)
+        logger.debug("%d images drawn", len(task), extra={"stage": ""})
+        return task
 
     @property
     def num_classes(self) -> int:
-        """C, counting classes without a row."""
+        """C, counting classes without a row; of a regression, the targets."""
         return len(self.label_names)
 
     def __len__(self) -> int:
@@ -170,7 +179,7 @@ class Task:
     def __repr__(self) -> str:
         return (
             f"Task({self.dataset!r}, split={self.split!r}, {len(self)} of {self.n_rows} rows, "
-            f"{self.num_classes} classes, {self.label_kind})"
+            f"{self.num_classes} {'targets' if self.label_kind == 'regression' else 'classes'}, {self.label_kind})"
         )
 
     @cached_property
@@ -202,7 +211,6 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Return provenance and counts as plain JSON types, without any local path."""
-        drawn = np.bincount(self.labels, minlength=self.num_classes) if self.labels.ndim == 1 else self.labels.sum(0)
         return {
             "dataset": self.dataset,
             "revision": self.revision,
@@ -216,7 +224,7 @@ class Task:
             "n_unlabelled": self.n_unlabelled,
             "n_samples": len(self),
             "class_counts": self.class_counts.tolist(),
-            "sample_counts": [int(count) for count in drawn],
+            **label_facts(self.labels, self.num_classes),
             "skipped": [{"row": image.row, "reason": image.reason} for image in self.skipped],
             "seed": self.seed,
             **({} if self.drawn_from is None else {"drawn_from": self.drawn_from}),
@@ -237,8 +245,13 @@ def _draw(
     store = ImageStore()
 
     def load(wanted: Sequence[int]) -> list[StoredImage | str]:
-        parts = (wanted[start : start + _READ_AT_ONCE] for start in range(0, len(wanted), _READ_AT_ONCE))
-        return [image for part in parts for image in store.store_all(split_rows.read(part), token=token)]
+        found: list[StoredImage | str] = []
+        for start in range(0, len(wanted), _READ_AT_ONCE):
+            now = {"stage": "drawing the sample", "count": (start, len(wanted))}
+            logger.debug("drawing the sample: %d of %d images", *now["count"], extra=now)
+            cells = split_rows.read(wanted[start : start + _READ_AT_ONCE])
+            found += store.store_all(cells, token=token, may_read=source.may_read)
+        return found
 
     sampler = BalancedSampler(rows, classes, np.random.default_rng(seed))
     drawn, stored, skipped = draw_sample(sampler, max_samples, load)
@@ -270,7 +283,7 @@ def _draw(
 
 
 def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None) -> None:
-    present = int(np.count_nonzero(labels.counts))
+    present = 0 if labels.kind == "regression" else int(np.count_nonzero(labels.counts))
     if max_samples is not None and max_samples < present:
         logger.warning(
             "max_samples=%d covers at most %d of %d classes; max_samples=%d would cover all",
@@ -298,5 +311,5 @@ def _content_digest(images: ImageSample, labels: np.ndarray) -> str:
     digest = hashlib.sha256()
     for sha256, label in zip(images.sha256, labels, strict=True):
         digest.update(bytes.fromhex(sha256))
-        digest.update(np.ascontiguousarray(label).astype("<i8").tobytes())
+        digest.update(np.ascontiguousarray(label).astype("<f8" if labels.dtype.kind == "f" else "<i8").tobytes())
     return digest.hexdigest()

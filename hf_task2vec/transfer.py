@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,16 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from hf_task2vec.average_precision import LabelScores
 from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.devices import lay_out, rows_on_host
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
+from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
-from hf_task2vec.transferability import Predictions, h_score, knn_leave_one_out, logme, ridge_leave_one_out
+from hf_task2vec.targets import check_classes
+from hf_task2vec.transferability import (
+    Predictions,
+    h_score,
+    knn_label_scores,
+    knn_leave_one_out,
+    logme,
+    ridge_label_scores,
+    ridge_leave_one_out,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hf_task2vec.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +62,38 @@ class Transfer:
     feature_dim: int
     seconds: float
 
+    @property
+    def measured(self) -> Measured:
+        """The linear probe's accuracy, as a prediction takes it in."""
+        return Measured(self.linear.accuracy, self.n_samples)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelTransfer:
+    """What frozen features of one checkpoint reach on one task with several labels an image.
+
+    Attributes
+    ----------
+    linear, knn
+        Leave-one-out scores of a linear probe and of five nearest neighbours for every label:
+        ``.mean_average_precision``, ``.std_error``, and ``.average_precisions`` of each label.
+    n_samples, feature_dim
+        N and d.
+    seconds
+        Wall time of extracting and of evaluating the features.
+    """
+
+    linear: LabelScores
+    knn: LabelScores
+    n_samples: int
+    feature_dim: int
+    seconds: float
+
+    @property
+    def measured(self) -> Measured:
+        """The linear probe's mAP, as a prediction takes it in."""
+        return Measured.with_std_error(self.linear.mean_average_precision, self.linear.std_error)
+
 
 def extract_features(
     probe: Probe, task: Task, *, batch_size: int | None = None, progress: bool = False
@@ -62,6 +108,8 @@ def extract_features(
             yield probe.features(images)
             bar.update(len(images))
 
+    if progress:
+        logger.debug("features by %s", probe.name, extra={"stage": ""})  # the bar takes its place
     with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
         return rows_on_host(parts())
 
@@ -74,7 +122,7 @@ def measure(
     device: str | None = None,
     token: str | None = None,
     progress: bool = False,
-) -> Transfer:
+) -> Transfer | MultiLabelTransfer:
     """Extract a checkpoint's features on a task and evaluate them.
 
     Parameters
@@ -82,20 +130,27 @@ def measure(
     checkpoint
         Hub id, local folder, or a probe.
     task
-        A single-label task; every image is used, each judged by a classifier that has not seen it.
+        Every image is used, each judged by a classifier that has not seen it. With one label an image the result says
+        how many are classified rightly, with several how well each label is found (mAP).
     batch_size, device, progress
         As in :func:`~hf_task2vec.embed.embed_task`.
     token
         Hub token for gated and private checkpoints.
 
+    Returns
+    -------
+    Transfer or MultiLabelTransfer
+        By the task's labels.
+
     Raises
     ------
     LabelError
-        The task is multi-label.
+        The task is a regression, or multi-label and no label tells some images of the sample from others.
     ProbeError, HubError
         The checkpoint cannot be loaded, fails on the images or runs out of memory, or gives features that are not
         finite.
     """
+    check_measurable(task)
     probe = checkpoint if isinstance(checkpoint, Probe) else Probe.from_pretrained(checkpoint, token=token)
     start = time.perf_counter()
     try:
@@ -111,7 +166,40 @@ def measure(
             f"{probe.name!r} fails on the images of {task.dataset!r} (batch_size={batch_size}, device {probe.device}): "
             f"{type(error).__name__}: {error}"
         ) from error
-    return measure_features(features, task.labels, start=start)
+    evaluate = measure_label_features if task.label_kind == "multi_label" else measure_features
+    return evaluate(features, task.labels, start=start)
+
+
+def check_measurable(task: Task) -> None:
+    """Raise LabelError if checkpoints cannot be measured on a task: see :func:`measure`."""
+    check_classes(task.label_kind, task.label_column, task.dataset, task.num_classes)
+    if task.label_kind == "multi_label":
+        _check_labels_vary(task.labels)
+
+
+def _check_labels_vary(labels: NDArray[np.int64]) -> None:
+    if np.isin(labels.sum(axis=0), (0, len(labels))).all():
+        raise LabelError(
+            f"in the sample of {len(labels)} images every label is carried by all or by none, so there is nothing to "
+            "tell apart; draw more images (max_samples=…)"
+        )
+
+
+def measure_label_features(
+    features: NDArray[np.float32], labels: NDArray[np.int64], *, start: float | None = None
+) -> MultiLabelTransfer:
+    """Evaluate features, shape (N, d), against labels of zeros and ones, shape (N, C); see :func:`measure`."""
+    _check_labels_vary(labels)
+    start = time.perf_counter() if start is None else start
+    x = _checked(features)
+    linear, knn = ridge_label_scores(x, labels), knn_label_scores(x, labels)
+    return MultiLabelTransfer(linear, knn, len(x), x.shape[1], time.perf_counter() - start)
+
+
+def _checked(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    if not np.isfinite(features).all():
+        raise ProbeError("the checkpoint's features are not finite; check its weights and the images' preprocessing")
+    return np.asarray(features, dtype=np.float64)
 
 
 def measure_features(
@@ -119,11 +207,9 @@ def measure_features(
 ) -> Transfer:
     """Evaluate features, shape (N, d), against integer labels, shape (N,); see :func:`measure`."""
     if labels.ndim != 1:
-        raise LabelError("measuring checkpoints on multi-label tasks is not supported yet; pick one label column")
-    if not np.isfinite(features).all():
-        raise ProbeError("the checkpoint's features are not finite; check its weights and the images' preprocessing")
+        raise LabelError(f"labels of shape {labels.shape} are several an image; measure_label_features evaluates those")
     start = time.perf_counter() if start is None else start
-    x = np.asarray(features, dtype=np.float64)
+    x = _checked(features)
     return Transfer(
         linear=ridge_leave_one_out(x, labels),
         knn=knn_leave_one_out(x, labels),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_task2vec.average_precision import LabelScores
+
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -47,14 +49,6 @@ def ridge_leave_one_out(features: Array, labels: Labels, grid: tuple[float, ...]
 def ridge_scores(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> Array:
     """Leave-one-out scores of a ridge regression on one-hot labels, shape (N, classes present), in closed form.
 
-    With the hat matrix H = 11ᵀ/N + K(K + λI)⁻¹ of the centred Gram matrix K, the prediction for an example by the
-    model trained on all others is ``y − (y − Hy)/(1 − h)`` exactly (Allen's PRESS identity). λ is the one of least
-    leave-one-out squared error.
-
-    The scores replace the intercept's class frequencies among the others by those of the sample, adding
-    ``(y − ȳ)/(N − 1)``. Leaving an example out makes its own class rarer, so that on balanced classes weak features
-    would be judged far below chance.
-
     Parameters
     ----------
     features
@@ -62,13 +56,36 @@ def ridge_scores(features: Array, labels: Labels, grid: tuple[float, ...] = RIDG
     labels
         Shape (N,), integers.
     grid
+        As in :func:`ridge_predictions`.
+    """
+    classes, inverse = np.unique(labels, return_inverse=True)
+    return ridge_predictions(features, np.eye(len(classes))[inverse], grid)
+
+
+def ridge_predictions(features: Array, targets: Array, grid: tuple[float, ...] = RIDGE_GRID) -> Array:
+    """Leave-one-out predictions of a ridge regression on any targets, shape (N, C), in closed form.
+
+    With the hat matrix H = 11ᵀ/N + K(K + λI)⁻¹ of the centred Gram matrix K, the prediction for an example by the
+    model trained on all others is ``y − (y − Hy)/(1 − h)`` exactly (Allen's PRESS identity). λ is the one of least
+    leave-one-out squared error, over all targets.
+
+    The predictions replace the intercept's means among the others by those of the sample, adding ``(y − ȳ)/(N − 1)``.
+    Leaving an example out makes its own class rarer, so that on balanced classes weak features would be judged far
+    below chance.
+
+    Parameters
+    ----------
+    features
+        Shape (N, d).
+    targets
+        Shape (N, C): zeros and ones for labels, any numbers for a regression.
+    grid
         Penalties relative to the mean non-zero eigenvalue.
     """
     x = np.asarray(features, dtype=np.float64)
     x = x - x.mean(axis=0)
     n = len(x)
-    classes, inverse = np.unique(labels, return_inverse=True)
-    y = np.eye(len(classes))[inverse]
+    y = np.asarray(targets, dtype=np.float64)
     eigenvalues, q = np.linalg.eigh(x @ x.T)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     scale = float(eigenvalues.sum()) / max(1, min(n - 1, x.shape[1]))
@@ -93,6 +110,22 @@ def knn_leave_one_out(features: Array, labels: Labels, k: int = 5) -> Prediction
 
     A neighbour of similarity s votes with weight exp(s).
     """
+    nearest, weights = _neighbours(features, k)
+    classes, inverse = np.unique(labels, return_inverse=True)
+    votes = np.zeros((len(nearest), len(classes)))
+    np.add.at(votes, (np.arange(len(nearest))[:, None], inverse[nearest]), weights)
+    return Predictions(votes.argmax(axis=1) == inverse)
+
+
+def knn_label_scores(features: Array, labels: Labels, k: int = 5) -> LabelScores:
+    """Leave-one-out scores of :func:`knn_leave_one_out` for 0/1 labels: the share of the votes for each, (N, C)."""
+    nearest, weights = _neighbours(features, k)
+    votes = np.einsum("nk,nkc->nc", weights, labels[nearest].astype(np.float64))
+    return LabelScores(labels > 0, votes / weights.sum(axis=1, keepdims=True))
+
+
+def _neighbours(features: Array, k: int) -> tuple[NDArray[np.int64], Array]:
+    """Return the k nearest of the other examples and the weights of their votes, both of shape (N, k)."""
     x = np.asarray(features, dtype=np.float64)
     x = x - x.mean(axis=0)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
@@ -100,11 +133,22 @@ def knn_leave_one_out(features: Array, labels: Labels, k: int = 5) -> Prediction
     np.fill_diagonal(similarity, -np.inf)
     k = min(k, len(x) - 1)
     nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    classes, inverse = np.unique(labels, return_inverse=True)
-    votes = np.zeros((len(x), len(classes)))
-    weights = np.exp(np.take_along_axis(similarity, nearest, axis=1))
-    np.add.at(votes, (np.arange(len(x))[:, None], inverse[nearest]), weights)
-    return Predictions(votes.argmax(axis=1) == inverse)
+    return nearest, np.exp(np.take_along_axis(similarity, nearest, axis=1))
+
+
+def ridge_label_scores(features: Array, labels: Labels) -> LabelScores:
+    """Leave-one-out scores of a linear probe for 0/1 labels, shape (N, C), several an example."""
+    return LabelScores(labels > 0, ridge_predictions(features, labels.astype(np.float64)))
+
+
+def ridge_r2(features: Array, targets: Array) -> float:
+    """Leave-one-out R² of a linear probe: 1 − mean squared error / variance, averaged over targets, at most 1.
+
+    Features that tell nothing give about 0; their noise may give a little less. Not changed by the units of a target.
+    """
+    y = np.asarray(targets, dtype=np.float64)
+    y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-300)
+    return float(1.0 - np.mean((y - ridge_predictions(features, y)) ** 2))
 
 
 def logistic_test(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_task2vec import __version__, errors
-from hf_task2vec.cli.console import ranking_report, show
+from hf_task2vec.cli.console import plain_table, ranking_report
 from hf_task2vec.cli.options import Quantity
 
 
@@ -25,6 +25,7 @@ class FakeRanking(list):
 
     warnings = ("only 3 images have a label",)
     summary = "3 candidates were ranked."
+    score_name = "accuracy"
 
     def to_dict(self) -> dict[str, Any]:
         return {"dataset": "sklearn:digits", "candidates": [vars(candidate) for candidate in self]}
@@ -84,21 +85,9 @@ def test_measured_accuracies_get_a_column() -> None:
     report = ranking_report(refined)
     position = [column.title for column in report.columns].index("measured")
     assert [row[position] for row in report.rows] == ["92.3", ""]
-
-
-def test_terminal_table_folds_ids_and_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("COLUMNS", "80")
-    terminal = Terminal()
-    show(ranking_report(RANKING), "human", terminal)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
-    assert max(map(len, lines)) <= 80
-    start, end = lines[0].index("checkpoint"), lines[0].index("accuracy") - 1
-    assert "".join(line[start:end].strip() for line in lines[1:-2]) == "".join(c.hub_id for c in RANKING)
-    assert lines[-1] == "3 candidates were ranked."
+    *_, first, second = plain_table(report.columns, report.rows).splitlines()
+    cells = [re.split(" {2,}", line.strip()) for line in (first, second)]
+    assert [row[position] for row in cells] == ["92.3", "-"], "no cell is empty, or columns could not be told apart"
 
 
 def test_json_is_one_document_and_nothing_else(calls: list[dict[str, Any]]) -> None:
@@ -113,11 +102,11 @@ def test_quiet_prints_hub_ids_only(calls: list[dict[str, Any]]) -> None:
     assert "warning" not in result.stderr
 
 
-def test_every_option_of_select_arrives(calls: list[dict[str, Any]]) -> None:
+def test_every_option_of_select_arrives(calls: list[dict[str, Any]], tmp_path: Path) -> None:
     # fmt: off
     given_options = [
         "--split", "test", "--name", "small", "--revision", "main", "--image-column", "photo", "--label-column", "kind",
-        "--streaming", "--max-samples", "64", "--probe", "timm/resnet18.a1_in1k", "--index", "my-index",
+        "--streaming", "--max-samples", "64", "--probe", "timm/resnet18.a1_in1k", "--index", str(tmp_path),
         "--candidates", "timm/a,timm/b", "--candidates", "org/c", "--max-params", "30M", "--max-gmacs", "5",
         "--license", "apache-2.0", "--license", "mit, bsd", "--library", "timm", "--input-size", "224", "--top-k", "5",
         "--refine", "3", "--refine-bytes", "2G", "--refine-seconds", "90", "--metric", "static", "--seed", "7",
@@ -129,7 +118,7 @@ def test_every_option_of_select_arrives(calls: list[dict[str, Any]]) -> None:
         {
             "dataset": "org/data", "split": "test", "name": "small", "revision": "main", "image_column": "photo",
             "label_column": "kind", "streaming": True, "max_samples": 64, "probe": "timm/resnet18.a1_in1k",
-            "index": "my-index", "candidates": ["timm/a", "timm/b", "org/c"], "max_params": 30_000_000,
+            "index": str(tmp_path), "candidates": ["timm/a", "timm/b", "org/c"], "max_params": 30_000_000,
             "max_gmacs": 5.0, "licenses": ["apache-2.0", "mit", "bsd"], "library": "timm", "input_size": 224,
             "top_k": 5, "refine": 3, "refine_bytes": 2_000_000_000, "refine_seconds": 90.0, "metric": "static",
             "seed": 7, "device": "cpu", "token": "hf_x", "batch_size": 16, "cache": False,
@@ -158,6 +147,7 @@ def test_common_options_stand_anywhere(calls: list[dict[str, Any]], arguments: t
         (["select", "x", "--max-params", "0"], "'0' is not a positive number"),
         (["select", "x", "--endpoint", "huggingface.co"], "'huggingface.co' is no address such as https://"),
         (["select", "x", "--top-k", "0"], "0 is not in the range x>=1"),
+        (["select", "x", "--no-images"], "--no-images goes with --report"),
         (["distance", "a"], "A distance needs two tasks or more"),
         (["embed", "x"], "Missing option '-o'"),
         (["choose", "x"], "No such command 'choose'"),
@@ -242,7 +232,9 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, error: Excep
 def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     result = run("select", "x")
-    assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
+    kept = "downloads and finished steps are kept; started again, the same command goes on where it was"
+    assert (result.exit_code, result.stderr) == (130, f"interrupted (starting): {kept}\n")
+    assert run("select", "x", "--no-cache").stderr.endswith(": with --no-cache, only what was downloaded is kept\n")
 
 
 @pytest.mark.parametrize(
@@ -280,3 +272,35 @@ def test_help_documents_exit_codes() -> None:
 
 def test_version() -> None:
     assert __version__ in run("--version").stdout
+
+
+# ------------------------------------------------------------------------------------------------------- the report
+
+
+def test_report_is_written_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Reported(FakeRanking):
+        def report(self, path: Path, *, images: bool = True) -> Path:
+            path.write_text(f"images={images}", encoding="utf-8")
+            return path
+
+    stub(monkeypatch, "selection", select_backbone=lambda dataset, **options: Reported(RANKING))
+    page = tmp_path / "report.html"
+    result = run("select", "x", "--report", str(page), "--json")
+    assert json.loads(result.stdout) == RANKING.to_dict()
+    assert result.stderr.splitlines()[-1] == f"report: {page}"
+    assert page.read_text(encoding="utf-8") == "images=True"
+    result = run("select", "x", "--report", str(page), "--no-images", "--quiet")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert page.read_text(encoding="utf-8") == "images=False"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("nowhere/report.html", "there is no folder '{}/nowhere'; make it first."), ("", "is a directory")],
+)
+def test_report_that_cannot_be_written_is_told_before_the_work(
+    calls: list[dict[str, Any]], tmp_path: Path, path: str, message: str
+) -> None:
+    result = run("select", "x", "--report", str(tmp_path / path))
+    assert (result.exit_code, calls) == (2, [])
+    assert message.format(tmp_path) in " ".join(result.stderr.split())

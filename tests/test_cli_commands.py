@@ -62,6 +62,16 @@ def test_distances_that_cannot_be(three_tasks: Any, arguments: list[str], code: 
     assert message in result.stderr
 
 
+def stub_cache(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    def load_probe(name: str | None, *, token: str | None) -> SimpleNamespace:
+        return SimpleNamespace(name=name, token=token, weights_hash=f"hash of {name}")
+
+    def unfinished_file(task: Any, weights_hash: str, config: dict[str, Any]) -> tuple[Any, str, dict[str, Any]]:
+        return task, weights_hash, {name: config[name] for name in ("seed", "autocast") if name in config}
+
+    stub(monkeypatch, "cache", default_device=lambda: device, load_probe=load_probe, unfinished_file=unfinished_file)
+
+
 def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[dict[str, Any]] = []
 
@@ -70,9 +80,8 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         return SimpleNamespace(save=lambda path: path.mkdir(), describe=lambda: {"task": {"dataset": "x"}})
 
     stub(monkeypatch, "embed", embed_task=embed_task)
-    stub(monkeypatch, "cache", default_device=lambda: "best")
+    stub_cache(monkeypatch, "best")
     stub(monkeypatch, "task", Task=SimpleNamespace(from_dataset=lambda dataset, **options: (dataset, options)))
-    stub(monkeypatch, "probe", Probe=SimpleNamespace(from_pretrained=lambda name, token: (name, token)))
     output = tmp_path / "out"
     # fmt: off
     options = ["--split", "test", "--seed", "3", "--batch-size", "8", "--probe", "timm/p", "--token", "hf_x", "--json",
@@ -83,8 +92,11 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert output.is_dir()
     task_options = {"split": "test", "seed": 3, "token": "hf_x", "streaming": False, "max_samples": 256}
     (call,) = calls
+    network = call.pop("probe")
+    assert (network.name, network.token) == ("timm/p", "hf_x")
+    assert call.pop("keep") == (("org/data", task_options), "hash of timm/p", {"seed": 3, "autocast": "bf16"})
     assert call == {
-        "task": ("org/data", task_options), "probe": ("timm/p", "hf_x"), "seed": 3, "batch_size": 8, "progress": False,
+        "task": ("org/data", task_options), "seed": 3, "batch_size": 8, "progress": False,
         "device": "best", "autocast": "bf16",
     }  # fmt: skip
 
@@ -98,7 +110,7 @@ def test_embed_as_many_images_as_needed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         return SimpleNamespace(save=lambda path: None, describe=dict)
 
     stub(monkeypatch, "embed", embed_task=embed_task)
-    stub(monkeypatch, "cache", default_device=lambda: "cpu")
+    stub_cache(monkeypatch, "cpu")
     stub(monkeypatch, "task", Task=SimpleNamespace(from_dataset=lambda _, **o: drawn.append(o["max_samples"])))
     for options in ([], ["--max-samples", "auto"], ["--max-samples", "auto", "--noise-tolerance", "0.1"]):
         assert run("embed", "org/data", "-o", str(tmp_path), *options).exit_code == 0

@@ -148,7 +148,7 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_names_the_exit_code() -> None:
     text = run("index", "build", "--help").stdout
-    assert "7    index build: some cells could not be measured; the index holds the others\n" in text
+    assert "7    index build: some cells failed; the index holds the others\n" in text
 
 
 def test_only_click_is_needed_to_show_the_help() -> None:

@@ -65,7 +65,7 @@ def test_narrow_encoding_is_no_error() -> None:
     with start("", PYTHONIOENCODING="ascii", PYTHONUTF8="0") as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    assert stdout.splitlines()[1].split()[3] == "40.0?60.0"
+    assert stdout.splitlines()[1].split()[3] == "40.0-60.0"
 
 
 def test_endpoint_and_offline_are_set_before_the_libraries_are_imported() -> None:

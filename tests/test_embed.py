@@ -292,9 +292,7 @@ def test_multi_label(probe: Probe) -> None:
     assert np.ptp(embedding.values) > 0
     assert embedding.descriptors["n_classes"] == 4
     assert embedding.descriptors["probe_accuracy"] > 0.7
-    assert embedding.descriptors["probe_accuracy_gain"] == pytest.approx(
-        2 * embedding.descriptors["probe_accuracy"] - 1
-    )
+    assert 0.5 < embedding.descriptors["probe_accuracy_gain"] <= embedding.descriptors["probe_map"] <= 1.0
     assert json.dumps(embedding.describe(), allow_nan=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import itertools
 import logging
@@ -153,6 +154,36 @@ def test_what_is_not_parquet_is_downloaded(hub: HubServer, caplog: pytest.LogCap
     with caplog.at_level(logging.INFO, "hf_task2vec"):
         assert Task.from_dataset("org/folder").n_rows == 8
     assert "org/folder is downloaded, not read in parts: its files are not Parquet" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["parts", "download", "streaming"])
+def test_rows_that_name_other_files_are_not_followed(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A dataset could otherwise look at files of the machine that reads it, and make it call any server."""
+    private = tmp_path / "private.png"
+    private.write_bytes(picture(3, 10, np.random.default_rng(0)))
+    data = table(sorted_labels(2, 20))
+    named = [str(private), f"{hub.endpoint}/probe.png", "file://" + str(private), f"zip://a.png::{hub.endpoint}/x.zip"]
+    cells = [{"bytes": None, "path": path} for path in named] + data["image"].to_pylist()[len(named) :]
+    data = data.set_column(0, data.schema.field(0), pa.array(cells, data.schema.field(0).type))
+    hub.create_dataset("org/trap", shards(data, 1, ONE_PAGE))
+    if way == "download":
+        monkeypatch.setattr(hub_dataset, "find_listing", lambda *args, **kwargs: None)
+        monkeypatch.setattr("hf_task2vec.sources.find_listing", lambda *args, **kwargs: None)
+    task = Task.from_dataset("org/trap", max_samples=None, streaming=way == "streaming")
+    assert {image.row for image in task.skipped} == {0, 1, 2, 3}
+    assert all("lies outside the dataset" in image.reason for image in task.skipped)
+    assert not hub.requested("probe.png|x.zip")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_folder_of_images_on_the_hub_reads_its_own_files(hub: HubServer) -> None:
+    rng = np.random.default_rng(0)
+    hub.create_dataset("org/folder", {f"train/{row % 2}/{row}.png": picture(row, 10, rng) for row in range(8)})
+    for streaming in (False, True):
+        assert not Task.from_dataset("org/folder", streaming=streaming).skipped
+    gc.collect()  # an event loop that streaming leaves behind
 
 
 def test_the_copy_in_parquet_that_the_hub_makes(hub: HubServer) -> None:

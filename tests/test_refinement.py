@@ -311,34 +311,27 @@ def test_when_none_can_be_measured_the_prediction_stands(select: Callable[..., R
 # ---------------------------------------------------------------------- refusals
 
 
-def test_multi_label_tasks_are_refused_before_they_are_embedded(
+def test_regressions_are_refused_before_they_are_embedded(
     select: Callable[..., Ranking],
     hub: HubServer,
     monkeypatch: pytest.MonkeyPatch,
     ranking: Ranking,
     index: ZooIndex,
 ) -> None:
-    single = dataset(24)
-    labels = datasets.List(datasets.ClassLabel(names=["a", "b", "c"]))
-    features = datasets.Features({"image": datasets.Image(), "label": labels})
-    rows = single.cast_column("image", datasets.Image(decode=False)).to_dict()
-    rows["label"] = [[label, (label + i % 2) % 3][: 1 + i % 2] for i, label in enumerate(rows["label"])]
-    several = datasets.Dataset.from_dict(rows, features=features)
+    numbers = dataset(24).cast_column("label", datasets.Value("float64"))
     monkeypatch.setattr(selection_module, "cached_embedding", lambda *_, **__: pytest.fail("it was embedded"))
-    message = "'label' of 'dataset' holds several. Leave refine at 0, or pass a label_column with one label"
+    message = r"'label' of 'dataset' are numbers \(a regression\)"
     with pytest.raises(LabelError, match=message):
-        select(several, refine=1)
+        select(numbers, refine=1)
     with pytest.raises(LabelError, match=message):
         refine_ranking(
             ranking,
-            Task.from_dataset(several),
+            Task.from_dataset(numbers),
             1,
             checkpoints=index.checkpoints,
             predict=lambda measured: pytest.fail("it was predicted"),
             rerank=lambda measured: pytest.fail("it was ranked"),
         )
-    monkeypatch.undo()
-    assert any(warning.startswith("images have several labels each") for warning in select(several).warnings)
 
 
 @pytest.fixture

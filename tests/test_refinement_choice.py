@@ -107,7 +107,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple[Ranking, list[str]]]:
     """Refine a ranking of six candidates, a worse one after the other; those named in `broken` cannot be measured."""
     names = [f"org/net{i}" for i in range(1, 7)]
-    task = SimpleNamespace(label_kind="single_label")
+    task = SimpleNamespace(label_kind="single_label", label_column="label", dataset="d", num_classes=2)
 
     def run(k: int, broken: Collection[str] = (), **options: Any) -> tuple[Ranking, list[str]]:
         tried: list[str] = []

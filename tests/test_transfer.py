@@ -74,8 +74,8 @@ def test_a_missing_checkpoint(tmp_path: object, digits: Task) -> None:
         measure(f"{tmp_path}/absent", digits)
 
 
-def test_multi_label_tasks_are_refused() -> None:
-    with pytest.raises(LabelError, match="multi-label tasks is not supported yet; pick one label column"):
+def test_several_labels_an_image_are_for_another_function() -> None:
+    with pytest.raises(LabelError, match="several an image; measure_label_features evaluates those"):
         measure_features(np.zeros((4, 2), np.float32), np.eye(4, 3, dtype=np.int64))
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``hf-task2vec select|embed|distance|index``, which is also ``hf task2vec …``.
+"""The command line: ``hf-task2vec select|embed|distance|map|index …``, which is also ``hf task2vec …``.
 
 Only click is imported at start; a command imports what it needs when it runs, after ``--endpoint`` and ``--offline``
 have set the variables that the Hugging Face libraries read at their import.

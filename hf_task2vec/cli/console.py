@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import click
 
 if TYPE_CHECKING:
     from hf_task2vec.ranking import Candidate, Ranking
@@ -18,10 +20,21 @@ Mode = Literal["human", "json", "quiet"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a report's table; numbers are aligned to the right."""
+    """A column of a report's table.
+
+    Attributes
+    ----------
+    title
+        Its heading; a table whose titles are all empty has none.
+    is_number
+        Numbers are aligned to the right.
+    rank
+        0 for what a table is about; on a narrow terminal the columns of the highest rank are left out first.
+    """
 
     title: str
     is_number: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class Report:
         The table of the default mode; each row has one text per column.
     notes
         Sentences printed below the table.
+    text
+        What the default mode prints in place of a table.
     """
 
     document: Any
@@ -45,56 +60,65 @@ class Report:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = field(default=())
+    text: str | None = None
 
 
 def show(report: Report, mode: Mode, file: TextIO) -> None:
     """Write `report` to `file`: a coloured table on a terminal, aligned text anywhere else."""
     if mode == "json":
-        file.write(json.dumps(report.document, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(report.document, indent=2, allow_nan=False) + "\n"
     elif mode == "quiet":
-        file.writelines(f"{line}\n" for line in report.lines)
+        text = "".join(f"{line}\n" for line in report.lines)
+    elif report.text is not None:
+        text = report.text
     elif file.isatty():
-        _show_table(report, file)
+        from hf_task2vec.cli.terminal_table import terminal_table, width_of
+
+        text = terminal_table(report.columns, report.rows, report.notes, width=width_of(file))
     else:
-        file.write(plain_table(report.columns, report.rows))
-        file.writelines(f"\n{note}\n" for note in report.notes)
+        text = plain_table(report.columns, report.rows) + "".join(f"\n{note}\n" for note in report.notes)
+    file.write(encodable(text, getattr(file, "encoding", None)))
     file.flush()
 
 
-def plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Return `rows` as text aligned with spaces, nothing cut, one line a row, and a heading if there are titles."""
-    titles = [column.title for column in columns]
-    lines = [titles, *rows] if any(titles) else list(rows)
-    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(columns))]
-    text = ""
-    for line in lines:
-        cells = (
-            cell.rjust(width) if column.is_number else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        )
-        text += "  ".join(cells).rstrip() + "\n"
+def say(message: str) -> None:
+    """Write one line to standard error."""
+    click.echo(encodable(message, getattr(sys.stderr, "encoding", None)), err=True)
+
+
+# What stands for characters that a terminal or pipe cannot encode (`LC_ALL=C`, PYTHONIOENCODING=ascii).
+_IN_ASCII = str.maketrans(
+    {"–": "-", "—": "-", "−": "-", "…": "...", "±": "+-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "⁹": "^9"}
+    | {"\u00a0": " ", "σ": "sigma", "τ": "tau", "⚠": "!"}
+)
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """Return `text`, with the likes of … and ± spelt out where `encoding` lacks any of its characters."""
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII)
     return text
 
 
-def _show_table(report: Report, file: TextIO) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """Return `rows` as text for pipes: one line a row, nothing cut, no cell empty, a heading if there are titles.
 
-    console = Console(file=file)
-    has_titles = any(column.title for column in report.columns)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_titles)
-    for column in report.columns:
-        # An id that does not fit is folded, never cut: it is there to be copied.
-        table.add_column(
-            column.title, justify="right" if column.is_number else "left", overflow="fold", no_wrap=column.is_number
+    Columns are two or more spaces apart, and no cell holds two spaces in a row: ``awk -F '  +'`` splits a line.
+    """
+    titles = [column.title for column in columns]
+    cells = [[" ".join(cell.split()) or "-" for cell in row] for row in rows]
+    lines = [titles, *cells] if any(titles) else cells
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(columns))]
+    text = ""
+    for line in lines:
+        padded = (
+            cell.rjust(width) if column.is_number else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
         )
-    for row in report.rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-    for note in report.notes:
-        console.print()
-        console.print(Text(note))
+        text += "  ".join(padded).rstrip() + "\n"
+    return text
 
 
 def ranking_report(ranking: Ranking) -> Report:
@@ -102,14 +126,17 @@ def ranking_report(ranking: Ranking) -> Report:
     rows = [_ranking_row(candidate) for candidate in ranking]
     # What is known of none of them takes no room.
     shown = [i for i in range(len(_RANKING_COLUMNS)) if i < 4 or any(row[i] not in ("", "?") for row in rows)]
-    columns = [_RANKING_COLUMNS[i] for i in shown]
+    titles = {"accuracy": ranking.score_name}
+    columns = [replace(column, title=titles.get(column.title, column.title)) for column in _RANKING_COLUMNS]
+    columns = [columns[i] for i in shown]
     lines = [candidate.hub_id for candidate in ranking]
     return Report(ranking.to_dict(), lines, columns, [[row[i] for i in shown] for row in rows], (ranking.summary,))
 
 
 _RANKING_COLUMNS = (
-    *(Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % interval", True)),
-    *(Column("measured", True), Column("params", True), Column("GMACs", True), Column("px", True), Column("licence")),
+    *(Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % interval", True, 1)),
+    *(Column("measured", True), Column("params", True, 2), Column("GMACs", True, 4), Column("px", True, 5)),
+    Column("licence", rank=3),
 )
 
 

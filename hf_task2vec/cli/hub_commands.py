@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hf_task2vec.cli.completers import DISTANCES, names, paths
 from hf_task2vec.cli.console import Column, Report, facts_report
-from hf_task2vec.cli.options import common_options, given, hub_options
+from hf_task2vec.cli.embeddings import load_embeddings
+from hf_task2vec.cli.help import Command
+from hf_task2vec.cli.options import common_options, given, hub_options, option
 from hf_task2vec.cli.session import EXIT_CODES, session
 from hf_task2vec.errors import EmbeddingError
 
@@ -19,21 +22,21 @@ if TYPE_CHECKING:
     from hf_task2vec.zoo import ZooIndex
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("path")
+@click.command(cls=Command, epilog=EXIT_CODES, short_help="Share an embedding or an index on the Hub.")
+@click.argument("path", shell_complete=paths)
 @click.argument("repo_id", metavar="ORG/NAME")
-@click.option("--private", is_flag=True, default=None, help="Make a new repository private.")
-@click.option("--create-pr", is_flag=True, default=None, help="Open a pull request instead of committing.")
-@click.option("--revision", help="Branch to commit to, made if there is none [default: main].")
-@click.option(
+@option("--private", is_flag=True, default=None, help="Make a new repository private.")
+@option("--create-pr", is_flag=True, default=None, help="Open a pull request instead of committing.")
+@option("--revision", metavar="BRANCH", help="Branch to commit to, made if there is none [default: main].")
+@option(
     "--into-dataset",
     is_flag=True,
     default=None,
     help="ORG/NAME is the dataset itself: add task2vec/<probe>.safetensors by a pull request, leave its card alone.",
 )
-@click.option("--license", metavar="ID", help="Licence to name in the card.")
-@click.option("--message", help="Message of the commit, or title of the pull request.")
-@click.option("--dry-run", is_flag=True, help="Print what would be uploaded and stop.")
+@option("--license", metavar="ID", help="Licence to name in the card.")
+@option("--message", metavar="TEXT", help="Message of the commit, or title of the pull request.")
+@option("--dry-run", is_flag=True, help="Print what would be uploaded and stop.")
 @hub_options
 @common_options
 @click.pass_context
@@ -60,19 +63,18 @@ def push(ctx: click.Context, /, path: str, repo_id: str, into_dataset: bool | No
         answer(_push_report(shared.push_to_hub(repo_id, **arguments)))
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(cls=Command, epilog=EXIT_CODES, short_help="Get an embedding or an index from the Hub.")
 @click.argument("repo_id", metavar="ORG/NAME")
-@click.option(
+@option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
+    metavar="PATH",
     help="File (.safetensors) or folder to write [default: NAME.safetensors; for an index the folder NAME].",
 )
-@click.option(
-    "--probe", metavar="CHECKPOINT", help="Probe of the embedding [default: the only one, or the default one]."
-)
-@click.option("--revision", help="Branch, tag or commit.")
-@click.option("--overwrite", is_flag=True, help="Replace what is at the output already.")
+@option("--probe", metavar="CHECKPOINT", help="Probe of the embedding [default: the only one, or the default one].")
+@option("--revision", metavar="REVISION", help="Branch, tag or commit.")
+@option("--overwrite", is_flag=True, help="Replace what is at the output already.")
 @hub_options
 @common_options
 @click.pass_context
@@ -82,7 +84,11 @@ def pull(
     """Write the embedding or index in the Hub's dataset repository ORG/NAME to a file or folder.
 
     All checksums are compared. What was pulled once can be pulled again with --offline.
-    """
+
+    \b
+    hf-task2vec pull me/data-task2vec
+    hf-task2vec pull me/my-index -o my-index --revision v1
+    """  # noqa: D301 (click wants the control character)
     with session(ctx) as (_, answer):
         from hf_task2vec.embedding import TaskEmbedding
         from hf_task2vec.hub_pull import pull_any
@@ -103,19 +109,22 @@ def pull(
         answer(facts_report({"repo_id": repo_id, **facts, "path": str(target)}, [str(target)]))
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(cls=Command, epilog=EXIT_CODES, short_help="List embeddings that are shared on the Hub.")
 @click.argument("text", required=False)
-@click.option(
+@option(
     "--near",
     metavar="TASK",
     help="Rank by distance to this: a folder or file of `embed`, a task of the index, or a repository on the Hub.",
 )
-@click.option("--kind", help="Distance; an unknown name lists them all [default: log_correlation].")
-@click.option("--probe", metavar="CHECKPOINT", help="Only embeddings by this probe.")
-@click.option("--author", help="Only repositories of this user or organization.")
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="Repositories at most."
+@option(
+    "--kind",
+    metavar="NAME",
+    shell_complete=names(DISTANCES),
+    help="Distance; an unknown name lists them all [default: log_correlation].",
 )
+@option("--probe", metavar="CHECKPOINT", help="Only embeddings by this probe.")
+@option("--author", metavar="NAME", help="Only repositories of this user or organization.")
+@option("--limit", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="Repositories at most.")
 @hub_options
 @common_options
 @click.pass_context
@@ -132,7 +141,10 @@ def search(ctx: click.Context, /, text: str | None, near: str | None, **options:
         from hf_task2vec.hub_search import search_hub
 
         arguments = given(options)
-        target = None if near is None else _task(near, arguments)
+        # An index has its own probe; --probe says which embeddings of the Hub are looked at.
+        of_hub = ("token", "timeout", "probe") if "/" in (near or "") else ()
+        hub = {name: arguments[name] for name in of_hub if name in arguments}
+        target = None if near is None else load_embeddings([near], **hub)[0]
         with tqdm(disable=target is None or not settings.progress, desc="comparing", unit="task", leave=False) as bar:
             found = search_hub(text, near=target, on_done=bar.update, **arguments)
         answer(_search_report(found, target))
@@ -146,23 +158,6 @@ def _load(path: str) -> TaskEmbedding | ZooIndex:
     if path == "shipped":
         return ZooIndex.load()
     return ZooIndex.load(path) if (Path(path) / MANIFEST).is_file() else TaskEmbedding.load(path)
-
-
-def _task(near: str, options: dict[str, Any]) -> TaskEmbedding:
-    """Return the embedding that `near` names: in a folder or file, of the shipped index, or on the Hub."""
-    from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.zoo import ZooIndex
-
-    if Path(near).exists():
-        return TaskEmbedding.load(near)
-    if near.count("/") == 1 and not near.startswith("."):
-        hub = {name: options[name] for name in ("token", "timeout", "probe") if name in options}
-        return TaskEmbedding.from_pretrained(near, **hub)
-    table = ZooIndex.load().embeddings()
-    if near in table.tasks:
-        return table.embedding(near)
-    known = ", ".join(sorted(table.tasks))
-    raise EmbeddingError(f"{near!r} is no folder, file or Hub repository, and no task of the index, which has: {known}")
 
 
 def _push_report(pushed: Pushed) -> Report:

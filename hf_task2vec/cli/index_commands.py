@@ -1,4 +1,4 @@
-"""The commands on zoo indexes: look into one, check one, build one."""
+"""The commands on zoo indexes: look into one, check one, build one, add a score to one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hf_task2vec.cli.console import facts_report
+from hf_task2vec.cli.index_place import as_place
 from hf_task2vec.cli.options import build_options, common_options, given
 from hf_task2vec.cli.session import EXIT_CODES, session
 from hf_task2vec.errors import ZooIndexError
@@ -20,7 +21,7 @@ def index() -> None:
     """Look into a zoo index (checkpoints, tasks, scores, embeddings), or build one."""
 
 
-_index_path = click.argument("path", required=False)
+_index_path = click.argument("path", required=False, callback=as_place)
 
 
 @index.command(epilog=EXIT_CODES)
@@ -28,7 +29,7 @@ _index_path = click.argument("path", required=False)
 @common_options
 @click.pass_context
 def info(ctx: click.Context, /, path: str | None) -> None:
-    """Say what the index at PATH (default: the shipped one) holds."""
+    """Say what the index at PATH holds: a folder, or org/name on the Hub (default: the shipped one)."""
     with session(ctx) as (_, answer):
         from hf_task2vec.zoo import ZooIndex
 
@@ -107,3 +108,54 @@ def build(
             click.echo(f"error: {report.failed} cells failed: {reasons[0]}{more}", err=True)
             raise click.exceptions.Exit(SOME_FAILED)
         return None
+
+
+@index.command("add-score", epilog=EXIT_CODES)
+@click.argument("path")
+@click.option("--task", required=True, metavar="NAME|EMBEDDING", help="Task of the index, or what `embed` wrote.")
+@click.option("--checkpoint", required=True, metavar="ID", help="Hub id of the checkpoint.")
+@click.option("--score", required=True, type=float, metavar="SHARE", help="Accuracy, between 0 and 1.")
+@click.option("--protocol", required=True, help="How it was reached: full_finetune, linear_probe_full, …")
+@click.option("--n-test", required=True, type=int, metavar="N", help="Images that it was measured on.")
+@click.option("--split", default="test", show_default=True, help="Split that it was measured on.")
+@click.option("--n-train", type=click.IntRange(0), metavar="N", help="Images that it was trained on.")
+@click.option(
+    "--metric", default="top1", show_default=True, help="What the score is: top1, mean_per_class, map, auc, …"
+)
+@click.option("--source", default="local", show_default=True, help="Where it comes from; a new name is added.")
+@click.option("--license", help="Licence of a new source [default: unspecified].")
+@click.option("--name", help="Name of an embedding's task in the index [default: its dataset].")
+@click.option("--base", metavar="PATH|shipped", help="Index to begin with if there is none at PATH.")
+@click.option("--replace", is_flag=True, help="Put it in the place of the same measurement's older score.")
+@click.option("--look-up", is_flag=True, help="Ask the Hub about a checkpoint that the index does not know.")
+@click.option("--token", help="Hub token [default: the one you are logged in with].")
+@common_options
+@click.pass_context
+def add_score(ctx: click.Context, /, path: str, **options: Any) -> None:
+    """Add a score of your own to the index at PATH, for `select --index PATH` to learn from.
+
+    Scores are compared within one source, protocol, metric, split and task only: one alone moves no ranking, two
+    checkpoints' do. Protocol linear_probe_loo (as by `select --refine`) with an embedding needs no second: the probe's
+    own accuracy is known.
+
+    \b
+    hf-task2vec embed ./photos -o photos-embedding
+    hf-task2vec index add-score my-index --base shipped --task photos-embedding \\
+        --checkpoint timm/resnet18.a1_in1k --score 0.93 --protocol full_finetune --n-test 200
+    hf-task2vec select ./photos --index my-index
+    """  # noqa: D301 (click wants the control character)
+    with session(ctx) as (_, answer):
+        from hf_task2vec import local_scores
+
+        added = local_scores.add_score(path, **options)
+        row = {name: value for name, value in added.row.model_dump().items() if value is not None}
+        facts = {
+            "path": str(added.path),
+            "score": row,
+            "new": list(added.new),
+            "replaced": added.replaced,
+            "companion": added.companion,
+            "comparable": added.comparable,
+            "notes": list(added.notes),
+        }
+        answer(facts_report(facts, [str(added.path)]))

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
+from hf_task2vec.cli.completers import folders
 from hf_task2vec.cli.console import Mode
+from hf_task2vec.cli.help import Option
+from hf_task2vec.cli.index_place import as_place
 from hf_task2vec.processes import launch
 
 
@@ -93,6 +96,11 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    """Return the decorator of an option; ``section=`` is the heading that it stands under in `--help`."""
+    return click.option(*names, cls=Option, **settings)
+
+
 def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
     """Return one decorator for several options, shown in `--help` in this order."""
 
@@ -106,60 +114,81 @@ def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _
 
 _common: dict[str, Any] = {"expose_value": False, "callback": _remember}
 common_options = _options(
-    click.option("--json", "as_json", is_flag=True, **_common, help="Print one JSON document and nothing else."),
-    click.option("-q", "--quiet", is_flag=True, **_common, help="Print bare results only, one a line."),
-    click.option("-v", "--verbose", count=True, **_common, help="Say more on standard error (-vv: everything)."),
-    click.option("--debug", is_flag=True, **_common, help="Show the traceback of an error."),
-    click.option(
+    option("--json", "as_json", is_flag=True, **_common, help="Print one JSON document and nothing else."),
+    option("-q", "--quiet", is_flag=True, **_common, help="Print bare results only, one a line."),
+    option("-v", "--verbose", count=True, **_common, help="Say more on standard error (-vv: everything)."),
+    option("--debug", is_flag=True, **_common, help="Show the traceback of an error."),
+    option(
         "--endpoint", metavar="URL", expose_value=False, callback=_check_endpoint, help="Hub to use [env: HF_ENDPOINT]."
     ),
-    click.option("--offline", is_flag=True, **_common, help="Make no network request (as HF_HUB_OFFLINE=1 does)."),
+    option("--offline", is_flag=True, **_common, help="Make no network request (as HF_HUB_OFFLINE=1 does)."),
 )
 
-_token_option = click.option("--token", help="Hub token [default: the one you are logged in with].")
+_hub: dict[str, Any] = {"section": "Hub"}
+_token_option = option(
+    "--token", metavar="TOKEN", **_hub, help="Token for the Hub [default: the one you are logged in with]."
+)
 hub_options = _options(
-    click.option(
+    option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
         metavar="SECONDS",
+        **_hub,
         help="Time that the whole may take [env: HF_TASK2VEC_HUB_TIMEOUT; default: 300].",
     ),
     _token_option,
 )
+_work: dict[str, Any] = {"section": "Computing"}
 run_options = (
-    click.option(
-        "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of every draw."
+    option(
+        "--seed",
+        type=click.IntRange(0),
+        metavar="N",
+        default=0,
+        show_default=True,
+        **_work,
+        help="The same seed draws the same images.",
     ),
-    click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is]."),
-    click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one pass of the network."),
+    option("--device", metavar="NAME", **_work, help="cpu, cuda, cuda:1, mps … [default: the best there is]."),
+    option("--batch-size", type=click.IntRange(1), metavar="N", **_work, help="Images in one pass of the network."),
     _token_option,
 )
+_data: dict[str, Any] = {"section": "Dataset"}
+_column: dict[str, Any] = {"section": "Dataset", "metavar": "COLUMN"}
 dataset_options = _options(
-    click.option("--split", help="Split to use [default: train, or the only one]."),
-    click.option("--name", help="Configuration of the dataset."),
-    click.option("--revision", help="Branch, tag or commit of the dataset."),
-    click.option("--image-column", help="Column of the images [default: found by its type]."),
-    click.option("--label-column", help="Column of the labels [default: found by its type]."),
-    click.option("--streaming", is_flag=True, help="Read the dataset from the Hub without downloading all of it."),
-    click.option(
+    option("--split", metavar="NAME", **_data, help="Split to use [default: train, or the only one]."),
+    option("--name", metavar="NAME", **_data, help="Configuration of a dataset that has several."),
+    option("--revision", metavar="REVISION", **_data, help="Branch, tag or commit of a dataset on the Hub."),
+    option("--image-column", **_column, help="Column of the images [default: found by its type]."),
+    option("--label-column", **_column, help="Column of the labels [default: found by its type]."),
+    option("--streaming", is_flag=True, **_data, help="Read the dataset row by row, without downloading all of it."),
+    option(
         "--max-samples",
         type=SampleCount("auto"),
         metavar="N|auto",
         default=256,
         show_default=True,
-        help="Images to look at; auto: as many of 512 as the noise tolerance (then 0.05) asks for.",
+        **_data,
+        help="Images to look at; auto: as many of 512 as --noise-tolerance (then 0.05) asks for.",
     ),
-    click.option(
+    option(
         "--noise-tolerance",
         type=click.FloatRange(0, min_open=True),
         metavar="NUMBER",
-        help="Stop when the embeddings of two halves of the images agree to within this [default: use all].",
+        **_data,
+        help="Stop when what two halves of the images say agrees to within this [default: use all images].",
     ),
-    click.option("--probe", metavar="CHECKPOINT", help="Probe network [default: the one the index was made with]."),
+    option(
+        "--probe",
+        metavar="CHECKPOINT",
+        **_work,
+        help="Network that looks at the images [default: the one the index was made with].",
+    ),
     *run_options,
 )
+_cluster: dict[str, Any] = {"section": "Cluster"}
 build_options = _options(
-    click.option(
+    option(
         "--tasks",
         multiple=True,
         required=True,
@@ -167,7 +196,7 @@ build_options = _options(
         metavar="DATASET|FILE.csv",
         help="Datasets, or a file with one a row and its columns (repeat, or with commas).",
     ),
-    click.option(
+    option(
         "--checkpoints",
         multiple=True,
         required=True,
@@ -175,9 +204,14 @@ build_options = _options(
         metavar="ID|FILE.txt",
         help="Hub ids or folders, or a file with one a line (repeat, or with commas).",
     ),
-    click.option("--base", metavar="PATH|shipped", help="Index to extend [default: start a new one]."),
-    click.option("--cache", metavar="PATH", help="Folder of the finished cells [default: in the cache folder]."),
-    click.option(
+    option(
+        "--base",
+        metavar="PLACE|shipped",
+        callback=lambda ctx, param, value: value if value == "shipped" else as_place(ctx, param, value),
+        help="Index to extend, a folder or org/name[@revision] on the Hub [default: start a new one].",
+    ),
+    option("--cache", metavar="PATH", help="Folder of the finished cells [default: in the cache folder]."),
+    option(
         "--max-samples",
         type=SampleCount("all", 2),
         metavar="N|all",
@@ -185,28 +219,38 @@ build_options = _options(
         show_default=True,
         help="Images of each split to measure on.",
     ),
-    click.option("--no-embed", "embed", is_flag=True, default=True, flag_value=False, help="Do not embed the tasks."),
-    click.option("--probe", metavar="CHECKPOINT", help="Probe of a new index [default: the built-in one]."),
-    click.option("--keep-features", is_flag=True, help="Keep the features in the cache."),
-    click.option("--retry-failed", is_flag=True, help="Try cells again that failed at an earlier start."),
-    click.option("--dry-run", is_flag=True, help="Print the estimated cost and stop."),
-    click.option(
+    option("--no-embed", "embed", is_flag=True, default=True, flag_value=False, help="Do not embed the tasks."),
+    option("--probe", metavar="CHECKPOINT", help="Probe of a new index [default: the built-in one]."),
+    option("--keep-features", is_flag=True, help="Keep the features in the cache."),
+    option("--retry-failed", is_flag=True, help="Try cells again that failed at an earlier start."),
+    option("--dry-run", is_flag=True, help="Print the estimated cost and stop."),
+    option(
         "--ray-address",
         metavar="ADDRESS",
+        **_cluster,
         help="Work on a Ray cluster: auto, HOST:6379, or local (needs the extra [ray]).",
     ),
-    click.option(
+    option(
         "--gpus-per-cell",
         type=click.FloatRange(0),
         metavar="NUMBER",
-        help="GPUs that a cell needs on the cluster, such as 0.25 [default: 0].",
+        **_cluster,
+        help="GPUs that a cell needs, such as 0.25 [default: 0].",
     ),
-    click.option(
+    option(
         "--cpus-per-cell",
         type=click.FloatRange(0, min_open=True),
         metavar="NUMBER",
-        help="CPU cores that a cell needs on the cluster [default: 1].",
+        **_cluster,
+        help="CPU cores that a cell needs [default: 1].",
     ),
     *run_options,
 )
-index_option = click.option("--index", metavar="PATH", help="Folder of the zoo index [default: the shipped one].")
+index_option = option(
+    "--index",
+    metavar="PLACE",
+    callback=as_place,
+    shell_complete=folders,
+    section="Index",
+    help="Index to use: a folder, or org/name[@revision] on the Hub [default: the shipped one].",
+)

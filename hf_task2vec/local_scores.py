@@ -1,0 +1,400 @@
+"""Scores of one's own in a local index, so that its rankings learn from what was measured.
+
+What a score teaches follows from the metric (:mod:`hf_task2vec.metric`): only differences between checkpoints within
+one source, protocol, metric, split and task count, so the first checkpoint of such a group teaches nothing until a
+second joins it. A linear probe on the sample that a task was embedded from needs no second: the probe network's own
+accuracy there is known, and joins the group by itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_task2vec.embedding import DOCUMENT_FILE, SUFFIX, TaskEmbedding
+from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
+from hf_task2vec.files import atomic_path, sha256_bytes, sha256_file
+from hf_task2vec.hub_candidates import resolve_candidates
+from hf_task2vec.observations import kind_of_protocol
+from hf_task2vec.recommendation import check_descriptors
+from hf_task2vec.records import MANIFEST, check_rows
+from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
+from hf_task2vec.table import EmbeddingTable
+from hf_task2vec.zoo import ZooIndex, default_index_path
+
+#: Source of scores that name none: one's own.
+LOCAL_SOURCE = "local"
+#: The protocol by which the probe's accuracy in an embedding was measured.
+PROBE_PROTOCOL = "linear_probe_loo"
+_HUB_SOURCE = {
+    "source": "hub_model_card",
+    "repo": "huggingface.co model cards",
+    "protocol": "facts about checkpoints",
+    "split": "none",
+    "metric": "none",
+    "license": "facts only",
+}
+_GROUP = ("source", "protocol", "metric", "split", "task")
+_LOCK_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class AddedScore:
+    """What became of a score.
+
+    Attributes
+    ----------
+    path
+        Folder of the index.
+    row
+        The score as it stands in ``scores.csv``.
+    new
+        What the index did not have before, besides the score: ``"index"``, ``"task"``, ``"embedding"``,
+        ``"checkpoint"``, ``"source"``.
+    replaced
+        The score in whose place it stands, or None.
+    companion
+        Hub id of the probe if its own accuracy joined the score's group, else None.
+    comparable
+        Checkpoints whose scores the index can compare, this one's included. With 1 it teaches nothing yet.
+    notes
+        What the user should know, in plain sentences.
+    """
+
+    path: Path
+    row: ScoreRow
+    new: tuple[str, ...]
+    replaced: float | None
+    companion: str | None
+    comparable: int
+    notes: tuple[str, ...]
+
+
+def add_score(
+    path: str | os.PathLike[str],
+    *,
+    task: str | os.PathLike[str] | TaskEmbedding,
+    checkpoint: str,
+    score: float,
+    protocol: str,
+    n_test: int,
+    split: str = "test",
+    n_train: int | None = None,
+    metric: str = "top1",
+    source: str = LOCAL_SOURCE,
+    license: str | None = None,  # noqa: A002 (the column's own word)
+    name: str | None = None,
+    base: ZooIndex | str | os.PathLike[str] | None = None,
+    replace: bool = False,
+    look_up: bool = False,
+    token: str | None = None,
+) -> AddedScore:
+    """Add one score to a local index. All is checked first: after an error nothing on disk has changed.
+
+    Parameters
+    ----------
+    path
+        Folder of the index.
+    task
+        A task of the index, or an embedding (an object, or what ``hf-task2vec embed`` wrote), which is added with it.
+    checkpoint
+        Hub id of a checkpoint of the index.
+    score
+        Share of right answers (or what `metric` says), in [0, 1].
+    protocol
+        How it was reached, such as ``"full_finetune"`` or ``"linear_probe_full"``. The first two words are its kind;
+        protocols of one kind share what they add to a checkpoint's standing.
+    n_test
+        Images it was measured on, ≥ 1: they say how far to trust it.
+    split, n_train, metric
+        As in ``scores.csv``: see :class:`~hf_task2vec.schema.ScoreRow`.
+    source, license
+        Where it comes from. A name that the index does not know becomes a source, by default of an unspecified licence.
+    name
+        What the index shall call an embedding's task; by default, its dataset.
+    base
+        Index to begin with if there is none at `path`: ``"shipped"``, a folder, or an index.
+    replace
+        Put it in the place of a score of the same task, checkpoint, source, protocol, metric, split and `n_train`.
+    look_up, token
+        Ask the Hub for the facts of a checkpoint that the index does not know.
+
+    Raises
+    ------
+    ZooIndexError
+        There is no index and no `base`, the index is the shipped one, the task or checkpoint is unknown, a value is out
+        of range, the score is there already, or the index cannot be written.
+    EmbeddingError, ProbeMismatchError
+        The embedding cannot be read or used, or is not of the index's probe.
+    """
+    folder = Path(path)
+    _check_numbers(score, n_test)
+    with _alone(folder):
+        index, created = _open(folder, base)
+        new = ["index"] if created else []
+        embedding = _embedding_of(task)
+        index, slug, added = _with_task(index, str(task) if embedding is None else name, embedding)
+        new += added
+        if checkpoint not in _keys(index, "checkpoints"):
+            index = _with_checkpoint(index, checkpoint, look_up=look_up, token=token)
+            new.append("checkpoint")
+        facts = {"protocol": protocol, "split": split, "metric": metric, "source": source}
+        if source not in _keys(index, "sources"):
+            about = {"repo": "own measurements", "protocol": "see scores.csv", "license": license or "unspecified"}
+            index = index.add_sources([{**facts, **about}])
+            new.append("source")
+        facts |= {"task": slug, "checkpoint": checkpoint, "n_train": n_train}  # type: ignore[dict-item]
+        row = _row(index, facts, score, n_test, license)
+        old = next((other for other in _scores(index) if other.key == row.key), None)
+        if old is not None and not replace:
+            raise ZooIndexError(
+                f"{folder} already holds {old.score:g} of {checkpoint} on {slug!r} ({source}, {protocol}, {metric}, "
+                f"split {split}); replace=True (--replace) puts {score:g} in its place"
+            )
+        index = index.add_scores([row], replace=replace)
+        index, companion = _with_companion(index, row, embedding)
+        _write(folder, index)
+    comparable = len({other.checkpoint for other in _group(index, row)})
+    return AddedScore(
+        path=folder,
+        row=row,
+        new=tuple(new),
+        replaced=None if old is None else old.score,
+        companion=companion,
+        comparable=comparable,
+        notes=tuple(_notes(index, row, comparable)),
+    )
+
+
+def _check_numbers(score: float, n_test: int) -> None:
+    if not math.isfinite(score) or not 0.0 <= score <= 1.0:
+        hint = f"; is it in per cent? Then give {score / 100:g}" if 1.0 < score <= 100.0 else ""
+        raise ZooIndexError(f"score={score:g} is out of range: a share between 0 and 1 is wanted{hint}")
+    if n_test < 1:
+        raise ZooIndexError(f"n_test={n_test} must be at least 1: the number of images that the score was measured on")
+
+
+def _open(folder: Path, base: ZooIndex | str | os.PathLike[str] | None) -> tuple[ZooIndex, bool]:
+    """Return the index at `folder`, or the one to begin with there, and whether it is new."""
+    if folder.exists() and folder.resolve() == default_index_path().resolve():
+        raise ZooIndexError(
+            f"{folder} is the index that comes with the package, which an update would overwrite; name another folder, "
+            "and begin it with base='shipped' (--base shipped)"
+        )
+    if (folder / MANIFEST).is_file():
+        return ZooIndex.load(folder), False
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ZooIndexError(f"{folder} holds no index, but other files; name a new or an empty folder")
+    if base is None:
+        raise ZooIndexError(f"there is no index at {folder}; base='shipped' (--base shipped) begins one")
+    if isinstance(base, ZooIndex):
+        return base, True
+    return ZooIndex.load(None if base == "shipped" else base), True
+
+
+def _embedding_of(task: str | os.PathLike[str] | TaskEmbedding) -> TaskEmbedding | None:
+    """Return the embedding that `task` is, or is the place of; None for the name of a task."""
+    if isinstance(task, TaskEmbedding):
+        return task
+    place = Path(task)
+    # A folder of images may have the name of a task; only an embedding's own file tells.
+    is_embedding = (place / DOCUMENT_FILE).exists() or place.suffix == SUFFIX or isinstance(task, os.PathLike)
+    return TaskEmbedding.load(place) if is_embedding else None
+
+
+def _with_task(
+    index: ZooIndex, name: str | None, embedding: TaskEmbedding | None
+) -> tuple[ZooIndex, str, tuple[str, ...]]:
+    """Return the index with the task and its embedding, what it calls it, and what of both is new."""
+    known = _keys(index, "tasks")
+    if embedding is None:
+        if name is None or name not in known:
+            raise ZooIndexError(
+                f"the index has no task {name!r}{_near(str(name), known)}; give one of its tasks, or the folder of an "
+                "embedding (hf-task2vec embed DATASET -o FOLDER)"
+            )
+        return index, name, ()
+    check_descriptors(embedding)
+    table, slug = index.embeddings(), _slug(embedding.name) if name is None else name
+    if (embedding.weights_hash, embedding.config) != (table.weights_hash, table.config):
+        raise ProbeMismatchError(
+            f"{embedding.name!r} was embedded with {embedding.probe['name']!r} and {embedding.config}, the tasks of "
+            f"the index with {table.probe!r} and {table.config}; embed it anew with these"
+        )
+    if slug in table.tasks:
+        there = table.embedding(slug).values
+        if there.shape != embedding.values.shape or (there != embedding.values).any():
+            raise EmbeddingError(
+                f"the index has another embedding of {slug!r}: name= (--name) adds yours under a name of its own; or "
+                f"give task={slug!r} (--task) if it is the same task"
+            )
+        return index, slug, ()
+    if slug not in known:
+        index = index.add_tasks([_task_row(slug, embedding)])
+    index = index.with_embeddings(EmbeddingTable.from_embeddings({slug: embedding}))
+    return index, slug, ("embedding",) if slug in known else ("task", "embedding")
+
+
+def _task_row(slug: str, embedding: TaskEmbedding) -> dict[str, Any]:
+    facts, revision = embedding.descriptors, embedding.task.get("revision")
+    return {
+        "task": slug,
+        "title": embedding.name,
+        "domain": "local",
+        "n_classes": int(facts["n_classes"]),
+        "n_images": int(facts["n_samples"]),
+        "source": embedding.name if revision else None,
+        "source_revision": revision,
+        "images_from": (slug,),
+    }
+
+
+def _with_checkpoint(index: ZooIndex, hub_id: str, *, look_up: bool, token: str | None) -> ZooIndex:
+    """Return the index with facts of a checkpoint from the Hub, if it may be asked."""
+    rows = resolve_candidates([hub_id], index, token=token).rows if look_up else ()
+    row = next((row for row in rows if row.hub_id == hub_id), None)
+    if row is None:
+        raise ZooIndexError(
+            f"the index has no checkpoint {hub_id!r}{_near(hub_id, _keys(index, 'checkpoints'))}; "
+            + (
+                "the Hub gives no facts of it either"
+                if look_up
+                else "look_up=True (--look-up) asks the Hub for its facts"
+            )
+        )
+    if _HUB_SOURCE["source"] not in _keys(index, "sources"):
+        index = index.add_sources([_HUB_SOURCE])
+    return index.add_checkpoints([row.model_copy(update={"facts_source": (_HUB_SOURCE["source"],)})])
+
+
+def _row(index: ZooIndex, facts: dict[str, Any], score: float, n_test: int, license_: str | None = None) -> ScoreRow:
+    """Return the checked row; its standard error is the binomial one, never 0."""
+    source: Any = _find(index, "sources", facts["source"])
+    task: Any = _find(index, "tasks", facts["task"])
+    checkpoint: Any = _find(index, "checkpoints", facts["checkpoint"])
+    if license_ not in (None, source.license):
+        raise ZooIndexError(f"the licence of source {source.source!r} is {source.license!r}, not {license_!r}")
+    smoothed = (score * n_test + 0.5) / (n_test + 1.0)
+    record = {
+        **facts,
+        "score": score,
+        "score_std_error": round(math.sqrt(smoothed * (1.0 - smoothed) / n_test), 6),
+        "n_test": n_test,
+        "source_license": source.license,
+        "checkpoint_match": "measured",
+        "leak": is_leak(task, checkpoint),
+    }
+    return check_rows(ScoreRow, [record], "the new score")[0]
+
+
+def _with_companion(index: ZooIndex, row: ScoreRow, embedding: TaskEmbedding | None) -> tuple[ZooIndex, str | None]:
+    """Add the probe's own accuracy on the embedded sample to a group of linear probes on it, once."""
+    if row.protocol != PROBE_PROTOCOL or embedding is None:
+        return index, None
+    probe, facts = str(embedding.probe["name"]), embedding.descriptors
+    if probe not in _keys(index, "checkpoints") or probe in {other.checkpoint for other in _group(index, row)}:
+        return index, None
+    n = int(facts["n_samples"])
+    shared = {name: getattr(row, name) for name in _GROUP} | {"checkpoint": probe, "n_train": n - 1}
+    return index.add_scores([_row(index, shared, facts["probe_accuracy"], n)]), probe
+
+
+def _group(index: ZooIndex, row: ScoreRow) -> list[ScoreRow]:
+    """The scores that one is compared with."""
+    return [r for r in _scores(index) if not r.leak and all(getattr(r, n) == getattr(row, n) for n in _GROUP)]
+
+
+def _notes(index: ZooIndex, row: ScoreRow, comparable: int) -> Iterator[str]:
+    task: Any = _find(index, "tasks", row.task)
+    if row.leak:
+        yield f"{row.checkpoint} has seen images of {row.task!r}, so rankings leave this score out"
+    elif comparable < 2:
+        yield (
+            "alone in its group (source, protocol, metric, split and task), it moves no ranking yet; a score of a "
+            "second checkpoint by the same protocol makes both count"
+        )
+    if not task.embedded:
+        yield f"the index has no embedding of {row.task!r}, so the score speaks of checkpoints in general only"
+    kinds = sorted({kind_of_protocol(f"/{other.protocol}") for other in _scores(index) if other.key != row.key})
+    if (kind := kind_of_protocol(f"/{row.protocol}")) not in kinds:
+        yield f"no other score has a protocol of the kind {kind!r} (its first two words); there are {', '.join(kinds)}"
+    if row.metric == "top1" and task.n_classes and row.score < 1.0 / task.n_classes:
+        yield f"{row.score:g} is below chance for {task.n_classes} classes: a run that failed teaches the wrong thing"
+
+
+def _keys(index: ZooIndex, table: str) -> list[str]:
+    return [row.key[0] for row in index.rows[table]]
+
+
+def _find(index: ZooIndex, table: str, key: str) -> CheckpointRow | TaskRow | SourceRow:
+    return next(row for row in index.rows[table] if row.key[0] == key)  # type: ignore[return-value]
+
+
+def _scores(index: ZooIndex) -> list[ScoreRow]:
+    return [row for row in index.rows["scores"] if isinstance(row, ScoreRow)]
+
+
+def _near(wanted: str, known: Sequence[str]) -> str:
+    """Say which known names are close to one, by the whole or by what follows the last slash."""
+    ends = {name.rsplit("/", 1)[-1].lower(): name for name in known}
+    by_end = difflib.get_close_matches(wanted.rsplit("/", 1)[-1].lower(), ends, n=3)
+    close = difflib.get_close_matches(wanted, known, n=3) or [ends[end] for end in by_end]
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def _slug(text: str) -> str:
+    slug = re.sub(r"[^a-z0-9_.\-]+", "_", text.lower()).strip("_.-")[:100]
+    if not slug:
+        raise ZooIndexError(f"no name can be made of {text!r}; pass name= (--name), such as my_task")
+    return slug
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let others on this machine that add to the same index wait, so that no score is lost."""
+    from filelock import FileLock, Timeout
+
+    lock = f"hf_task2vec-{sha256_bytes(str(folder.resolve()).encode())[:16]}.lock"
+    try:
+        with FileLock(Path(tempfile.gettempdir(), lock), timeout=_LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise ZooIndexError(f"another process has been adding to {folder} for {_LOCK_SECONDS} s; try again") from None
+
+
+def _write(folder: Path, index: ZooIndex) -> None:
+    """Put an index into a folder, where a reader finds the old one or the whole new one.
+
+    A new folder appears at once. In one that is there, all that changed is written beside the old files first, and only
+    then takes their places, the manifest last.
+    """
+    contents = index.contents()
+    try:
+        if not (folder / MANIFEST).is_file():
+            return _write_new(folder.resolve(), contents)
+        with ExitStack() as stack:  # which renames in reverse order
+            for name, data in reversed(contents.items()):
+                if not (folder / name).is_file() or sha256_file(folder / name) != sha256_bytes(data):
+                    stack.enter_context(atomic_path(folder / name)).write_bytes(data)
+    except OSError as error:
+        raise ZooIndexError(f"the index cannot be written to {folder}: {error}") from error
+
+
+def _write_new(folder: Path, contents: dict[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary, "index")
+        for name, data in contents.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(data)
+        if folder.exists():  # and is empty
+            folder.rmdir()
+        os.replace(made, folder)

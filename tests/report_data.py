@@ -1,0 +1,59 @@
+"""Rankings for the tests of reports: of a small dataset by a tiny probe, with names that try to break out of a page."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import datasets
+from synthetic import as_dataset, pictures, tiny_probe, zoo
+
+from hf_task2vec.material import Call
+from hf_task2vec.ranking import Ranking
+from hf_task2vec.selection import select_backbone
+from hf_task2vec.task import Task
+
+TOKEN = "hf_" + "a1B2" * 9
+SCRIPT = "<script>document.title='broken'</script>"
+QUOTED = '"><img src=x onerror="document.title=\'broken\'">'
+CLOSING = "</title></svg></style>'{{ 7*7 }}\u202e"
+
+
+def named(names: list[str], count: int = 24) -> datasets.Dataset:
+    """Return a small dataset with classes of these names."""
+    plain = as_dataset(pictures(count, len(names)), [i % len(names) for i in range(count)], len(names))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    return plain.cast(features)
+
+
+def ranking(data: Any = None, **options: Any) -> Ranking:
+    """Return a ranking of every checkpoint of the small index."""
+    probe = tiny_probe()
+    data = named(["red", "green", "blue"]) if data is None else data
+    return select_backbone(
+        data, probe=probe, index=zoo(weights_hash=probe.weights_hash), top_k=20, **{"cache": False, **options}
+    )
+
+
+def hostile() -> Ranking:
+    """Return a ranking whose classes, dataset, warnings, titles and evidence are hostile."""
+    found = ranking(Task.from_dataset(named([SCRIPT, QUOTED, CLOSING])))
+    explainer = found._explainer
+    assert explainer is not None
+    first = replace(found[0], evidence=SCRIPT, license=QUOTED)
+    task = {**found.provenance["task"], "dataset": SCRIPT, "skipped": [{"row": 3, "reason": QUOTED}]}
+    return replace(
+        found,
+        candidates=(first, *found[1:]),
+        dataset=CLOSING + SCRIPT,
+        warnings=(SCRIPT, QUOTED),
+        provenance=found.provenance | {"task": task},
+        _explainer=replace(explainer, titles=dict.fromkeys(explainer.titles, QUOTED + CLOSING)),
+    )
+
+
+def call(dataset: Any = "./my photos", **changes: Any) -> Call:
+    """Return what a ranking keeps of a call of `select_backbone`."""
+    defaults = {name: p.default for name, p in inspect.signature(select_backbone).parameters.items()}
+    return Call.of(select_backbone, {**defaults, "dataset": dataset, **changes})

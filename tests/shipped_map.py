@@ -1,0 +1,17 @@
+"""The map of the shipped index's embedded tasks, made once for all tests."""
+
+from __future__ import annotations
+
+import functools
+
+from hf_task2vec.task_map import TaskMap, map_tasks
+from hf_task2vec.zoo import ZooIndex
+
+
+@functools.cache
+def shipped_map() -> TaskMap:
+    """Return it, with the tasks' domains."""
+    index = ZooIndex.load()
+    table = index.embeddings()
+    domain = index.tasks.set_index("task")["domain"]
+    return map_tasks([table.embedding(task) for task in table.tasks], table.tasks, list(domain[list(table.tasks)]))
