@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -239,7 +240,12 @@ def _read_labels(source: Source, column: pa.ChunkedArray, feature: Any, name: st
         raise LabelError(f"{_where(source)}, label column {name!r}: {error}{others}") from error
 
 
+_WORDS = re.compile(r"[^a-z]+")  # what `datasets` looks for names of splits among
+
+
 def _unlabelled_folder(source: Source) -> LabelError:
+    from datasets.data_files import SPLIT_KEYWORDS
+
     assert source.folder is not None
     if other := annotation_files(source.folder):
         return LabelError(f"images without labels; {other}")
@@ -248,6 +254,9 @@ def _unlabelled_folder(source: Source) -> LabelError:
         path.relative_to(source.folder).as_posix() for path in inner if path not in {p.parent for p in inner}
     )
     found = f"only one class folder, {leaves[0]!r}" if len(leaves) == 1 else "images without labels"
+    words = {word for synonyms in SPLIT_KEYWORDS.values() for word in synonyms}
+    if len(leaves) > 1 and (taken := [leaf for leaf in leaves if words & set(_WORDS.split(leaf.lower()))]):
+        found += f" (subfolder {taken[0]!r} was taken for a split: if it is a class, rename it)"
     return LabelError(
         f"{found}; a folder needs at least two subfolders of images, one a class (or a metadata.csv with columns "
         f"file_name and label). Subfolders found: {', '.join(leaves) or 'none'}"

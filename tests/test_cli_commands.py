@@ -135,7 +135,7 @@ def test_index_validate_lists_the_problems(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_common_options_of_a_nested_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    zoo = SimpleNamespace(load=lambda path: SimpleNamespace(info=lambda: {"path": path, "counts": {"tasks": 3}}))
+    zoo = SimpleNamespace(load=lambda path: SimpleNamespace(info=lambda: {"path": str(path), "counts": {"tasks": 3}}))
     stub(monkeypatch, "zoo", ZooIndex=zoo)
     for arguments in (["--json", "index", "info"], ["index", "--json", "info"], ["index", "info", "--json"]):
         assert json.loads(run(*arguments, "here").stdout) == {"path": "here", "counts": {"tasks": 3}}

@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 import hf_task2vec.cli as command_line
 
 class Ranking(list):
-    warnings, summary = (), "done"
+    warnings, summary, score_name = (), "done", "accuracy"
     def to_dict(self):
         return {"candidates": [vars(candidate) for candidate in self]}
 

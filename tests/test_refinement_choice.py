@@ -117,7 +117,7 @@ def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple
             clock.now += clock.seconds
             if name in broken:
                 raise ProbeError(f"{name} is broken")
-            return SimpleNamespace(linear=SimpleNamespace(accuracy=0.5), n_samples=100)
+            return SimpleNamespace(measured=Measured(0.5, 100))
 
         def predict(measured: Mapping[str, Measured]) -> Prediction:
             assert all(m == Measured(0.5, 100) for m in measured.values())

@@ -357,6 +357,11 @@ def test_parquet_folder_and_saved_dataset(tmp_path: Path) -> None:
         (["cat/0.png", "cat/1.png"], LabelError, "only one class folder, 'cat'; a folder needs at least two"),
         (["train/cat/0.png"], LabelError, "only one class folder, 'train/cat'"),
         (["0.png", "1.png"], LabelError, "images without labels; a folder needs at least two subfolders"),
+        (
+            ["car/0.png", "high-speed train/1.png", "bus/0.png"],
+            LabelError,
+            "subfolder 'high-speed train' was taken for a split: if it is a class, rename it",
+        ),
         (["notes.xyz"], DatasetNotFoundError, r"No \(supported\) data files found.*What would work"),
         (["pets.py"], TaskError, "is made by a Python script.*What would work: revision='refs/convert/parquet'"),
     ],
