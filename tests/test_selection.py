@@ -581,9 +581,7 @@ def test_unbalanced_classes(select: Callable[..., Ranking]) -> None:
     labels = [0] * 50 + [1] * 4
     (warning,) = [w for w in select(as_dataset(pictures(54, 2), labels, 2)).warnings if "balance" in w]
     expected = -sum(p * np.log2(p) for p in (50 / 54, 4 / 54))
-    assert warning == (
-        f"the classes are unbalanced (balance {expected:.2f} of 1); scores refer to the balanced sample"
-    )
+    assert warning == (f"the classes are unbalanced (balance {expected:.2f} of 1); scores refer to the balanced sample")
 
 
 def test_broken_images_bombs_and_missing_labels(select: Callable[..., Ranking]) -> None:
