@@ -65,7 +65,7 @@ def render_report(ranking: Ranking, *, images: bool = True) -> str:
         raise SelectionError("the ranking holds no candidate, so there is nothing to report; run select_backbone again")
     style, script = (Markup(_part(f"report.{suffix}")) for suffix in ("css", "js"))
     material, why = ranking._material, parts.explanations(ranking)
-    task = ranking.provenance.get("task", {})
+    task, drawn = ranking.provenance.get("task", {}), has_matplotlib()
     return (
         _environment()
         .get_template("report.html.j2")
@@ -85,8 +85,8 @@ def render_report(ranking: Ranking, *, images: bool = True) -> str:
             max_skipped=parts.MAX_SKIPPED,
             pictures=parts.pictures(material.thumbnails) if images and material is not None else [],
             hidden_pictures=not images and material is not None and bool(material.thumbnails),
-            plots=_plots(ranking),
-            no_plots="" if has_matplotlib() else MISSING,
+            plots=_plots(ranking, drawn=drawn),
+            no_plots="" if drawn else MISSING,
             why=why[0] if why else None,
             others=list(zip(ranking.candidates[1:], why[1:], strict=False)),
             max_measurements=parts.MAX_MEASUREMENTS,
@@ -160,8 +160,8 @@ def _download(ranking: Ranking) -> str:
     return "of unknown size" if not sizes else f"up to {4 * max(sizes) / 1e3:.1f} GB each among the first three"
 
 
-def _plots(ranking: Ranking) -> list[dict[str, Any]]:
-    field, drawn = parts.Field.of(ranking), has_matplotlib()
+def _plots(ranking: Ranking, *, drawn: bool) -> list[dict[str, Any]]:
+    field = parts.Field.of(ranking)
     found = []
     for quantity, name, axis, unit in _COSTS:
         if (trade_off := parts.trade_off(field, quantity)) is None:
