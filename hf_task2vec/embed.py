@@ -191,12 +191,14 @@ class _Run:
             what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
             names = (task.dataset, len(task), task.num_classes, probe.name, probe.device, self.processes.count)
             logger.info(what, *names)
+        n_filters = sum(layer.n_filters for layer in probe.layers)
+        unfinished.check(features=(len(task), None), widths=(None,), sums=(2, n_filters), counts=(2,))
         logger.debug("features", extra={"stage": ""})  # the bar takes its place
         passes = 2 if config.get("estimator") is None else 2 + 2 * ROUNDS
         with tqdm(
             total=passes * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False
         ) as bar:
-            if "features" in unfinished.parts:
+            if {"features", "widths"} <= unfinished.parts.keys():
                 found, widths = unfinished.parts["features"], unfinished.parts["widths"]
                 bar.update(len(found))
             else:
@@ -271,10 +273,12 @@ class _Run:
         stages = range(_PART, n, _PART) if tolerance is None else [stage for stage in _STAGES if stage < n]
         total: FisherSums | None = None
         done = 0
-        if "sums" in unfinished.parts:
+        if {"sums", "counts"} <= unfinished.parts.keys():
             total = FisherSums(self.probe.layers, unfinished.parts["sums"], unfinished.parts["counts"])
-            done = int(unfinished.parts["counts"].sum())
+            done = int(total.counts.sum())
             bar.update(done)
+            if tolerance is not None and noise_of(total) <= tolerance:
+                return total
         for start, end in itertools.pairwise([done, *(stage for stage in stages if stage > done), n]):
             part = sums(start, end)
             total = part if total is None else total + part

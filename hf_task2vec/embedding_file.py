@@ -236,6 +236,18 @@ class Unfinished:
             except (OSError, SafetensorError) as error:
                 logger.warning("what was kept of an interrupted embedding is not usable: %s", error)
 
+    def check(self, **shapes: tuple[int | None, ...]) -> None:
+        """Drop everything unless the parts have these names and shapes (None: any length)."""
+        for name, part in self.parts.items():
+            shape = shapes.get(name, ())
+            fits = part.ndim == len(shape) and all(
+                want in (None, got) for want, got in zip(shape, part.shape, strict=True)
+            )
+            if name not in shapes or not fits:
+                logger.warning("what was kept of an interrupted embedding does not fit and is made again")
+                self.parts = {}
+                return
+
     def keep(self, **parts: NDArray[Any]) -> None:
         """Add parts to the file."""
         if self._path is None:

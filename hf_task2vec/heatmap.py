@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_task2vec.plots.style import drawable
+
 if TYPE_CHECKING:
     from hf_task2vec.cards import Nearest
 
@@ -30,7 +32,7 @@ def heat_map(nearest: Nearest, label: str = "this task") -> bytes | None:
     except ImportError:
         logger.warning("the card gets no heat map, for Matplotlib is missing: pip install 'hf-task2vec[report]'")
         return None
-    names = [_shortened(name) for name in (label, *nearest.names)]
+    names = [drawable(name, _LONGEST_NAME) for name in (label, *nearest.names)]
     distances, n = nearest.distances, len(names)
     # A figure of its own rather than pyplot's, whose state belongs to the user.
     figure = Figure(figsize=(1.9 + 0.46 * n, 1.3 + 0.42 * n))
@@ -57,8 +59,3 @@ def heat_map(nearest: Nearest, label: str = "this task") -> bytes | None:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": "hf_task2vec"})
     return stream.getvalue()
-
-
-def _shortened(name: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in name)
-    return printable if len(printable) <= _LONGEST_NAME else printable[: _LONGEST_NAME - 1] + "…"

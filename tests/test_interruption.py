@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hub import HubServer
+from safetensors.numpy import save_file
 from synthetic import dataset, embedding, tiny_probe
 
 from hf_task2vec import embed as embed_module
@@ -84,6 +85,41 @@ def test_an_embedding_goes_on(
     assert seen == {"features": 0, "Fisher": left}
     assert again.to_bytes() == whole.to_bytes(), "an interruption changes nothing"
     assert not keep.exists()
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"features": np.zeros((5, 8)), "widths": np.array([8])},
+        {"features": np.zeros((24, 8)), "widths": np.array([8]), "sums": np.zeros((2, 3)), "counts": np.zeros(2)},
+        {"other": np.zeros(3)},
+    ],
+    ids=["rows", "filters", "names"],
+)
+def test_what_does_not_fit_is_made_again(
+    kept: dict[str, Any], tmp_path: Path, seen: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    task, probe, keep = Task.from_dataset(dataset(24)), tiny_probe(), tmp_path / "one.safetensors"
+    save_file(kept, keep)
+    made = embed_task(task, probe, keep=keep)
+    assert seen == {"features": 24, "Fisher": 24}
+    assert "does not fit and is made again" in caplog.text
+    assert made.to_bytes() == embed_task(task, probe).to_bytes()
+
+
+def test_an_embedding_that_was_steady_already_takes_no_more_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: dict[str, int]
+) -> None:
+    """Interrupted after the sums that were good enough had been kept, and before anything was made of them."""
+    task, probe = Task.from_dataset(dataset(300), max_samples=None), tiny_probe()
+    whole, keep = embed_task(task, probe, noise_tolerance=0.9), tmp_path / "one.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(embed_module, "noise_of", lambda sums: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            embed_task(task, probe, noise_tolerance=0.9, keep=keep)
+    seen.update(dict.fromkeys(seen, 0))
+    assert embed_task(task, probe, noise_tolerance=0.9, keep=keep).to_bytes() == whole.to_bytes()
+    assert seen == {"features": 0, "Fisher": 0}
 
 
 def test_the_cache_keeps_what_is_unfinished(

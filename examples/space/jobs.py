@@ -98,7 +98,7 @@ class Job:
 def title_of(path: str) -> str:
     """Return the name of a dropped file without suffix, fit for the name of a folder.
 
-    >>> title_of("/tmp/x/My photos.zip")
+    >>> title_of("uploads/My photos.zip")
     'My-photos'
     """
     return re.sub(r"[^\w.-]+", "-", Path(path).stem, flags=re.ASCII).strip("-._")[:60] or "images"

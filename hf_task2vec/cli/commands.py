@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hf_task2vec import __version__
-from hf_task2vec.cli.completers import DISTANCES, datasets, names, tasks_of_index
+from hf_task2vec.cli.completers import datasets, tasks_of_index
 from hf_task2vec.cli.completion import completion
 from hf_task2vec.cli.console import distance_report, facts_report
 from hf_task2vec.cli.embeddings import load_embeddings
@@ -18,7 +18,7 @@ from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
 from hf_task2vec.cli.index_place import IndexPlace
 from hf_task2vec.cli.map_command import map_tasks
-from hf_task2vec.cli.options import common_options, dataset_options, given, index_option, option
+from hf_task2vec.cli.options import common_options, dataset_options, given, index_option, kind_option, option
 from hf_task2vec.cli.progress import begin
 from hf_task2vec.cli.select_command import select
 from hf_task2vec.cli.session import EXIT_CODES, session
@@ -120,14 +120,7 @@ def embed(
 
 @click.command(cls=Command, epilog=EXIT_CODES)
 @click.argument("tasks", nargs=-1, required=True, metavar="A B [C …]", shell_complete=tasks_of_index)
-@option(
-    "--kind",
-    metavar="NAME",
-    default="log_correlation",
-    show_default=True,
-    shell_complete=names(DISTANCES),
-    help="Distance; an unknown name lists them all.",
-)
+@kind_option
 @index_option
 @common_options
 @click.pass_context
@@ -138,8 +131,8 @@ def distance(ctx: click.Context, /, tasks: tuple[str, ...], kind: str, index: In
     names of tasks of the index (an unknown one lists them all).
 
     \b
-    hf-task2vec distance photos-embedding trashnet_6 cifar10_10
-    hf-task2vec distance photos-embedding cifar10_10 --kind asymmetric --json
+    hf-task2vec distance photos-embedding trashnet cifar10
+    hf-task2vec distance photos-embedding cifar10 --kind asymmetric --json
     """  # noqa: D301 (click wants the control character)
     if len(tasks) < 2:
         raise click.UsageError("A distance needs two tasks or more.", ctx)

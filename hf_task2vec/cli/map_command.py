@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_task2vec.cli.completers import DISTANCES, names, tasks_of_index
+from hf_task2vec.cli.completers import tasks_of_index
 from hf_task2vec.cli.console import Column, Report
 from hf_task2vec.cli.embeddings import load_embeddings
 from hf_task2vec.cli.help import Command
 from hf_task2vec.cli.index_place import IndexPlace
-from hf_task2vec.cli.options import common_options, given, hub_options, index_option, option
+from hf_task2vec.cli.options import common_options, given, hub_options, index_option, kind_option, option
 from hf_task2vec.cli.progress import begin
 from hf_task2vec.cli.session import EXIT_CODES, session
 from hf_task2vec.errors import Task2VecError
@@ -46,14 +46,7 @@ def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
     help="Page to write: one HTML file that loads nothing.",
 )
 @option("--with-index", is_flag=True, help="Show all tasks of the index as well.")
-@option(
-    "--kind",
-    metavar="NAME",
-    default="log_correlation",
-    show_default=True,
-    shell_complete=names(DISTANCES),
-    help="Distance; an unknown name lists them all.",
-)
+@kind_option
 @option("--probe", metavar="CHECKPOINT", help="Probe of the embeddings [default: the only one there is].")
 @index_option
 @hub_options

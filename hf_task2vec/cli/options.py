@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from hf_task2vec.cli.completers import folders
+from hf_task2vec.cli.completers import DISTANCES, folders, names
 from hf_task2vec.cli.console import Mode
 from hf_task2vec.cli.help import Option
 from hf_task2vec.cli.index_place import as_place
@@ -245,6 +245,14 @@ build_options = _options(
         help="CPU cores that a cell needs [default: 1].",
     ),
     *run_options,
+)
+kind_option = option(
+    "--kind",
+    metavar="NAME",
+    default="log_correlation",
+    show_default=True,
+    shell_complete=names(DISTANCES),
+    help="Distance; an unknown name lists them all.",
 )
 index_option = option(
     "--index",
