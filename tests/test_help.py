@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from hf_task2vec.cli import cli
 from hf_task2vec.cli.help import Command, dressed, examples_of
+from hf_task2vec.zoo import ZooIndex
 
 
 def commands(command: click.Command = cli, *names: str) -> Iterator[tuple[str, ...]]:
@@ -101,6 +102,14 @@ def test_options_stand_in_sections() -> None:
         "Common options:",
     ]
     assert "--max-params" in text.split("Candidates:")[1].split("Dataset:")[0]
+
+
+@pytest.mark.parametrize("name", ["distance", "map"])
+def test_tasks_in_examples_are_in_the_index(name: str) -> None:
+    known = set(ZooIndex.load().tasks["task"])
+    named = [task for arguments in examples_of(find((name,))) for task in parse(arguments).params["tasks"]]
+    assert named
+    assert [task for task in named if "/" not in task and "embedding" not in task and task not in known] == []
 
 
 def test_plain_commands_are_dressed_with_examples() -> None:
