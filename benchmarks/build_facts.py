@@ -12,7 +12,8 @@ import argparse
 import csv
 import json
 import re
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Collection
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import facts_rules as rules
 
 from hf_task2vec import __version__
+from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.records import check_rows
 from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
 from hf_task2vec.sweep_measure import family_of
@@ -163,7 +165,7 @@ def tasks(manifest: list[Record]) -> list[Record]:
             {
                 "task": entry["name"],
                 "title": entry["title"],
-                "domain": {"scenes": "scene"}.get(entry["domain"], entry["domain"]),
+                "domain": {"scenes": "scene"}.get(entry["domain"], re.sub(r"[^a-z0-9]+", "-", entry["domain"].lower())),
                 "n_classes": entry["n_classes"],
                 "n_images": entry["n_train"] + entry["n_test"],
                 "license": entry["license"],
@@ -182,7 +184,20 @@ def tasks(manifest: list[Record]) -> list[Record]:
     return records
 
 
-def sources(rows: list[dict[str, str]], left_out: Counter[str]) -> list[Record]:
+def published_hash(rows: list[dict[str, str]]) -> str:
+    """Return the SHA-256 of a source's published rows: by it the index can tell what it was made from."""
+    return sha256_bytes(canonical_json(sorted(sorted(row.items()) for row in rows)))
+
+
+def by_source(rows: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Group published rows."""
+    grouped: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        grouped[row["source"]].append(row)
+    return grouped
+
+
+def sources(rows: list[dict[str, str]], published: dict[str, list[dict[str, str]]]) -> list[Record]:
     """Return the published sources and the two registries of facts."""
     import timm
 
@@ -190,7 +205,13 @@ def sources(rows: list[dict[str, str]], left_out: Counter[str]) -> list[Record]:
     records: list[Record] = []
     for row in rows:
         record: Record = {name: row[name] or None for name in keep}
-        record |= {"license": rules.LICENSE_OF_SOURCE[row["source"]], "n_left_out": left_out[row["source"]]}
+        mine = published[row["source"]]
+        record |= {
+            "license": rules.LICENSE_OF_SOURCE[row["source"]],
+            "n_left_out": sum(not found["hub_id"] for found in mine),
+            "n_published": len(mine),
+            "published_sha256": published_hash(mine),
+        }
         records.append(record)
     facts = {"protocol": "facts about checkpoints", "split": "none", "metric": "none"}
     registry = {"source": "timm_registry", "repo": f"PyPI timm {timm.__version__}", "license": "apache-2.0"}
@@ -230,17 +251,18 @@ def scores(rows: list[dict[str, str]], index: ZooIndex) -> list[Record]:
     return records
 
 
-def build(shared: Path, created: str) -> ZooIndex:
-    """Return the index of published facts alone."""
-    published = read(shared / "published" / "transfer_scores.csv")
+def build(shared: Path, created: str, only: Collection[str] | None = None) -> ZooIndex:
+    """Return the index of published facts alone; `only` names the sources to take, by default all."""
+    described = [row for row in read(shared / "published" / "sources.csv") if only is None or row["source"] in only]
+    names = {row["source"] for row in described}
+    published = [row for row in read(shared / "published" / "transfer_scores.csv") if row["source"] in names]
     listed = timm_checkpoints(read(shared / "published" / "timm_checkpoints.csv"))
-    left_out = Counter(row["source"] for row in published if not row["hub_id"])
     facts = {
         "checkpoints": check_rows(
             CheckpointRow, list((listed | scored_checkpoints(published, listed)).values()), "checkpoints"
         ),
         "tasks": check_rows(TaskRow, tasks(json.loads((shared / "tasks" / "MANIFEST.json").read_text())), "tasks"),
-        "sources": check_rows(SourceRow, sources(read(shared / "published" / "sources.csv"), left_out), "sources"),
+        "sources": check_rows(SourceRow, sources(described, by_source(published)), "sources"),
     }
     empty = ZooIndex(rows={}, created=created, package_version=__version__)
     index = empty.add_sources(facts["sources"]).add_tasks(facts["tasks"]).add_checkpoints(facts["checkpoints"])
