@@ -157,8 +157,11 @@ def only(values: set[str], what: str) -> str | None:
 def tasks(manifest: list[Record]) -> list[Record]:
     """Return the shared tasks and the published datasets that are no shared task."""
     declared = {row["task"]: row for row in read(HERE / "task_flags.csv")}
+    published = {row["task"] for row in read(HERE / "published_tasks.csv")}
     records = []
     for entry in manifest:
+        if entry["name"] in published:  # its row below stands for the full dataset
+            continue
         extra = declared.get(entry["name"], {})
         own = extra.get("images_from") or entry["benchmark_name"] or entry["name"]
         records.append(
