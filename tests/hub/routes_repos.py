@@ -7,19 +7,9 @@ from urllib.parse import parse_qs
 
 from . import views
 from .http import Request, Response, paged, reply, route, url_of
-from .store import ApiError, Kind, Repo
+from .store import ApiError
 
 _SORT_KEYS = {"downloads", "likes", "lastModified", "createdAt", "trendingScore"}
-
-
-@route("GET", "/api/whoami-v2")
-def whoami(request: Request) -> Response:
-    user = request.user
-    if user is None:
-        raise ApiError(401, None, "Invalid username or password.")
-    token = {"role": user.role, "displayName": f"{user.name} {user.role}"}
-    answer = {"type": "user", "name": user.name, "fullname": user.name.title(), "email": f"{user.name}@example.org"}
-    return reply(answer | {"orgs": [{"name": org} for org in user.orgs], "auth": {"accessToken": token}})
 
 
 @route("POST", "/api/validate-yaml")
@@ -31,18 +21,13 @@ def validate_yaml(request: Request) -> Response:
 # Repositories
 
 
-def _named(request: Request) -> tuple[Kind, str]:
+@route("POST", "/api/repos/create")
+def create_repo(request: Request) -> Response:
     user, document = request.writer(), request.json
     namespace = document.get("organization") or user.name
     if namespace not in (user.name, *user.orgs):
         raise ApiError(403, None, f"You don't have the rights to create a repository under the namespace {namespace}")
-    return document.get("type") or "model", f"{namespace}/{document['name']}"
-
-
-@route("POST", "/api/repos/create")
-def create_repo(request: Request) -> Response:
-    kind, repo_id = _named(request)
-    store, document = request.hub.store, request.json
+    kind, repo_id, store = document.get("type") or "model", f"{namespace}/{document['name']}", request.hub.store
     known = store.repos.get((kind, repo_id))
     if known is not None:
         return reply({"url": url_of(request, known), "error": "You already created this repo"}, 409)
@@ -50,24 +35,6 @@ def create_repo(request: Request) -> Response:
     repo = store.create(kind, repo_id, private=private)
     repo.commit({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit")
     return reply({"url": url_of(request, repo), "name": repo_id})
-
-
-@route("DELETE", "/api/repos/delete")
-def delete_repo(request: Request) -> Response:
-    key = _named(request)
-    if request.hub.store.repos.pop(key, None) is None:
-        raise ApiError(404, "RepoNotFound", "Repository not found")
-    return reply({})
-
-
-@route("PUT", "/api/{kind}/{id}/settings")
-def settings(request: Request) -> Response:
-    repo, document = request.repo("write"), request.json
-    if "gated" in document:
-        repo.gated = document["gated"]
-    if "visibility" in document or "private" in document:
-        repo.private = document.get("visibility") == "private" or bool(document.get("private"))
-    return reply({"private": repo.private, "gated": repo.gated})
 
 
 @route("GET", "/api/{kind}/{id}/auth-check{tail}")
@@ -130,7 +97,6 @@ def repo_info(request: Request) -> Response:
 
 
 @route("GET", "/api/{kind}/{id}/tree/{rev}")
-@route("GET", "/api/{kind}/{id}/tree/{rev}/")  # as the mirror olah asks
 @route("GET", "/api/{kind}/{id}/tree/{rev}/{path}")
 def tree(request: Request) -> Response:
     commit = request.repo("metadata").resolve(request.groups["rev"])
@@ -157,46 +123,11 @@ def paths_info(request: Request) -> Response:
     return reply(entries)
 
 
-# References
-
-
-@route("GET", "/api/{kind}/{id}/refs")
-def refs(request: Request) -> Response:
-    return reply(views.refs(request.repo("metadata"), pull_requests=request.flag("include_prs")))
-
-
-@route("GET", "/api/{kind}/{id}/commits/{rev}")
-def commits(request: Request) -> Response:
-    commit = request.repo("metadata").resolve(request.groups["rev"])
-    return paged(request, [views.commit_entry(item) for item in commit.history()])
-
-
 @route("POST", "/api/{kind}/{id}/branch/{name}")
 def create_branch(request: Request) -> Response:
-    start = request.json.get("startingPoint") or "main"
-    return _create_ref(request.repo("write"), f"refs/heads/{request.groups['name']}", start)
-
-
-@route("POST", "/api/{kind}/{id}/tag/{rev}")
-def create_tag(request: Request) -> Response:
-    return _create_ref(request.repo("write"), f"refs/tags/{request.json['tag']}", request.groups["rev"])
-
-
-def _create_ref(repo: Repo, name: str, revision: str) -> Response:
-    commit = repo.resolve(revision)
+    repo, name = request.repo("write"), f"refs/heads/{request.groups['name']}"
+    commit = repo.resolve(request.json.get("startingPoint") or "main")
     if name in repo.refs:
         raise ApiError(409, None, f"Reference already exists: {name}")
     repo.refs[name] = commit
-    return reply({})
-
-
-@route("DELETE", "/api/{kind}/{id}/branch/{name}")
-@route("DELETE", "/api/{kind}/{id}/tag/{tag}")
-def delete_ref(request: Request) -> Response:
-    repo, groups = request.repo("write"), request.groups
-    name = f"refs/tags/{groups['tag']}" if "tag" in groups else f"refs/heads/{groups['name']}"
-    if name == "refs/heads/main":
-        raise ApiError(403, None, "Cannot delete the main branch")
-    if repo.refs.pop(name, None) is None:
-        raise ApiError(404, "RevisionNotFound", f"Invalid rev id: {name}")
     return reply({})

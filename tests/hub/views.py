@@ -194,50 +194,14 @@ def tree_entries(commit: Commit, folder: str, *, recursive: bool, expand: bool) 
     return list(entries.values()) if entries or not folder else None
 
 
-def refs(repo: Repo, *, pull_requests: bool) -> Json:
-    """Return branches, tags and, if asked for, pull requests."""
-
-    def of(prefix: str) -> list[Json]:
-        return [
-            {"name": ref.removeprefix(prefix), "ref": ref, "targetCommit": commit.oid}
-            for ref, commit in repo.refs.items()
-            if ref.startswith(prefix)
-        ]
-
-    answer = {"branches": of("refs/heads/"), "converts": of("refs/convert/"), "tags": of("refs/tags/")}
-    return answer | {"pullRequests": of("refs/pr/")} if pull_requests else answer
-
-
-def commit_entry(commit: Commit) -> Json:
+def discussion(repo: Repo, item: Discussion) -> Json:
+    """Return a discussion as in a list."""
     return {
-        "id": commit.oid,
-        "title": commit.title,
-        "message": commit.message,
-        "authors": [{"user": commit.author}],
-        "date": commit.date,
-    }
-
-
-def discussion(repo: Repo, item: Discussion, *, details: bool = False) -> Json:
-    """Return a discussion as in a list or, with `details`, as on its own page."""
-    answer: Json = {
         "num": item.num,
         "title": item.title,
         "author": {"name": item.author},
         "createdAt": item.date,
         "status": item.status,
-        "isPullRequest": item.base is not None,
+        "isPullRequest": True,
         "repo": {"name": repo.id, "type": repo.kind},
     }
-    if details:
-        answer |= {"events": item.events, "filesWithConflicts": [], "diff": ""}
-        answer["changes"] = {"base": "refs/heads/main", "mergeCommitId": item.merge_commit}
-    return answer
-
-
-def event(item: Discussion, kind: str, author: str, date: str, data: Json) -> Json:
-    """Append an event to a discussion and return it."""
-    number = f"{item.num:08x}{len(item.events):016x}"
-    entry: Json = {"id": number, "type": kind, "createdAt": date, "author": {"name": author}, "data": data}
-    item.events.append(entry)
-    return entry
