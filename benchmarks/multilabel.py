@@ -11,10 +11,9 @@ source task and its near duplicates.
 Reported for every task: weighted Kendall tau of the predicted and of the task-blind (prior) order with measured mAP,
 mAP of the pick, of the task-blind pick, of the probe and of the best; how far predicted mAPs, whose level comes from
 the probe's own mAP, are off, and how many lie in their 80 % intervals. ``refine``: mAP of the pick after k
-measurements on one half of the images, judged by the other half, the mean over ten splits. ``regression``: R² of a
-linear probe for the number of classes in a mosaic (for digits: their value), as an embedding of that target tells it,
-and with the targets shuffled. Raw output: results/multilabel.json. Features and embeddings are kept in DIR, so that an
-interrupted run goes on; mosaics are made in memory.
+measurements on one half of the images, judged by the other half, the mean over ten splits. Raw output:
+results/multilabel.json. Features and embeddings are kept in DIR, so that an interrupted run goes on; mosaics are made
+in memory.
 """
 
 from __future__ import annotations
@@ -63,31 +62,25 @@ ATTRIBUTES = {
 
 
 def data_of(name: str) -> datasets.Dataset:
-    """Return images with columns ``labels`` (a list of classes) and ``count`` (a float)."""
-    images, labels, numbers, names = digits() if name == DIGITS else mosaics(name)
+    """Return images with a column ``labels``, a list of classes."""
+    images, labels, names = digits() if name == DIGITS else mosaics(name)
     cells = []
     for image in images:
         stream = io.BytesIO()
         image.save(stream, "PNG")
         cells.append({"bytes": stream.getvalue(), "path": None})
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "labels": datasets.List(datasets.ClassLabel(names=names)),
-            "count": datasets.Value("float64"),
-        }
-    )
-    return datasets.Dataset.from_dict({"image": cells, "labels": labels, "count": numbers}, features=features)
+    features = datasets.Features({"image": datasets.Image(), "labels": datasets.List(datasets.ClassLabel(names=names))})
+    return datasets.Dataset.from_dict({"image": cells, "labels": labels}, features=features)
 
 
-def digits() -> tuple[list[Any], list[list[int]], list[float], list[str]]:
+def digits() -> tuple[list[Any], list[list[int]], list[str]]:
     """256 of the built-in digits, labelled with their attributes."""
     task = Task.from_dataset("sklearn:digits", max_samples=256)
     has = [[i for i, found in enumerate(ATTRIBUTES.values()) if digit in found] for digit in task.labels]
-    return [task.images[i] for i in range(len(task))], has, [float(digit) for digit in task.labels], list(ATTRIBUTES)
+    return [task.images[i] for i in range(len(task))], has, list(ATTRIBUTES)
 
 
-def mosaics(name: str, seed: int = 0) -> tuple[list[Any], list[list[int]], list[float], list[str]]:
+def mosaics(name: str, seed: int = 0) -> tuple[list[Any], list[list[int]], list[str]]:
     """Squares of four photographs of one to three classes, each photograph used once."""
     rng = np.random.default_rng(seed)
     splits = [Task.from_dataset(TASKS / name, split=split, max_samples=None) for split in ("train", "test")]
@@ -115,7 +108,7 @@ def mosaics(name: str, seed: int = 0) -> tuple[list[Any], list[list[int]], list[
             square.paste(task.images[i].resize((TILE, TILE)), (TILE * (k % 2), TILE * (k // 2)))
         images.append(square)
         labels.append(sorted(map(int, chosen)))
-    return images, labels, [float(len(found)) for found in labels], names
+    return images, labels, names
 
 
 def features_of(task: Task, name: str, cache: Path) -> dict[str, np.ndarray]:
@@ -142,8 +135,7 @@ def embedded(task: Task, cache: Path) -> TaskEmbedding:
 def judged(name: str, metric: RankingMetric, index: ZooIndex, cache: Path) -> dict[str, Any]:
     """Measure and predict the checkpoints on one task."""
     started = time.perf_counter()
-    data = data_of(name)
-    task = Task.from_dataset(data.remove_columns("count"), max_samples=None)
+    task = Task.from_dataset(data_of(name), max_samples=None)
     features = features_of(task, name, cache)
     embedding = embedded(task, cache)
     groups = near_duplicates(index)
@@ -177,7 +169,6 @@ def judged(name: str, metric: RankingMetric, index: ZooIndex, cache: Path) -> di
         "inside_80": float(inside[others].mean()),
         "slope_of_logits": float(np.polyfit(known.mean, logit(measured), 1)[0]),
         "refine": refined(metric, query, candidates, features, task.labels),
-        "regression": regression(data, embedding, cache),
         "checkpoints": [
             {"checkpoint": i, "map": float(m), "std_error": results[i].linear.std_error, "predicted": float(p)}
             for i, m, p in zip(ids, measured, expit(known.mean), strict=True)
@@ -210,23 +201,6 @@ def refined(
         best.append(float(other[int(np.argmax([ours[i].accuracy for i in ids]))]))
     rows = [{"k": str(k), "map": float(np.mean(found))} for k, found in picks.items()]
     return [{"k": "prior", "map": float(np.mean(prior))}, *rows, {"k": "all", "map": float(np.mean(best))}]
-
-
-def regression(data: datasets.Dataset, classes: TaskEmbedding, cache: Path) -> dict[str, float]:
-    """Embed the numbers of the same images; the same with the targets shuffled."""
-    task = Task.from_dataset(data.remove_columns("labels"), label_column="count", max_samples=None)
-    shuffled = data.remove_columns(["labels", "count"]).add_column(
-        "count", np.random.default_rng(0).permutation(data["count"]).tolist()
-    )
-    found = embedded(task, cache)
-    control = embedded(Task.from_dataset(shuffled, label_column="count", max_samples=None), cache)
-    both = np.log(found.values + 1e-12), np.log(classes.values + 1e-12)
-    return {
-        "r2": found.descriptors["probe_r2"],
-        "r2_shuffled": control.descriptors["probe_r2"],
-        "noise": found.descriptors["noise"],
-        "correlation_with_labels": float(np.corrcoef(*both)[0, 1]),
-    }
 
 
 def main() -> None:

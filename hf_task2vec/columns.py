@@ -105,7 +105,7 @@ def find_label_column(
     In this order: the only `ClassLabel` column (of several, the one named as in `CLASS_LABEL_NAMES`); in the same way
     the ``List(ClassLabel)`` columns; a bool, integer, string, float or list column named as in `LABEL_NAMES`; the only
     bool, integer or string column whose values repeat (at least two, and no more than half as many as rows); the only
-    column of lists of these whose elements repeat; the only float column, which makes the task a regression.
+    column of lists of these whose elements repeat.
 
     Beside a column of boxes only the first rule and names of columns with one class an image are trusted, and beside
     masks no guess by repetition.
@@ -151,14 +151,12 @@ def find_label_column(
         name = _by_class_label(features, lists) or _by_name(others)
     if name is None and mask is not None:
         raise segmentation_error(features, mask)
-    name = (
-        name or _by_repetition(features, others, values) or _only_list(features, others, values) or _only_float(others)
-    )
+    name = name or _by_repetition(features, others, values) or _only_list(features, others, values)
     if name is None:
         raise ColumnError(
             f"no label column; columns found: {describe_columns(features)}. Pass label_column=… for a column of "
-            "classes (ClassLabel, int, string, bool, or a list of these for several labels an image) or of numbers "
-            "(float, for a regression)"
+            "classes (ClassLabel, int, string, bool, or a list of these for several labels an image); floats are no "
+            "classes, bin them first"
         )
     logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
     return name
@@ -209,11 +207,6 @@ def _elements(column: pa.ChunkedArray | None) -> pa.ChunkedArray | None:
     return pc.list_flatten(column)
 
 
-def _only_float(others: Mapping[str, Any]) -> str | None:
-    found = [name for name, feature in others.items() if is_float(feature)]
-    return found[0] if len(found) == 1 else None
-
-
 def _is_flag(feature: Any, column: pa.ChunkedArray | None) -> bool:
     if dtype(feature) == "bool":
         return True
@@ -256,9 +249,8 @@ def _check_label_type(features: Mapping[str, Any], name: str) -> None:
         raise detection_error(features, name)
     if not _is_label(feature):
         raise ColumnError(
-            f"label column {name!r} is of type {type_name(feature)}, which holds neither classes nor numbers. What "
-            "would work: ClassLabel, int, string, bool, or a list of these; float for a regression; columns found: "
-            f"{describe_columns(features)}"
+            f"label column {name!r} is of type {type_name(feature)}, which holds no classes. What would work: "
+            f"ClassLabel, int, string, bool, or a list of these; columns found: {describe_columns(features)}"
         )
 
 

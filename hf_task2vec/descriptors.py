@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.average_precision import LabelScores
 from hf_task2vec.head import cross_validated_accuracy
-from hf_task2vec.transferability import ridge_label_scores, ridge_leave_one_out, ridge_r2
+from hf_task2vec.transferability import ridge_label_scores, ridge_leave_one_out
 
 if TYPE_CHECKING:
     from hf_task2vec.task import Task
@@ -44,18 +44,9 @@ def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[ND
 
         Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
         probe, leave-one-out, as :func:`~hf_task2vec.transfer.measure` measures it.
-
-        Of a regression, in place of all that speaks of classes: ``n_targets``, and ``probe_r2``, ``early_r2`` and
-        ``mid_r2``, the leave-one-out R² of linear probes.
     """
     counts = {"n_samples": float(len(task)), "n_rows": float(task.n_rows)}
-    about = _targets if task.label_kind == "regression" else _classes
-    return counts | about(task, features, depths) | _images(task)
-
-
-def _targets(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:
-    probe, early, mid = (ridge_r2(x, task.labels) for x in (features, *depths))
-    return {"n_targets": float(task.num_classes), "probe_r2": probe, "early_r2": early, "mid_r2": mid}
+    return counts | _classes(task, features, depths) | _images(task)
 
 
 def _classes(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:

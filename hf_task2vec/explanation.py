@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_task2vec.errors import SelectionError
+from hf_task2vec.labels import score_name
 from hf_task2vec.observations import checkpoint_features
-from hf_task2vec.targets import score_name
 
 if TYPE_CHECKING:
     import pandas as pd

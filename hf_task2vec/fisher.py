@@ -95,7 +95,7 @@ def diagonal_fisher(
         Pairs of images, shape (B, 3, H, W), and example ids, shape (B,) int64. An example's random draws depend on
         its id alone, so the result does not depend on batch size, order or number of processes beyond rounding.
     head
-        The fitted linear head; its likelihood (categorical, Bernoulli or Gaussian) defines the Fisher information.
+        The fitted linear head; its likelihood (categorical or Bernoulli) defines the Fisher information.
     label_sampling
         ``"sketch"`` (one backward pass whatever the number of classes, unbiased, lowest variance), ``"exact"``
         (C − 1 backward passes, no sampling), ``"monte_carlo"`` (the paper's: labels drawn from the output) or
@@ -209,5 +209,5 @@ def _feature_gradients(head: Head, z: np.ndarray, ids: np.ndarray, draw: dict[st
     logits = head.logits(z.astype(np.float64))
     if not np.isfinite(logits).all():
         raise FisherError("the head's logits are not finite; fit it on finite features")
-    seeds = logit_seeds(head.likelihood, logits, ids, variance=head.variance, **draw)
+    seeds = logit_seeds(head.likelihood, logits, ids, **draw)
     return torch.from_numpy(seeds @ head.weight)

@@ -15,7 +15,6 @@ Array = NDArray[np.float64]
 
 #: Regularisation strength of logistic heads, by held-out loss on real tasks.
 L2 = 1e-4
-_RIDGE_GRID = tuple(10.0**k for k in range(-6, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,67 +26,45 @@ class Head:
     weight, bias
         Shapes (C, d) and (C,), float64.
     likelihood
-        ``"categorical"`` (softmax over C classes), ``"bernoulli"`` (C independent sigmoids, multi-label) or
-        ``"gaussian"`` (normal distributions about C outputs, regression).
-    variance
-        σ² of a Gaussian's outputs, shape (C,), else None.
+        ``"categorical"`` (softmax over C classes) or ``"bernoulli"`` (C independent sigmoids, multi-label).
     """
 
     weight: Array
     bias: Array
     likelihood: str = "categorical"
-    variance: Array | None = None
-
-    def __post_init__(self) -> None:
-        if self.likelihood == "gaussian":
-            variance = np.zeros(0) if self.variance is None else np.asarray(self.variance)
-            if variance.shape != self.bias.shape or not (np.isfinite(variance).all() and (variance > 0).all()):
-                raise FisherError(
-                    f"a Gaussian head with {len(self.bias)} output(s) needs as many positive variances, "
-                    f"found {self.variance}"
-                )
 
     def logits(self, features: Array) -> Array:
-        """Return logits, shape (N, C), of features, shape (N, d); a Gaussian's are its means."""
+        """Return logits, shape (N, C), of features, shape (N, d)."""
         return features @ self.weight.T + self.bias
 
     def probabilities(self, features: Array) -> Array:
-        """Return p(y|x), shape (N, C); a Gaussian has densities instead."""
-        if self.likelihood == "gaussian":
-            raise FisherError("a Gaussian head has no class probabilities; its means are what .logits returns")
+        """Return p(y|x), shape (N, C)."""
         logits = self.logits(features)
         return softmax(logits) if self.likelihood == "categorical" else sigmoid(logits)
 
     def predict(self, features: Array) -> NDArray[Any]:
-        """Return the likeliest class, shape (N,), the 0/1 label matrix or the means, both of shape (N, C)."""
+        """Return the likeliest class, shape (N,), or the 0/1 label matrix, shape (N, C)."""
         logits = self.logits(features)
-        if self.likelihood == "gaussian":
-            return logits
         return logits.argmax(axis=1) if self.likelihood == "categorical" else (logits > 0).astype(np.int64)
 
 
-def fit_head(features: Array, labels: NDArray[Any], num_classes: int, *, l2: float | None = None) -> Head:
-    """Fit a regularised logistic regression on features, in float64, or a ridge regression if the labels are floats.
+def fit_head(features: Array, labels: NDArray[Any], num_classes: int, *, l2: float = L2) -> Head:
+    """Fit a regularised logistic regression on features, in float64.
 
     Minimises mean cross-entropy plus ``l2/2 ‖W‖²`` over standardised features ``X = (Z − μ)/σ`` (one scalar σ, so that
     the regularisation does not depend on the features' scale) with L-BFGS. With fewer examples than dimensions the
     problem is solved in the row space of X (a thin SVD), where the optimum lies.
-
-    The ridge regression minimises ``‖y − XWᵀ − b‖²/2N + l2/2 ‖W‖²``; the variance of each output is the mean square of
-    its leave-one-out residuals, since those on the training images themselves may be anything down to zero.
 
     Parameters
     ----------
     features
         Shape (N, d).
     labels
-        Shape (N,) with classes in [0, num_classes), or a 0/1 matrix, shape (N, num_classes), for multi-label tasks;
-        any floats, shape (N,) or (N, num_classes), for regression.
+        Shape (N,) with classes in [0, num_classes), or a 0/1 matrix, shape (N, num_classes), for multi-label tasks.
     num_classes
-        C. A class without an example gets a low probability, not an error. Outputs, for regression.
+        C. A class without an example gets a low probability, not an error.
     l2
-        Regularisation strength λ > 0; None takes 1e-4 for classes, and for regression the one of 1e-6, 1e-5, …, 10
-        with the smallest leave-one-out residuals.
+        Regularisation strength λ > 0.
 
     Returns
     -------
@@ -97,7 +74,7 @@ def fit_head(features: Array, labels: NDArray[Any], num_classes: int, *, l2: flo
     Raises
     ------
     FisherError
-        The features are not finite, or all equal up to rounding; regression targets are not finite or all equal.
+        The features are not finite, or all equal up to rounding.
     """
     z = np.asarray(features, dtype=np.float64)
     if not np.isfinite(z).all():
@@ -111,43 +88,16 @@ def fit_head(features: Array, labels: NDArray[Any], num_classes: int, *, l2: flo
             "are the images identical, or is the checkpoint broken?"
         )
     x = (z - mean) / scale
-    if labels.dtype.kind == "f":
-        w, b, variance = _ridge(x, np.asarray(labels, dtype=np.float64).reshape(len(x), num_classes), l2)
-        return Head(w / scale, b - w @ mean / scale, "gaussian", variance)
     basis = None
     if len(x) < x.shape[1]:
         u, s, vt = np.linalg.svd(x, full_matrices=False)
         x, basis = u * s, vt
     multi_label = labels.ndim == 2
     targets = labels.astype(np.float64) if multi_label else np.eye(num_classes)[labels]
-    w, b = _minimise(x, targets, L2 if l2 is None else l2, multi_label)
+    w, b = _minimise(x, targets, l2, multi_label)
     if basis is not None:
         w = w @ basis
     return Head(w / scale, b - w @ mean / scale, "bernoulli" if multi_label else "categorical")
-
-
-def _ridge(x: Array, y: Array, l2: float | None) -> tuple[Array, Array, Array]:
-    """Weight (C, d), bias (C,) and leave-one-out variance (C,) of a ridge regression on centred features (N, d)."""
-    if not np.isfinite(y).all():
-        raise FisherError("the regression targets are not finite; leave such examples out")
-    mean = y.mean(axis=0)
-    spread = y.var(axis=0)
-    if (spread <= 1e-20 * np.square(y).mean(axis=0)).any():
-        raise FisherError("all examples have the same regression target, so there is nothing to predict")
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    projected = u.T @ (y - mean)
-    best: tuple[float, Array, Array] | None = None
-    for penalty in _RIDGE_GRID if l2 is None else (l2,):
-        shrink = s**2 / (s**2 + len(x) * penalty)
-        leverage = np.square(u) @ shrink + 1.0 / len(x)
-        residual = (y - mean - u @ (shrink[:, None] * projected)) / np.maximum(1.0 - leverage, 1e-9)[:, None]
-        variance = np.square(residual).mean(axis=0)
-        error = float(np.mean(variance / spread))
-        if best is None or error < best[0]:
-            best = error, ((s / (s**2 + len(x) * penalty))[:, None] * projected).T @ vt, variance
-    assert best is not None
-    # Targets that the features give exactly leave no residual, and an infinite Fisher information.
-    return best[1], mean, np.maximum(best[2], 1e-9 * spread)
 
 
 def _minimise(x: Array, targets: Array, l2: float, multi_label: bool) -> tuple[Array, Array]:
@@ -215,15 +165,14 @@ def cross_validated_accuracy(
 
 
 def stratified_folds(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Assign every example to a fold, shape (N,), spreading each class, label or (regression) size of target evenly."""
+    """Assign every example to a fold, shape (N,), spreading each class or label evenly."""
     rng = np.random.default_rng(seed)
-    if labels.ndim == 2 and labels.dtype.kind != "f":
+    if labels.ndim == 2:
         return _label_folds(labels > 0, folds, rng)
-    keys = labels if labels.ndim == 1 else np.unique(labels, axis=0, return_inverse=True)[1].ravel()
-    order = rng.permutation(len(keys))
-    order = order[np.argsort(keys[order], kind="stable")]
-    fold_of = np.empty(len(keys), dtype=np.int64)
-    fold_of[order] = np.arange(len(keys)) % folds
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    fold_of[order] = np.arange(len(labels)) % folds
     return fold_of
 
 

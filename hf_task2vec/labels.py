@@ -1,9 +1,10 @@
-"""Labels: a column of classes or numbers in any of the usual types, as class numbers and names, or as targets."""
+"""Labels: a column of classes in any of the usual types, as class numbers and names."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,42 +13,38 @@ import numpy as np
 
 from .columns import element, is_class_label, is_float
 from .errors import LabelError
-from .label_text import split_joined, uncertain_flags
-from .targets import check_targets, read_numbers, read_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
-LabelKind = Literal["single_label", "multi_label", "regression"]
+LabelKind = Literal["single_label", "multi_label"]
+SEPARATORS = ("|", ";", ",")
+
+
+def score_name(label_kind: Any) -> str:
+    """Return what the score of a ranking is called: ``"mAP"`` with several labels an image, else ``"accuracy"``."""
+    return "mAP" if label_kind == "multi_label" else "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The labels of all rows of a split, as (row, class) pairs.
-
-    Pairs stay small where a multi-hot matrix of a large split would not. In a regression, where there is nothing to
-    balance, every labelled row is a pair with class 0.
-    """
+    """The labels of all rows of a split, as (row, class) pairs: small where a multi-hot matrix would not be."""
 
     kind: LabelKind
     names: tuple[str, ...]
-    """Names of the C classes, or of the C targets of a regression."""
+    """Names of the C classes."""
     rows: np.ndarray
     """Shape (P,), int64, ascending: row of each pair."""
     classes: np.ndarray
     """Shape (P,), int64 in [0, C): class of each pair."""
     labelled: np.ndarray
     """Shape (n_rows,), bool: rows that have a label (in multi-label tasks possibly an empty list)."""
-    targets: np.ndarray | None = None
-    """``regression`` only: shape (P, C), float64, the targets of each of `rows`."""
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Shape (C,), int64: labelled rows of each class; of each target, the rows that have it."""
-        if self.kind == "regression":
-            return np.full(len(self.names), len(self.rows), dtype=np.int64)
+        """Shape (C,), int64: labelled rows of each class."""
         return np.bincount(self.classes, minlength=len(self.names)).astype(np.int64)
 
     @property
@@ -62,10 +59,7 @@ class Labels:
         -------
         numpy.ndarray
             ``single_label``: shape (N,), int64 class numbers. ``multi_label``: shape (N, C), uint8 zeros and ones.
-            ``regression``: shape (N, C), float64.
         """
-        if self.targets is not None:
-            return np.asarray(self.targets[np.searchsorted(self.rows, rows)], dtype=np.float64)
         if self.kind == "single_label":
             return np.asarray(self.classes[np.searchsorted(self.rows, rows)], dtype=np.int64)
         hot = np.zeros((len(rows), len(self.names)), dtype=np.uint8)
@@ -91,14 +85,7 @@ def is_missing(value: Any, feature: Any) -> bool:
     return is_class_label(feature) and bool(value < 0)
 
 
-def balanced_over(value: Any, feature: Any) -> list[Any]:
-    """Return what a balanced sample counts of one cell that is not missing: its classes; of numbers nothing."""
-    if is_float(feature) or is_float(element(feature)):
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def read_labels(column: pa.ChunkedArray, feature: Any) -> Labels:
+def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label") -> Labels:
     """Read a label column.
 
     Parameters
@@ -106,7 +93,9 @@ def read_labels(column: pa.ChunkedArray, feature: Any) -> Labels:
     column
         The whole column, one value a row.
     feature
-        Its type in ``dataset.features``; `columns.find_label_column` has checked that it holds classes.
+        Its type in ``dataset.features``; `columns.find_label_column` has checked that it may hold classes.
+    name
+        Its name, for the advice in an error.
 
     Returns
     -------
@@ -114,14 +103,12 @@ def read_labels(column: pa.ChunkedArray, feature: Any) -> Labels:
         `ClassLabel` names are kept, also those of classes without a row. For integers, strings and booleans the names
         are the distinct values, sorted, as text. A list column is multi-label: its elements are the classes of the
         row, or, in lists of one length made of zeros and ones (or booleans), the flags of classes ``"0"``, ``"1"``, ….
-        Text that joins several labels (``"cat|dog"``; see `label_text.split_joined`) is multi-label too. Floats, and
-        lists of floats that are no flags, are the targets of a regression.
+        Text that joins several labels (``"cat|dog"``; see `split_joined`) is multi-label too.
 
     Raises
     ------
     LabelError
-        If no row has a label, all rows have the same, a class number is out of range, or targets are not finite or
-        of several lengths.
+        If no row has a label, all rows have the same, a class number is out of range, or labels are floats.
     """
     import pyarrow as pa
 
@@ -130,22 +117,24 @@ def read_labels(column: pa.ChunkedArray, feature: Any) -> Labels:
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], column.type)
     inner = element(feature)
     if is_float(feature):
-        labels = _regression(read_numbers(values), len(values))
-    elif inner is not None:
-        labels = _multi(values, inner)
+        raise _floats_error(name)
+    if inner is not None:
+        labels = _multi(values, inner, name)
     elif (lists := split_joined(values)) is not None:
-        labels = _multi(lists, None)
+        labels = _multi(lists, None, name)
     else:
         labels = _single(values, feature)
     _check(labels, n_rows=len(column))
     return labels
 
 
-def _regression(found: tuple[np.ndarray, np.ndarray, tuple[str, ...]], n_rows: int) -> Labels:
-    targets, rows, names = found
-    labelled = np.zeros(n_rows, dtype=bool)
-    labelled[rows] = True
-    return Labels("regression", names, rows, np.zeros_like(rows), labelled, targets)
+def _floats_error(name: str) -> LabelError:
+    return LabelError(
+        "the labels are floats, and a task needs classes. What would work: bin them, into four of equal size say: "
+        f'edges = np.nanquantile(dataset["{name}"], [0.25, 0.5, 0.75]); dataset = dataset.map(lambda row: '
+        f'{{"bin": int(np.searchsorted(edges, row["{name}"]))}}) and label_column="bin". If the numbers are class '
+        f'numbers: dataset = dataset.cast_column("{name}", datasets.Value("int64"))'
+    )
 
 
 def _single(values: pa.Array, feature: Any) -> Labels:
@@ -155,7 +144,7 @@ def _single(values: pa.Array, feature: Any) -> Labels:
     return Labels("single_label", names, rows, codes[rows], labelled)
 
 
-def _multi(values: pa.Array, feature: Any) -> Labels:
+def _multi(values: pa.Array, feature: Any, name: str) -> Labels:
     """Read lists; `feature` is the type of their elements in ``dataset.features``, None for plain text."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -164,16 +153,13 @@ def _multi(values: pa.Array, feature: Any) -> Labels:
     labelled = np.asarray(values.is_valid())
     parents = np.asarray(pc.list_parent_indices(values)).astype(np.int64)
     elements = pc.list_flatten(values)
-    n_flags = _n_flags(elements, parents, int(labelled.sum()))
-    if not is_class_label(feature) and (mark := uncertain_flags(elements, parents)):
-        raise LabelError(mark)
-    if not n_flags and is_float(feature):
-        return _regression(read_vectors(elements, parents), len(values))
-    if n_flags:
-        flags = np.asarray(elements.cast(pa.uint8())).reshape(-1, n_flags)
+    flags = None if is_class_label(feature) else _flags(elements, parents, int(labelled.sum()))
+    if flags is not None:
         positions, classes = np.nonzero(flags)
-        rows = parents[::n_flags][positions]
-        names = tuple(map(str, range(n_flags)))
+        rows = parents[:: flags.shape[1]][positions]
+        names = tuple(map(str, range(flags.shape[1])))
+    elif is_float(feature):
+        raise _floats_error(name)
     else:
         codes, names = _encode(elements, feature)
         rows, classes = parents[codes >= 0], codes[codes >= 0]
@@ -181,26 +167,91 @@ def _multi(values: pa.Array, feature: Any) -> Labels:
     return Labels("multi_label", names, pairs[:, 0], pairs[:, 1], labelled)
 
 
-def _n_flags(elements: pa.Array, parents: np.ndarray, n_lists: int) -> int:
-    """Return the length of multi-hot lists, 0 if the lists are not multi-hot.
+def _flags(elements: pa.Array, parents: np.ndarray, n_lists: int) -> np.ndarray | None:
+    """Return multi-hot lists as zeros and ones, shape (lists, length); None if the lists are not multi-hot.
 
-    Lists of class numbers 0 and 1 could look alike, but would not repeat a number.
+    Lists of class numbers 0 and 1 could look alike, but would not repeat a number. Flags beside which stand nulls or
+    -1, as in some medical datasets, are refused: as class numbers they would make classes ``-1``, ``0`` and ``1``.
     """
     import pyarrow as pa
 
-    if n_lists == 0 or elements.null_count or len(elements) == 0 or len(elements) % n_lists:
-        return 0
     kind = elements.type
-    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return 0
-    length = len(elements) // n_lists
-    numbers = np.asarray(elements.cast(pa.float64()))
-    same_length = bool((np.unique(parents, return_counts=True)[1] == length).all())
-    if length < 2 or not same_length or not np.isin(numbers, (0, 1)).all():
-        return 0
-    first = numbers.reshape(n_lists, length)
-    repeats = bool((np.sort(first, axis=1)[:, 1:] == np.sort(first, axis=1)[:, :-1]).any())
-    return length if repeats or not pa.types.is_integer(kind) else 0
+    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)) or not len(elements):
+        return None
+    lengths = np.unique(parents, return_counts=True)[1]  # of the lists that are not empty
+    length = int(lengths[0])
+    if length < 2 or not (lengths == length).all():
+        return None
+    numbers = np.asarray(elements.cast(pa.float64()).fill_null(np.nan), dtype=np.float64).reshape(-1, length)
+    unknown = np.isnan(numbers) | (numbers == -1.0)
+    if not np.isin(numbers[~unknown], (0.0, 1.0)).all():
+        return None
+    if length >= 3 and unknown.any() and (numbers == 0.0).any():
+        raise LabelError(
+            f"lists of {length} flags hold {np.count_nonzero(unknown)} nulls or -1 beside 0 and 1 (labels not known?); "
+            "say which they are: dataset.map(lambda row: {'labels': [int(flag == 1) for flag in row[column]]}) counts "
+            "them as absent"
+        )
+    if unknown.any() or len(lengths) < n_lists:
+        return None
+    ordered = np.sort(numbers, axis=1)
+    repeats = bool((ordered[:, 1:] == ordered[:, :-1]).any())
+    return numbers if repeats or not pa.types.is_integer(kind) else None
+
+
+def split_joined(values: pa.Array) -> pa.Array | None:
+    """Split text that joins several labels, as CSV files hold them: ``"cat|dog"``, ``"cat; dog"``, ``"cat,dog"``.
+
+    Text counts as joined where, at one of `SEPARATORS`, the distinct values fall into parts that are fewer than the
+    values, or as many, that come in varying numbers a value, and of which one at least occurs in several values. So
+    ``"tench, Tinca tinca"`` and ``"tomato, healthy"`` stay names of classes.
+
+    Returns
+    -------
+    pyarrow.Array or None
+        Lists of labels (null where the cell is null or empty), or None for what is not joined text.
+
+    Raises
+    ------
+    LabelError
+        If the text is that of lists, such as ``"['cat', 'dog']"``.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return None
+    distinct = [value for value in pc.unique(values).to_pylist() if value]
+    if len(distinct) > 1 and all(value.strip().startswith("[") and value.strip().endswith("]") for value in distinct):
+        raise LabelError(
+            f"the labels are text that looks like lists ({distinct[0][:60]!r}); make real lists of them: "
+            "dataset.map(lambda row: {'labels': ast.literal_eval(row[column])}), or write a metadata.jsonl or Parquet "
+            "file, which hold lists, in place of metadata.csv"
+        )
+    separator = next((mark for mark in SEPARATORS if _joins(distinct, mark)), None)
+    if separator is None:
+        return None
+    logger.warning(
+        "labels such as %r are split at %r: several labels an image. If they are names of classes, cast the column to "
+        "ClassLabel",
+        next(value for value in distinct if separator in value),
+        separator,
+    )
+    lists = [_parts(cell, separator) if cell else None for cell in values.to_pylist()]
+    return pa.array(lists, pa.list_(pa.string()))
+
+
+def _joins(distinct: list[str], mark: str) -> bool:
+    if not any(mark in value for value in distinct):
+        return False
+    parts = [_parts(value, mark) for value in distinct]
+    counts = Counter(label for labels in parts for label in set(labels))
+    varied = len({len(labels) for labels in parts}) > 1
+    return varied and 2 <= len(counts) <= len(distinct) and max(counts.values()) > 1
+
+
+def _parts(value: str, mark: str) -> list[str]:
+    return [part for part in map(str.strip, value.split(mark)) if part]
 
 
 def _encode(values: pa.Array, feature: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -225,8 +276,7 @@ def _encode(values: pa.Array, feature: Any) -> tuple[np.ndarray, tuple[str, ...]
 def _warn_of_numbers(distinct: list[Any], n_values: int) -> None:
     if len(distinct) > max(20, n_values // 2) and isinstance(distinct[0], int):
         logger.warning(
-            "%d distinct integers in %d rows count as so many classes; if they are quantities, cast them to float64, "
-            "which makes the task a regression",
+            "%d distinct integers in %d rows count as so many classes; if they are quantities, bin them",
             len(distinct),
             n_values,
         )
@@ -246,8 +296,6 @@ def _check(labels: Labels, n_rows: int) -> None:
                 f"only one class, {labels.names[present[0]]!r}, in all {n_rows - labels.n_unlabelled} labelled rows; "
                 "a task needs at least two. Another split or label_column=… may have more"
             )
-    elif labels.targets is not None:
-        check_targets(labels.targets, labels.names)
     elif np.isin(labels.counts, (0, int(labels.labelled.sum()))).all():
         raise LabelError("every row has the same set of labels; a task needs labels that differ between rows")
     elif (np.bincount(labels.rows, minlength=len(labels.labelled))[labels.labelled] == 1).all():

@@ -227,7 +227,6 @@ def embed_tasks(
     from tqdm.auto import tqdm
 
     from hf_task2vec.cache import cached_embedding
-    from hf_task2vec.targets import check_classes
     from hf_task2vec.task import Task
 
     reference = index.embeddings()
@@ -236,7 +235,6 @@ def embed_tasks(
     for name, folder in tqdm(folders.items(), desc="embedding", unit="task", disable=not progress, leave=False):
         try:
             task = Task.from_dataset(str(folder), max_samples=max_samples, seed=seed)
-            check_classes(task.label_kind, task.label_column, task.dataset, task.num_classes)
             found[name] = cached_embedding(
                 task,
                 None if reference.probe == DEFAULT_PROBE else reference.probe,

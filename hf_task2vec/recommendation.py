@@ -12,12 +12,12 @@ from hf_task2vec.cautions import cautions, counted, leakage
 from hf_task2vec.embedding import DESCRIPTORS
 from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.explanation import Explainer
+from hf_task2vec.labels import score_name
 from hf_task2vec.limits import Constraints
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import logit
 from hf_task2vec.prediction import Measured, Prediction
 from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Ranking, TaskGain, percent
-from hf_task2vec.targets import check_classes, score_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 
 def check_descriptors(embedding: TaskEmbedding) -> None:
-    """Raise EmbeddingError if an embedding lacks a descriptor that a ranking needs, LabelError if of a regression."""
-    task = embedding.task
-    check_classes(task.get("label_kind"), task.get("label_column"), embedding.name, len(task.get("label_names", ())))
+    """Raise EmbeddingError if an embedding lacks a descriptor that a ranking needs."""
     if missing := [name for name in DESCRIPTORS if name not in embedding.descriptors]:
         raise EmbeddingError(
             f"the embedding of {embedding.name!r} lacks the descriptors {', '.join(missing)}; make it with embed_task"

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 from hf_task2vec.cache import default_device
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.labels import score_name
 from hf_task2vec.limits import Budget
 from hf_task2vec.prediction import Measured, Prediction
 from hf_task2vec.ranking import Ranking, percent
-from hf_task2vec.targets import score_name
 from hf_task2vec.transfer import check_measurable, measure
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _BYTES_PER_PARAMETER = 4
 
 
 def check_refinable(task: Task) -> None:
-    """Raise LabelError if candidates cannot be measured on a task, such as a regression."""
+    """Raise LabelError if candidates cannot be measured on a task."""
     check_measurable(task)
 
 
@@ -113,7 +113,7 @@ def refine_ranking(
     Raises
     ------
     LabelError
-        The task is a regression, or no label varies in its sample.
+        No label varies in the sample.
     """
     check_refinable(task)
     device = device if device is not None else default_device()

@@ -16,7 +16,7 @@ from .columns import find_image_column, find_label_column
 from .errors import ColumnError, LabelError, TaskError
 from .hub_dataset import RemoteSplit
 from .hub_shards import NotCheap
-from .labels import Labels, balanced_over, is_missing, read_labels
+from .labels import Labels, is_missing, read_labels
 from .other_tasks import annotation_files
 from .sampling import ClassReservoir
 from .sources import Source
@@ -181,7 +181,7 @@ def _one_pass(
         value = row[label_column]
         values.append(value)
         if not is_missing(value, feature):
-            several = balanced_over(value, feature)
+            several = value if isinstance(value, (list, tuple)) else [value]
             seen.update(several)
             rarest = min(several, key=lambda label: seen[label], default=None)
             reservoir.add(rarest, position, partial(_encoded, row[image_column]))
@@ -234,7 +234,7 @@ def _find_columns(
 
 def _read_labels(source: Source, column: pa.ChunkedArray, feature: Any, name: str) -> Labels:
     try:
-        return read_labels(column, feature)
+        return read_labels(column, feature, name)
     except LabelError as error:
         others = f"; other splits: {', '.join(source.other_splits)}" if source.other_splits else ""
         raise LabelError(f"{_where(source)}, label column {name!r}: {error}{others}") from error

@@ -1,10 +1,9 @@
 """Logit-space factors of the Fisher information: what to back-propagate instead of sampled labels.
 
 For a likelihood with logits ``z``, the Fisher information in logit space is a matrix ``Σ(z)``: ``diag(p) − ppᵀ`` for a
-softmax (categorical), ``diag(p_c (1 − p_c))`` for independent sigmoids (Bernoulli, multi-label), ``diag(1/σ_c²)`` for
-normal distributions about the outputs (Gaussian, regression). Back-propagating random vectors ``s`` with
-``E[s sᵀ] = Σ`` and squaring per example gives the diagonal Fisher of the weights, unbiased. The functions are pure
-NumPy in float64 and return shape ``(S, N, C)``: S vectors per example.
+softmax (categorical), ``diag(p_c (1 − p_c))`` for independent sigmoids (Bernoulli, multi-label). Back-propagating
+random vectors ``s`` with ``E[s sᵀ] = Σ`` and squaring per example gives the diagonal Fisher of the weights, unbiased.
+The functions are pure NumPy in float64 and return shape ``(S, N, C)``: S vectors per example.
 """
 
 from __future__ import annotations
@@ -77,29 +76,13 @@ def bernoulli_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: 
     if sampling == "monte_carlo":
         uniform = np.stack([_rng(seed, i).random((draws, p.shape[1])) for i in ids], axis=1)
         return ((uniform < p) - p) / math.sqrt(draws)
-    return _diagonal_seeds(np.sqrt(p * (1.0 - p)), ids, sampling, seed, draws)
-
-
-def gaussian_seeds(
-    logits: Array, ids: NDArray[np.int64], sampling: str, seed: int, draws: int, variance: Array
-) -> Array:
-    """Seeds of normal likelihoods about the outputs: see :func:`logit_seeds`."""
-    root = np.broadcast_to(1.0 / np.sqrt(variance), logits.shape)
-    if sampling == "monte_carlo":
-        normal = np.stack([_rng(seed, i).standard_normal((draws, logits.shape[1])) for i in ids], axis=1)
-        return normal * root / math.sqrt(draws)
-    return _diagonal_seeds(root, ids, sampling, seed, draws)
-
-
-def _diagonal_seeds(root: Array, ids: NDArray[np.int64], sampling: str, seed: int, draws: int) -> Array:
-    """Seeds of a diagonal factor, the square of `root`, shape (N, C)."""
-    c = root.shape[1]
+    root = np.sqrt(p * (1.0 - p))
     if sampling == "exact":
-        return np.eye(c)[:, None, :] * root
-    return _signs(ids, c, seed, draws) * root / math.sqrt(draws)
+        return np.eye(p.shape[1])[:, None, :] * root
+    return _signs(ids, p.shape[1], seed, draws) * root / math.sqrt(draws)
 
 
-LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
+LIKELIHOODS = ("categorical", "bernoulli")
 SAMPLINGS = ("sketch", "exact", "monte_carlo", "empirical")
 
 
@@ -112,16 +95,15 @@ def logit_seeds(
     seed: int = 0,
     draws: int = 1,
     labels: NDArray[Any] | None = None,
-    variance: Array | None = None,
 ) -> Array:
     """Vectors whose summed outer products have the logit-space Fisher information as expectation.
 
     Parameters
     ----------
     likelihood
-        ``"categorical"``, ``"bernoulli"`` or ``"gaussian"``.
+        ``"categorical"`` or ``"bernoulli"``.
     logits
-        Shape (N, C); of a Gaussian, the means.
+        Shape (N, C).
     ids
         Identity of each example, shape (N,): its draws depend on ``(seed, id)`` alone, so they are the same in any
         batch, order or process.
@@ -132,9 +114,7 @@ def logit_seeds(
     seed, draws
         Random seed, and number of independent vectors per example (ignored by ``"exact"`` and ``"empirical"``).
     labels
-        For ``"empirical"``, by id: classes, shape (M,), or a value of each output, shape (M, C).
-    variance
-        σ² of a Gaussian's outputs, shape (C,).
+        For ``"empirical"``, by id: classes, shape (M,), or zeros and ones, shape (M, C).
 
     Returns
     -------
@@ -144,23 +124,16 @@ def logit_seeds(
     logits = np.asarray(logits, dtype=np.float64)
     if sampling == "empirical":
         assert labels is not None
-        return label_scores(likelihood, logits, labels[ids], variance)[None]
-    if likelihood == "gaussian":
-        assert variance is not None
-        return gaussian_seeds(logits, ids, sampling, seed, draws, variance)
+        return label_scores(likelihood, logits, labels[ids])[None]
     seeds = categorical_seeds if likelihood == "categorical" else bernoulli_seeds
     return seeds(logits, ids, sampling, seed, draws)
 
 
-def label_scores(likelihood: str, logits: Array, labels: NDArray[Any], variance: Array | None = None) -> Array:
+def label_scores(likelihood: str, logits: Array, labels: NDArray[Any]) -> Array:
     """Gradient of ``log p(label)`` with respect to the logits, shape (N, C), for one label each (see `logit_seeds`)."""
     if likelihood == "categorical":
         return np.eye(logits.shape[1])[labels] - softmax(logits)
-    values = labels.reshape(logits.shape)
-    if likelihood == "bernoulli":
-        return values - sigmoid(logits)
-    assert variance is not None
-    return (values - logits) / variance
+    return labels - sigmoid(logits)
 
 
 def _signs(ids: NDArray[np.int64], classes: int, seed: int, draws: int) -> Array:

@@ -19,7 +19,6 @@ from hf_task2vec.material import Call, Material, thumbnails
 from hf_task2vec.metrics import load_metric
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import check_descriptors, predict, rank
-from hf_task2vec.targets import check_classes
 from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
@@ -113,8 +112,8 @@ def select_backbone(
     SelectionError
         An argument is out of range, or no checkpoint of the index meets the limits.
     TaskError
-        The dataset cannot be used, such as one for regression, detection or segmentation; the message says why and
-        what would work.
+        The dataset cannot be used, such as one with numbers, boxes or masks for labels; the message says why and what
+        would work.
     ZooIndexError, MetricError
         The index cannot be used.
     ProbeMismatchError
@@ -160,7 +159,6 @@ def select_backbone(
                 max_samples=n_drawn,
                 seed=seed,
             )
-        check_classes(task.label_kind, task.label_column, task.dataset, task.num_classes)
         if refine:
             from hf_task2vec.refinement import check_refinable
 

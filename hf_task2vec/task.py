@@ -18,7 +18,6 @@ from .labels import LabelKind, Labels
 from .rows import SplitRows, open_rows
 from .sampling import BalancedSampler, draw_sample
 from .sources import Source, open_source, reading
-from .targets import label_facts
 
 if TYPE_CHECKING:
     import os
@@ -40,9 +39,9 @@ class SkippedImage:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A seeded sample of a dataset of images with classes, balanced between them, or with numbers (a regression).
+    """A seeded sample of a dataset of images with classes, balanced between them.
 
-    Made by `Task.from_dataset`. N is the number of images, C of classes, or of the targets of a regression.
+    Made by `Task.from_dataset`. N is the number of images, C of classes.
     """
 
     dataset: str
@@ -57,8 +56,7 @@ class Task:
     label_names: tuple[str, ...]
     """Length C, including classes that have no row in the split."""
     labels: np.ndarray
-    """``single_label``: shape (N,), int64 in [0, C). ``multi_label``: shape (N, C), uint8 zeros and ones.
-    ``regression``: shape (N, C), float64, in the units of the dataset."""
+    """``single_label``: shape (N,), int64 in [0, C). ``multi_label``: shape (N, C), uint8 zeros and ones."""
     indices: np.ndarray
     """Shape (N,), int64: rows of the split that were drawn."""
     images: ImageSample
@@ -66,7 +64,7 @@ class Task:
     n_rows: int
     """Rows in the split; of a stream, rows looked at."""
     class_counts: np.ndarray
-    """Shape (C,), int64: labelled rows of each class (of a regression: with each target) among all `n_rows`."""
+    """Shape (C,), int64: labelled rows of each class among all `n_rows`."""
     skipped: tuple[SkippedImage, ...]
     """Broken images met while drawing; each was replaced by another of its class while there was one."""
     n_unlabelled: int
@@ -104,7 +102,7 @@ class Task:
         Only the label column and the images drawn are read. The sample is shuffled and shares `max_samples` as evenly
         among the classes as their sizes allow; every prefix of it is balanced in the same way, and a smaller sample
         with the same seed is the beginning of a larger one. Of several labels an image, the one that the sample holds
-        fewest of is drawn for; of a regression rows are drawn at random. What is chosen is logged at level INFO.
+        fewest of is drawn for. What is chosen is logged at level INFO.
 
         Of a dataset of Parquet files on the Hub only the footers, the labels and the images drawn are transferred, and
         kept in the cache folder. Where reading any row would cost more than 32 MB, the sample is drawn from the rows
@@ -130,7 +128,7 @@ class Task:
         image_column, label_column
             Columns to use where they cannot be found by type and name. A label column of `ClassLabel`, integers,
             strings or booleans makes a task with one label an image, one of lists of these (or of zeros and ones) a
-            task with several, and one of floats or lists of floats a regression.
+            task with several.
         max_samples
             Images to draw, at least 2; None for all.
         seed
@@ -144,7 +142,7 @@ class Task:
             If a column is missing or ambiguous, or holds the boxes or masks of detection or segmentation, which are not
             supported; the message lists the columns and says what would work.
         LabelError
-            If the labels are neither classes nor numbers, all missing, or all the same.
+            If the labels are no classes (such as floats), all missing, or all the same.
         ImageDecodeError
             If no image can be decoded.
         TaskError
@@ -170,8 +168,15 @@ class Task:
 
     @property
     def num_classes(self) -> int:
-        """C, counting classes without a row; of a regression, the targets."""
+        """C, counting classes without a row."""
         return len(self.label_names)
+
+    @property
+    def sample_counts(self) -> np.ndarray:
+        """Shape (C,), int64: images of each class in the sample."""
+        if self.label_kind == "multi_label":
+            return self.labels.sum(axis=0, dtype=np.int64)
+        return np.bincount(self.labels, minlength=self.num_classes)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -179,7 +184,7 @@ class Task:
     def __repr__(self) -> str:
         return (
             f"Task({self.dataset!r}, split={self.split!r}, {len(self)} of {self.n_rows} rows, "
-            f"{self.num_classes} {'targets' if self.label_kind == 'regression' else 'classes'}, {self.label_kind})"
+            f"{self.num_classes} classes, {self.label_kind})"
         )
 
     @cached_property
@@ -224,7 +229,7 @@ class Task:
             "n_unlabelled": self.n_unlabelled,
             "n_samples": len(self),
             "class_counts": self.class_counts.tolist(),
-            **label_facts(self.labels, self.num_classes),
+            "sample_counts": self.sample_counts.tolist(),
             "skipped": [{"row": image.row, "reason": image.reason} for image in self.skipped],
             "seed": self.seed,
             **({} if self.drawn_from is None else {"drawn_from": self.drawn_from}),
@@ -283,7 +288,7 @@ def _draw(
 
 
 def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None) -> None:
-    present = 0 if labels.kind == "regression" else int(np.count_nonzero(labels.counts))
+    present = int(np.count_nonzero(labels.counts))
     if max_samples is not None and max_samples < present:
         logger.warning(
             "max_samples=%d covers at most %d of %d classes; max_samples=%d would cover all",
@@ -311,5 +316,5 @@ def _content_digest(images: ImageSample, labels: np.ndarray) -> str:
     digest = hashlib.sha256()
     for sha256, label in zip(images.sha256, labels, strict=True):
         digest.update(bytes.fromhex(sha256))
-        digest.update(np.ascontiguousarray(label).astype("<f8" if labels.dtype.kind == "f" else "<i8").tobytes())
+        digest.update(np.ascontiguousarray(label).astype("<i8").tobytes())
     return digest.hexdigest()

@@ -18,7 +18,6 @@ from hf_task2vec.devices import lay_out, rows_on_host
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
-from hf_task2vec.targets import check_classes
 from hf_task2vec.transferability import (
     Predictions,
     h_score,
@@ -145,7 +144,7 @@ def measure(
     Raises
     ------
     LabelError
-        The task is a regression, or multi-label and no label tells some images of the sample from others.
+        The task is multi-label and no label tells some images of the sample from others.
     ProbeError, HubError
         The checkpoint cannot be loaded, fails on the images or runs out of memory, or gives features that are not
         finite.
@@ -172,7 +171,6 @@ def measure(
 
 def check_measurable(task: Task) -> None:
     """Raise LabelError if checkpoints cannot be measured on a task: see :func:`measure`."""
-    check_classes(task.label_kind, task.label_column, task.dataset, task.num_classes)
     if task.label_kind == "multi_label":
         _check_labels_vary(task.labels)
 

@@ -141,16 +141,6 @@ def ridge_label_scores(features: Array, labels: Labels) -> LabelScores:
     return LabelScores(labels > 0, ridge_predictions(features, labels.astype(np.float64)))
 
 
-def ridge_r2(features: Array, targets: Array) -> float:
-    """Leave-one-out R² of a linear probe: 1 − mean squared error / variance, averaged over targets, at most 1.
-
-    Features that tell nothing give about 0; their noise may give a little less. Not changed by the units of a target.
-    """
-    y = np.asarray(targets, dtype=np.float64)
-    y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-300)
-    return float(1.0 - np.mean((y - ridge_predictions(features, y)) ** 2))
-
-
 def logistic_test(
     train: Array, train_labels: Labels, test: Array, test_labels: Labels, *, seed: int = 0
 ) -> Predictions:

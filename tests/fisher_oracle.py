@@ -42,20 +42,12 @@ def brute_force(probe: Bare, images: Tensor, head: Head) -> np.ndarray:
         z = logits(parameters, image)
         if head.likelihood == "categorical":
             return torch.log_softmax(z, 0)
-        if head.likelihood == "gaussian":
-            # Two outcomes a standard deviation either side have the second moment of the whole distribution.
-            assert head.variance is not None
-            deviation = torch.from_numpy(head.variance).sqrt()
-            at = z.detach() + torch.stack([deviation.diag(), -deviation.diag()]).flatten(0, 1)
-            return -0.5 * ((at - z) / deviation).square().sum(1)
         return torch.cat([nn.functional.logsigmoid(-z), nn.functional.logsigmoid(z)])
 
     total = 0.0
     for image in images:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no batching rule
             p = log_likelihoods(weights, image).exp()
-            if head.likelihood == "gaussian":
-                p = torch.full_like(p, 0.5)
             jacobian = jacrev(log_likelihoods)(weights, image)
         # Labels are independent, and their scores have mean zero: squares of sums are sums of squares.
         squares = [torch.einsum("o,of->f", p, jacobian[name].square().flatten(2).mean(2)) for name in weights]
@@ -105,8 +97,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def random_head(dim: int, classes: int = 4, likelihood: str = "categorical") -> Head:
     rng = np.random.default_rng(1)
-    variance = np.geomspace(0.2, 3.0, classes) if likelihood == "gaussian" else None
-    return Head(rng.normal(size=(classes, dim)) / np.sqrt(dim), rng.normal(size=classes), likelihood, variance)
+    return Head(rng.normal(size=(classes, dim)) / np.sqrt(dim), rng.normal(size=classes), likelihood)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:

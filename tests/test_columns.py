@@ -110,11 +110,6 @@ def test_label_column_requested_by_name_is_checked() -> None:
     assert label_column({"id": INT, "label": CLASSES}, "id") == "id"
 
 
-@pytest.mark.parametrize("requested", [None, "label"])
-def test_numbers_are_labels_of_a_regression(requested: str | None) -> None:
-    assert label_column({"label": FLOAT}, requested) == "label"
-
-
 def test_detection_is_refused() -> None:
     objects = {"bbox": List(List(FLOAT)), "category": List(CLASSES)}
     for requested in (None, "objects"):

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, List, Value
+from PIL import Image
+from synthetic import pictures
 
-from hf_task2vec.errors import LabelError
+from hf_task2vec.errors import ColumnError, LabelError
 from hf_task2vec.labels import Labels, read_labels
+from hf_task2vec.task import Task
 
 ABC = ClassLabel(names=["a", "b", "c"])
 
@@ -123,3 +128,23 @@ def test_pairs_of_classes_zero_and_one_are_not_multi_hot() -> None:
 def test_all_rows_with_the_same_label_set() -> None:
     with pytest.raises(LabelError, match="same set of labels"):
         labels_of([["a"], ["a"], ["a"]], List(Value("string")))
+
+
+@pytest.mark.parametrize("kind", [Value("float16"), Value("float64"), List(Value("float32"))])
+def test_floats_are_refused_with_a_line_that_bins_them(kind: Any) -> None:
+    numbers = [picture.mean() for picture in pictures(24)]
+    cells = [Image.fromarray(picture) for picture in pictures(24)]
+    values = [[number, 2.5] for number in numbers] if isinstance(kind, List) else numbers
+    features = datasets.Features({"image": datasets.Image(), "labels": kind})
+    data = datasets.Dataset.from_dict({"image": cells, "labels": values}, features=features)
+    with pytest.raises(LabelError, match="label column 'labels': the labels are floats, and a task needs") as error:
+        Task.from_dataset(data)
+    if not isinstance(kind, List):
+        advice = re.search(r"(edges = .*?); (dataset = .*?) and label_column=\"bin\"", str(error.value))
+        assert advice is not None
+        names: dict[str, Any] = {"np": np, "dataset": data}
+        exec(f"{advice[1]}\n{advice[2]}", names)
+        binned = Task.from_dataset(names["dataset"], label_column="bin")
+        assert binned.class_counts.tolist() == [6, 6, 6, 6]
+    with pytest.raises(ColumnError, match=r"no label column; .*floats are no classes, bin them first"):
+        Task.from_dataset(data.rename_column("labels", "brightness"))

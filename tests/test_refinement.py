@@ -8,24 +8,22 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import datasets
 import pytest
 from architectures import files_of, save_timm
 from hub import HubServer
 from synthetic import TINY, dataset, tiny_probe, zoo
 from test_ranking import candidate
 
-from hf_task2vec import selection as selection_module
 from hf_task2vec.cli.console import ranking_report
 from hf_task2vec.embed import embed_task
-from hf_task2vec.errors import LabelError, SelectionError
+from hf_task2vec.errors import SelectionError
 from hf_task2vec.limits import Constraints
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Candidate, Ranking
 from hf_task2vec.recommendation import predict, rank
-from hf_task2vec.refinement import next_candidate, refine_ranking
+from hf_task2vec.refinement import next_candidate
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
 from hf_task2vec.transfer import measure
@@ -309,29 +307,6 @@ def test_when_none_can_be_measured_the_prediction_stands(select: Callable[..., R
 
 
 # ---------------------------------------------------------------------- refusals
-
-
-def test_regressions_are_refused_before_they_are_embedded(
-    select: Callable[..., Ranking],
-    hub: HubServer,
-    monkeypatch: pytest.MonkeyPatch,
-    ranking: Ranking,
-    index: ZooIndex,
-) -> None:
-    numbers = dataset(24).cast_column("label", datasets.Value("float64"))
-    monkeypatch.setattr(selection_module, "cached_embedding", lambda *_, **__: pytest.fail("it was embedded"))
-    message = r"'label' of 'dataset' are numbers \(a regression\)"
-    with pytest.raises(LabelError, match=message):
-        select(numbers, refine=1)
-    with pytest.raises(LabelError, match=message):
-        refine_ranking(
-            ranking,
-            Task.from_dataset(numbers),
-            1,
-            checkpoints=index.checkpoints,
-            predict=lambda measured: pytest.fail("it was predicted"),
-            rerank=lambda measured: pytest.fail("it was ranked"),
-        )
 
 
 @pytest.fixture

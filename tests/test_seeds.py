@@ -24,13 +24,7 @@ def covariance(likelihood: str, logits: np.ndarray) -> np.ndarray:
         p = softmax(logits)
         return np.einsum("nc,cd->ncd", p, np.eye(p.shape[1])) - np.einsum("nc,nd->ncd", p, p)
     p = sigmoid(logits)
-    diagonal = p * (1 - p) if likelihood == "bernoulli" else np.broadcast_to(1 / variances(logits), p.shape)
-    return np.einsum("nc,cd->ncd", diagonal, np.eye(p.shape[1]))
-
-
-def variances(logits: np.ndarray) -> np.ndarray:
-    """Of a Gaussian's outputs."""
-    return np.geomspace(0.5, 4.0, logits.shape[1])
+    return np.einsum("nc,cd->ncd", p * (1 - p), np.eye(p.shape[1]))
 
 
 def outer(seeds: np.ndarray) -> np.ndarray:
@@ -38,7 +32,7 @@ def outer(seeds: np.ndarray) -> np.ndarray:
 
 
 def draw(likelihood: str, logits: np.ndarray, sampling: str, **options: Any) -> np.ndarray:
-    return logit_seeds(likelihood, logits, np.arange(len(logits)), sampling, variance=variances(logits), **options)
+    return logit_seeds(likelihood, logits, np.arange(len(logits)), sampling, **options)
 
 
 @few
@@ -125,7 +119,7 @@ def test_monte_carlo_draws_labels() -> None:
 def test_draws_depend_on_seed_and_id_only(likelihood: str, sampling: str) -> None:
     logits = np.random.default_rng(0).normal(size=(6, 4))
     ids = np.array([3, 11, 4, 0, 2**40, 5])
-    options: dict[str, Any] = {"seed": 7, "draws": 3, "variance": variances(logits)}
+    options: dict[str, Any] = {"seed": 7, "draws": 3}
     if sampling == "empirical":
         labels = np.arange(12) % 4 if likelihood == "categorical" else np.random.default_rng(1).integers(0, 2, (12, 4))
         ids, options = np.array([3, 11, 4, 0, 8, 5]), {**options, "labels": labels}
@@ -163,19 +157,15 @@ def test_float32_logits_are_computed_in_float64() -> None:
 @few
 @given(logits=arrays(np.float64, (3, 4), elements=st.floats(-5, 5)), likelihood=st.sampled_from(LIKELIHOODS))
 def test_label_scores_are_gradients_of_the_log_likelihood(logits: np.ndarray, likelihood: str) -> None:
-    variance = variances(logits)
     labels = {
         "categorical": np.array([0, 3, 3]),
         "bernoulli": np.array([[0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=np.uint8),
-        "gaussian": np.linspace(-2, 2, 12).reshape(3, 4),
     }[likelihood]
 
     def log_likelihood(z: np.ndarray) -> float:
         if likelihood == "categorical":
             return float(np.log(softmax(z))[np.arange(3), labels].sum())
-        if likelihood == "bernoulli":
-            return float(np.log(np.where(labels, sigmoid(z), sigmoid(-z))).sum())
-        return float((-0.5 * (labels - z) ** 2 / variance).sum())
+        return float(np.log(np.where(labels, sigmoid(z), sigmoid(-z))).sum())
 
     step = 1e-5
     numeric = np.zeros((3, 4))
@@ -183,9 +173,9 @@ def test_label_scores_are_gradients_of_the_log_likelihood(logits: np.ndarray, li
         change = np.zeros((3, 4))
         change[i, c] = step
         numeric[i, c] = (log_likelihood(logits + change) - log_likelihood(logits - change)) / (2 * step)
-    scores = label_scores(likelihood, logits, labels, variance)
+    scores = label_scores(likelihood, logits, labels)
     np.testing.assert_allclose(scores, numeric, atol=1e-6)
-    seeds = logit_seeds(likelihood, logits, np.arange(3), "empirical", labels=labels, variance=variance, draws=9)
+    seeds = logit_seeds(likelihood, logits, np.arange(3), "empirical", labels=labels, draws=9)
     np.testing.assert_array_equal(seeds, scores[None])
 
 

@@ -83,22 +83,6 @@ def test_fisher_information_at_other_weights(fold: bool) -> None:
     assert np.abs(np.log(sums.mean() / brute_force(probe, IMAGES, HEAD))).max() > 0.1
 
 
-def test_linear_gaussian_model_is_exact() -> None:
-    """Where the likelihood is quadratic in the weights the noise changes nothing, however strong."""
-
-    class Linear(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 5, 3, padding=1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x).mean((2, 3))
-
-    probe, head = bare(randomise(Linear()), IMAGES), random_head(5, likelihood="gaussian")
-    smoothed = estimate(probe, IMAGES, head, beta=10.0, prior_scale=3.0, rounds=1)
-    np.testing.assert_allclose(smoothed.mean(), brute_force(probe, IMAGES, head), rtol=1e-12)
-
-
 class One(nn.Module):
     """A single weight: the mean of the image times it."""
 
