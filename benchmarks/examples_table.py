@@ -62,9 +62,9 @@ def serve(hub: Any) -> None:
 
 def held_out(task: str) -> Any:
     """Return the index without what it knows of a task and its near duplicates, its metric trained anew."""
+    from hf_task2vec.covariance import METRIC_FILE
     from hf_task2vec.evaluation import near_duplicates
     from hf_task2vec.metric import RankingMetric
-    from hf_task2vec.metric_file import METRIC_FILE, dumps
     from hf_task2vec.observations import REFERENCE_SOURCE
     from hf_task2vec.training import fit_parameters
     from hf_task2vec.zoo import ZooIndex
@@ -90,12 +90,12 @@ def held_out(task: str) -> Any:
     measured = data.rows(data.source == data.sources.index(REFERENCE_SOURCE))
     fitted, _ = fit_parameters(measured, start, max_iterations=15)
     tables = {name: {**getattr(start, name), **getattr(fitted, name)} for name in ("slopes", "noises")}
-    return index.with_attachments({METRIC_FILE: dumps(replace(fitted, **tables))})
+    return index.with_attachments({METRIC_FILE: replace(fitted, **tables).to_json()})
 
 
 def static_pick(index: Any) -> str:
     """The checkpoint of the pool with the best mean standing on the tasks of the index, whatever the task."""
-    from hf_task2vec.metrics import load_metric
+    from hf_task2vec.metric import load_metric
     from hf_task2vec.observations import checkpoint_features
 
     frame = index.checkpoints.set_index("hub_id", drop=False).loc[list(POOL)].reset_index(drop=True)

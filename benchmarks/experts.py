@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from baselines import Model2Vec
 from local_checkpoints import CHECKPOINTS, load_local
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -36,7 +37,6 @@ from hf_task2vec.embed import library_versions
 from hf_task2vec.evaluation import Case, judge, near_duplicates, summarise
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.metric import RankingMetric
-from hf_task2vec.model2vec import Model2Vec
 from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, TaskSpace, logit
 from hf_task2vec.task import Task
 from hf_task2vec.training import fit_parameters

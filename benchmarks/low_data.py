@@ -35,8 +35,7 @@ from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.files import write_json
-from hf_task2vec.metric_base import Metric
-from hf_task2vec.metrics import METRICS
+from hf_task2vec.metric import METRICS, Metric
 from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.refinement import next_candidate

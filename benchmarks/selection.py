@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from baselines import ALL_METRICS, TARGET_BLIND
 from build_matrix import RESULTS, matrix_name, read_rows, with_matrix
 from selection_published import records, run_published
 
@@ -31,9 +32,7 @@ from hf_task2vec.covariance import MetricParameters
 from hf_task2vec.embed import library_versions
 from hf_task2vec.evaluation import Case, always, evaluate_metric, judge, leave_one_out_cases, summarise, without
 from hf_task2vec.files import write_json
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.metric_base import Metric, evidence
-from hf_task2vec.metrics import METRICS
+from hf_task2vec.metric import Metric, RankingMetric, evidence
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations, TaskSpace
 from hf_task2vec.prediction import Measured
 from hf_task2vec.refinement import next_candidate
@@ -133,7 +132,7 @@ def run_methods(matrix: Matrix, iterations: int, ceiling: float) -> dict[str, An
     metric = trained(matrix.space, matrix.data)
     predicted = {
         name: evaluate_metric(kind(matrix.space, matrix.data), matrix.cases)
-        for name, kind in METRICS.items()
+        for name, kind in ALL_METRICS.items()
         if kind is not RankingMetric
     }
     predicted["trained"] = evaluate_metric(metric, matrix.cases, refit=refitted(iterations), progress=True)
@@ -145,7 +144,11 @@ def run_methods(matrix: Matrix, iterations: int, ceiling: float) -> dict[str, An
     constant, picks = always(matrix.cases)
     predicted[f"always:{constant}"] = picks
     rows = judge(matrix.cases, predicted)
-    return {"summary": records(summarise(rows, ceiling=ceiling)), "rows": records(rows), "parameters": scalars(metric)}
+    return {
+        "summary": records(summarise(rows, TARGET_BLIND, ceiling=ceiling)),
+        "rows": records(rows),
+        "parameters": scalars(metric),
+    }
 
 
 def run_ranks(matrix: Matrix, ceiling: float) -> list[dict[str, Any]]:
@@ -188,7 +191,7 @@ def run_budgets(matrix: Matrix, iterations: int) -> dict[str, Any]:
             name: [
                 p[rows]
                 for p, rows in zip(
-                    evaluate_metric(METRICS[name](matrix.space, matrix.data), matrix.cases), small, strict=True
+                    evaluate_metric(ALL_METRICS[name](matrix.space, matrix.data), matrix.cases), small, strict=True
                 )
             ]
             for name in ("static", "share_of_wins", "best_imagenet", "nearest_symmetric", "nearest_asymmetric")
@@ -196,7 +199,10 @@ def run_budgets(matrix: Matrix, iterations: int) -> dict[str, Any]:
         predicted["trained"] = [fits[case.name][rows] for case, rows in zip(matrix.cases, small, strict=True)]
         constant, picks = always(cases)
         predicted[f"always:{constant}"] = picks
-        found[f"{limit:g}M"] = {"n_checkpoints": len(small[0]), "summary": records(summarise(judge(cases, predicted)))}
+        found[f"{limit:g}M"] = {
+            "n_checkpoints": len(small[0]),
+            "summary": records(summarise(judge(cases, predicted), TARGET_BLIND)),
+        }
     return found
 
 
@@ -212,7 +218,7 @@ def run_ablations(matrix: Matrix, iterations: int, ceiling: float) -> dict[str, 
         "all": (),
     }
     predicted = {
-        "static": evaluate_metric(METRICS["static"](matrix.space, matrix.data), matrix.cases),
+        "static": evaluate_metric(ALL_METRICS["static"](matrix.space, matrix.data), matrix.cases),
     }
     constant, picks = always(matrix.cases)
     predicted[f"always:{constant}"] = picks
@@ -226,7 +232,7 @@ def run_ablations(matrix: Matrix, iterations: int, ceiling: float) -> dict[str, 
             metric, with_tasks(matrix.cases, data), refit=refitted(iterations), progress=True
         )
     return {
-        "summary": records(summarise(judge(matrix.cases, predicted), ceiling=ceiling)),
+        "summary": records(summarise(judge(matrix.cases, predicted), TARGET_BLIND, ceiling=ceiling)),
         "negative_log_posterior": objectives,
     }
 

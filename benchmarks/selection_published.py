@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from baselines import ALL_METRICS, TARGET_BLIND
 from tqdm import tqdm
 from train_metric import train
 
@@ -13,9 +14,7 @@ from hf_task2vec.covariance import MetricParameters
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.evaluation import Case, evaluate_metric, judge, leave_one_out_cases, summarise, without
 from hf_task2vec.measured_rows import SOURCE
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.metric_base import evidence
-from hf_task2vec.metrics import METRICS
+from hf_task2vec.metric import RankingMetric, evidence
 from hf_task2vec.observations import Observations
 from hf_task2vec.task_space import TaskSpace
 from hf_task2vec.zoo import ZooIndex
@@ -51,16 +50,16 @@ def run_published(index: ZooIndex, iterations: int) -> dict[str, Any]:
                 left[case.held_out].predict_features(case.task, case.candidates).mean for case in part
             ],
         }
-        for name in ("static", "share_of_wins", "best_imagenet"):
-            predicted[name] = evaluate_metric(METRICS[name](space, data), part)
+        for name in TARGET_BLIND:
+            predicted[name] = evaluate_metric(ALL_METRICS[name](space, data), part)
         rows = judge(part, predicted)
         unseen = unseen_source(space, data, source, part, start)
         found[source] = {
             "tasks": [case.name for case in part],
             "n_checkpoints": len({name for case in part for name in case.candidates.ids}),
-            "summary": records(summarise(rows)),
+            "summary": records(summarise(rows, TARGET_BLIND)),
             "rows": records(rows),
-            "unseen_source": records(summarise(judge(part, unseen))),
+            "unseen_source": records(summarise(judge(part, unseen), TARGET_BLIND)),
         }
     return found
 
@@ -73,8 +72,8 @@ def unseen_source(
     others = np.array([name.partition("/")[0] != laboratory for name in data.sources])[data.source]
     rest = data.rows(others)
     found = {"trained": evaluate_metric(RankingMetric(parameters, space, rest), cases)}
-    for name in ("static", "share_of_wins", "best_imagenet"):
-        found[name] = evaluate_metric(METRICS[name](space, rest), cases)
+    for name in TARGET_BLIND:
+        found[name] = evaluate_metric(ALL_METRICS[name](space, rest), cases)
     return found
 
 

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from build_matrix import with_matrix
 
-from hf_task2vec.covariance import MetricParameters
-from hf_task2vec.metric_base import evidence
-from hf_task2vec.metric_file import METRIC_FILE, dumps
+from hf_task2vec.covariance import METRIC_FILE, MetricParameters
+from hf_task2vec.metric import evidence
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations
 from hf_task2vec.training import fit_parameters
 from hf_task2vec.zoo import ZooIndex
@@ -65,10 +64,10 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / "metric_training.json"
     path.write_text(json.dumps({**report, "parameters": parameters.scalars()}, indent=2) + "\n", encoding="utf-8")
     kept = {key: report[key] for key in ("n_scores", "n_tasks", "n_checkpoints", "objective_before", "objective_after")}
-    full.with_attachments({METRIC_FILE: dumps(parameters, kept)}).save(OWN_INDEX)
+    full.with_attachments({METRIC_FILE: parameters.to_json(kept)}).save(OWN_INDEX)
     ids = set(index.checkpoints["hub_id"])
     own = replace(parameters, factors={name: row for name, row in parameters.factors.items() if name in ids})
-    index.with_attachments({METRIC_FILE: dumps(own, kept)}).save(args.index)
+    index.with_attachments({METRIC_FILE: own.to_json(kept)}).save(args.index)
     print(json.dumps(report, indent=2))
 
 

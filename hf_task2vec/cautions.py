@@ -11,7 +11,7 @@ from hf_task2vec.explanation import FAR
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.metric_base import Metric
+    from hf_task2vec.metric import Metric
     from hf_task2vec.zoo import ZooIndex
 
 #: From this similarity on a reference task is taken for the user's own dataset. On the shipped index different

@@ -1,4 +1,4 @@
-"""The covariance of the trained metric: which checkpoints and which tasks are alike, and by how much.
+"""The covariance of the trained metric: its parameters (``metric.json``), and which checkpoints and tasks are alike.
 
 See :mod:`hf_task2vec.metric` for the model. Every function works on numpy arrays, and on torch tensors for gradients
 in the parameters.
@@ -6,14 +6,27 @@ in the parameters.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from hf_task2vec.errors import MetricError, SchemaVersionError
 from hf_task2vec.task_space import TASK_DESCRIPTORS
+
+METRIC_FILE = "metric.json"
+SCHEMA_VERSION = 2
+DEFAULT_SLOPE, DEFAULT_NOISE, DEFAULT_LENGTH = 0.7, 0.03, 4.0
+# Rows of the observations' covariance made at a time: their temporary arrays then stay in the processor's cache.
+_CHUNK = 64
+
+Positive = Annotated[float, Field(gt=0.0, lt=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Loadings = Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=16)]
 
 
 @dataclass(frozen=True)
@@ -53,26 +66,65 @@ class MetricParameters:
         nothing else explains. Sources not named here get `DEFAULT_SLOPE` and `DEFAULT_NOISE`.
     """
 
-    offset: float = 4.0
-    linear: float = 0.1
-    prior_smooth: float = 0.1
-    prior_own: float = 0.03
-    protocol_smooth: float = 0.02
-    source_smooth: float = 0.02
-    residual_smooth: float = 0.05
-    residual_own: float = 0.05
-    unseen: float = 0.02
-    length_in1k: float = 1.0
-    length_size: float = 1.0
-    length_px: float = 1.0
-    pretraining_shared: float = 0.5
-    family_shared: float = 0.7
-    length_fisher: float = 1.6
-    length_moments: float = 1.6
-    lengths: Mapping[str, float] = field(default_factory=dict)
-    factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    slopes: Mapping[str, float] = field(default_factory=dict)
-    noises: Mapping[str, float] = field(default_factory=dict)
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    offset: Positive = 4.0
+    linear: Positive = 0.1
+    prior_smooth: Positive = 0.1
+    prior_own: Positive = 0.03
+    protocol_smooth: Positive = 0.02
+    source_smooth: Positive = 0.02
+    residual_smooth: Positive = 0.05
+    residual_own: Positive = 0.05
+    unseen: Positive = 0.02
+    length_in1k: Positive = 1.0
+    length_size: Positive = 1.0
+    length_px: Positive = 1.0
+    pretraining_shared: Share = 0.5
+    family_shared: Share = 0.7
+    length_fisher: Positive = 1.6
+    length_moments: Positive = 1.6
+    lengths: Mapping[str, Positive] = field(default_factory=dict)
+    factors: Mapping[str, Loadings] = field(default_factory=dict)
+    slopes: Mapping[str, Positive] = field(default_factory=dict)
+    noises: Mapping[str, Positive] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> MetricParameters:
+        """Read ``metric.json``.
+
+        Raises
+        ------
+        SchemaVersionError
+            The file was written by another version of the format.
+        MetricError
+            The file is malformed.
+        """
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise MetricError(f"{METRIC_FILE} cannot be read as JSON: {error}") from error
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"{METRIC_FILE} has schema version {version!r}, this version reads {SCHEMA_VERSION}"
+            )
+        try:
+            found = TypeAdapter(cls).validate_json(json.dumps(document.get("parameters")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "parameters"
+            raise MetricError(f"{METRIC_FILE}: {where} = {first['input']!r}: {first['msg']}") from error
+        if unknown := sorted(set(found.lengths) - set(TASK_DESCRIPTORS)):
+            raise MetricError(f"{METRIC_FILE}: lengths names unknown descriptors: {', '.join(unknown)}")
+        if len({len(row) for row in found.factors.values()}) > 1:
+            raise MetricError(f"{METRIC_FILE}: factors must give every checkpoint the same number of loadings")
+        return found
+
+    def to_json(self, report: Mapping[str, Any] | None = None) -> bytes:
+        """Return ``metric.json`` as bytes; `report` (of the training) is kept beside the parameters."""
+        document = {"schema_version": SCHEMA_VERSION, "parameters": asdict(self), "training": dict(report or {})}
+        return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
     def scalars(self) -> dict[str, float]:
         """Return the parameters that are single numbers."""
@@ -93,18 +145,14 @@ class MetricParameters:
     def loadings(self, checkpoints: Sequence[str]) -> np.ndarray:
         """Return the loadings of `checkpoints` on the R factors, shape (C, R)."""
         rank = max((len(values) for values in self.factors.values()), default=0)
-        found = np.zeros((len(checkpoints), rank))
-        for i, name in enumerate(checkpoints):
-            if name in self.factors:
-                found[i] = self.factors[name]
-        return found
+        none = (0.0,) * rank
+        return np.array([self.factors.get(name, none) for name in checkpoints]).reshape(len(checkpoints), rank)
 
 
 #: Parameters that are tables rather than single numbers.
 TABLES = ("lengths", "factors", "slopes", "noises")
 #: Parameters that are shares in (0, 1); all other single numbers are positive.
 SHARES = ("pretraining_shared", "family_shared")
-DEFAULT_SLOPE, DEFAULT_NOISE, DEFAULT_LENGTH = 0.7, 0.03, 4.0
 
 
 def checkpoint_kernel(p: Any, a: Any, b: Any, xp: Any = np) -> Any:
@@ -116,45 +164,6 @@ def checkpoint_kernel(p: Any, a: Any, b: Any, xp: Any = np) -> Any:
     )
     family = p.family_shared + (1.0 - p.family_shared) * (a.family[:, None] == b.family[None, :])
     return xp.exp(-0.5 * exponent) * pretraining * family
-
-
-def smooth_products(p: Any, a: Any, b: Any, vectors: np.ndarray, chunk: int) -> np.ndarray:
-    """Return ``checkpoint_kernel(p, a, b) @ vectors``, shape (n, q), without the (n, m) matrix.
-
-    Checkpoints of `a` with the same pretraining and family see the same shares of `vectors`, so that an exponential of
-    one product is all that is left for each pair. `chunk` rows are taken at a time.
-    """
-    lengths = np.array([p.length_in1k, p.length_in1k, p.length_size, p.length_px])
-    x, y = a.numbers / lengths, b.numbers / lengths
-    x_half, y_half = 0.5 * (x**2).sum(axis=1), 0.5 * (y**2).sum(axis=1)
-    kinds = [np.unique(values) for values in (b.pretraining, b.family)]
-    places = [_place(values, known) for values, known in zip((a.pretraining, a.family), kinds, strict=True)]
-    group = places[0] * (len(kinds[1]) + 1) + places[1]
-    order = np.argsort(group, kind="stable")
-    x, x_half, found = x[order], x_half[order], np.empty((len(x), vectors.shape[1]))
-    ends = np.append(np.flatnonzero(np.diff(group[order])) + 1, len(order))
-    begin = 0
-    for end in ends:
-        first = order[begin : begin + 1]
-        same = a.pretraining[first] == b.pretraining, a.family[first] == b.family
-        shares = np.where(same[0], 1.0, p.pretraining_shared) * np.where(same[1], 1.0, p.family_shared)
-        table = shares[:, None] * vectors
-        for start in range(begin, end, chunk):
-            rows = slice(start, min(start + chunk, end))
-            exponent = x[rows] @ y.T
-            exponent -= x_half[rows, None]
-            exponent -= y_half
-            found[rows] = np.exp(exponent, out=exponent) @ table
-        begin = end
-    back = np.empty_like(found)
-    back[order] = found
-    return back
-
-
-def _place(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Positions of codes among sorted known ones; the number of those for unknown codes."""
-    place = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return np.where(known[place] == values, place, len(known))
 
 
 def prior_covariance(p: Any, a: Any, b: Any, smooth: Any, own: Any) -> Any:
@@ -190,15 +199,26 @@ def covariance_matrix(p: Any, data: Any, xp: Any = np) -> Any:
     c, t = data.checkpoints, data.tasks
     smooth = checkpoint_kernel(p, c, c, xp)
     own = xp.eye(c.numbers.shape[0], dtype=smooth.dtype)
-    prior = prior_covariance(p, c, c, smooth, own)
-    residual = residual_covariance(p, p.loadings, p.loadings, smooth, own)
     same = xp.eye(t.profiles.shape[0], dtype=smooth.dtype) > 0
-    similarity = task_kernel(p, t, t, same, xp)
-    ci, ti = data.checkpoint, data.task
-    slope = p.slope[data.source]
-    covariance = prior[ci][:, ci] + residual[ci][:, ci] * similarity[ti][:, ti]
-    codes = data.codes[:, data.source]
-    covariance = covariance + smooth[ci][:, ci] * source_covariance(p, codes[:, :, None], codes[:, None, :])
-    covariance = covariance * (slope[:, None] * slope[None, :])
-    covariance = covariance + p.offset * (data.group[:, None] == data.group[None, :])
-    return covariance + xp.diag(data.error + p.noise[data.source])
+    at, task, source = data.checkpoint, data.task, data.source
+    # Each table is laid out along the columns once; rows of it are then taken a few at a time.
+    prior = prior_covariance(p, c, c, smooth, own)[:, at]
+    residual = residual_covariance(p, p.loadings, p.loadings, smooth, own)[:, at]
+    similarity = task_kernel(p, t, t, same, xp)[:, task]
+    shared = source_covariance(p, data.codes[:, :, None], data.codes[:, None, :])[:, source]
+    smooth, slope = smooth[:, at], p.slope[source]
+
+    def block(rows: Any) -> Any:
+        i = at[rows]
+        found = prior[i] + residual[i] * similarity[task[rows]] + smooth[i] * shared[source[rows]]
+        found = found * (slope[rows, None] * slope)
+        return found + p.offset * (data.group[rows, None] == data.group)
+
+    noise = data.error + p.noise[source]
+    if xp is not np:
+        return block(slice(None)) + xp.diag(noise)
+    covariance = np.empty((len(at), len(at)))
+    for start in range(0, len(at), _CHUNK):
+        covariance[start : start + _CHUNK] = block(slice(start, start + _CHUNK))
+    covariance[np.diag_indices(len(at))] += noise
+    return covariance

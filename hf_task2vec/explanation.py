@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.metric_base import Metric
+    from hf_task2vec.metric import Metric
 
 #: Below this similarity to the nearest reference task the residual is next to nothing.
 FAR = 0.2

@@ -1,8 +1,9 @@
-"""The trained metric: predicts how well a checkpoint will do on a task, as prior plus task-specific residual.
+"""The metrics: they predict how well a checkpoint will do on a task, as prior plus task-specific residual.
 
-The logit of a score is modelled as ``offset(group) + slope(source) · f(task, checkpoint) + noise(source)``: scores
-are only comparable within a group (one source, protocol, metric, split and task), and sources differ in how far they
-spread the same checkpoints (full fine-tuning less than linear probing). ``f`` is a Gaussian process with the covariance
+In the trained one the logit of a score is modelled as ``offset(group) + slope(source) · f(task, checkpoint) +
+noise(source)``: scores are only comparable within a group (one source, protocol, metric, split and task), and sources
+differ in how far they spread the same checkpoints (full fine-tuning less than linear probing). ``f`` is a Gaussian
+process with the covariance
 
     prior(checkpoint):            linear in its facts + smooth in its facts + its own
     + protocol(source, checkpoint): what its kind of protocol adds on all tasks + what the source adds, both smooth
@@ -19,39 +20,104 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.covariance import (
-    MetricParameters,
-    checkpoint_kernel,
-    covariance_matrix,
-    prior_covariance,
-    residual_covariance,
-    smooth_products,
-    source_covariance,
-    task_kernel,
+from hf_task2vec.covariance import METRIC_FILE, MetricParameters, covariance_matrix, source_covariance, task_kernel
+from hf_task2vec.errors import MetricError
+from hf_task2vec.observations import (
+    REFERENCE_SOURCE,
+    CheckpointFeatures,
+    Observations,
+    checkpoint_features,
+    observations,
+    source_codes,
 )
-from hf_task2vec.metric_base import Metric, evidence
-from hf_task2vec.metric_file import METRIC_FILE, loads
-from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, source_codes
-from hf_task2vec.prediction import Measured, Prediction
+from hf_task2vec.prediction import Measured, Posterior, Prediction, with_scored
 from hf_task2vec.task_space import TaskFeatures, TaskSpace
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.zoo import ZooIndex
 
 Array = NDArray[np.float64]
-# Candidates compared with the scored checkpoints at a time: bounds the memory of an index of a million checkpoints.
-_CHUNK = 1 << 10
+
+# Weight, in scores, of the assumption that a checkpoint is average: keeps one lucky score from ruling.
+_SHRINKAGE = 0.1
+
+
+class Metric:
+    """Predicts the standing of checkpoints on a task: what every metric shares.
+
+    Attributes
+    ----------
+    name
+        Its name in `METRICS`.
+    space
+        How embeddings become task features.
+    data
+        The scores that it predicts from.
+    """
+
+    name: ClassVar[str]
+    space: TaskSpace
+    data: Observations
+
+    @classmethod
+    def from_index(cls, index: ZooIndex) -> Metric:
+        """Learn from the scores and embeddings of an index."""
+        return cls(*evidence(index))  # type: ignore[call-arg]
+
+    def predict(
+        self, embedding: TaskEmbedding, checkpoints: pd.DataFrame, measured: Mapping[str, Measured] | None = None
+    ) -> Prediction:
+        """Predict the standing of `checkpoints` (rows of ``checkpoints.csv``) on a task.
+
+        Parameters
+        ----------
+        embedding
+            The task.
+        checkpoints
+            Candidates, n rows.
+        measured
+            Accuracies measured on this very task, by the id of a candidate: what turns standings into accuracies, and
+            tells of the task what no embedding can.
+
+        Raises
+        ------
+        ProbeMismatchError
+            The embedding comes from another probe than the index's.
+        """
+        return self.predict_features(self.space.of_embedding(embedding), checkpoint_features(checkpoints), measured)
+
+    def predict_features(
+        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Measured] | None = None
+    ) -> Prediction:
+        """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
+        raise NotImplementedError
+
+    def task_similarity(self, task: TaskFeatures) -> Array:
+        """Return the similarity of one task to the T known tasks, shape (T,), in [0, 1].
+
+        By default the correlation of the centred Fisher profiles, where it is positive.
+        """
+        known = self.data.tasks
+        similarity: Array = np.clip(known.profiles @ task.profiles[0], 0.0, 1.0) * known.embedded
+        return similarity
+
+    def residual_parts(self, task: TaskFeatures, candidate: CheckpointFeatures) -> Array:
+        """Split one checkpoint's residual by the known tasks that it comes from, shape (T,), in logits."""
+        return np.zeros(len(self.data.tasks.names))
 
 
 @dataclass(frozen=True, eq=False)
 class RankingMetric(Metric):
-    """The metric conditioned on the scores of an index. See the module's text for the model.
+    """The trained metric: a Gaussian process conditioned on the scores of an index.
 
     Attributes
     ----------
@@ -90,9 +156,8 @@ class RankingMetric(Metric):
         """
         if parameters is None:
             stored = index.attachments.get(METRIC_FILE)
-            parameters = loads(stored) if stored is not None else MetricParameters()
-        space, data = evidence(index)
-        return cls(parameters, space, data)
+            parameters = MetricParameters.from_json(stored) if stored is not None else MetricParameters()
+        return cls(parameters, *evidence(index))
 
     @cached_property
     def _aligned(self) -> SimpleNamespace:
@@ -103,23 +168,37 @@ class RankingMetric(Metric):
         """Cholesky factor of the observations' covariance, and the weights of the observations."""
         from scipy.linalg import cho_factor, cho_solve
 
-        factor = cho_factor(covariance_matrix(self._aligned, self.data), lower=True, overwrite_a=True)
+        # Transposed it is the same matrix, in the order that LAPACK factors in place.
+        factor = cho_factor(covariance_matrix(self._aligned, self.data).T, lower=True, overwrite_a=True)
         return factor[0], cho_solve(factor, self.data.y)
 
     def predict_features(
         self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Measured] | None = None
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
+        from scipy.linalg import solve_triangular
+
         similarity = self.task_similarity(task)
-        weights = self._solution[1][:, None]
-        prior, residual = self._project(candidates, similarity, weights)
+        factor, weights = self._solution
+        shares = self._shares(similarity)
+        root = solve_triangular(factor, shares, lower=True)
+        posterior = Posterior(
+            self._aligned,
+            scored=self.data.checkpoints,
+            candidates=candidates,
+            loadings=self.parameters.loadings(candidates.ids),
+            deviation=float(source_covariance(self.parameters, *2 * (source_codes([self.source]),))[0]),
+            weights=shares.T @ weights,
+            explained=root.T @ root,
+        )
+        prior, residual = posterior.means()
         prediction = Prediction(
             candidates.ids,
-            prior=prior[:, 0],
-            residual=residual[:, 0],
+            prior=prior,
+            residual=residual,
             task_weight=float(similarity[self.data.tasks.embedded].max(initial=0.0)),
-            covariance=lambda rows, columns: self._covariance(candidates, similarity, rows, columns),
             noise=self.parameters.aligned((self.source,), ()).noise[0] + self.parameters.unseen,
+            posterior=posterior,
         )
         return prediction.given(measured) if measured else prediction
 
@@ -132,93 +211,122 @@ class RankingMetric(Metric):
     def residual_parts(self, task: TaskFeatures, candidate: CheckpointFeatures) -> Array:
         """Split one checkpoint's residual by the known tasks that it comes from, shape (T,), in logits."""
         data = self.data
-        *_, residual = self._by_checkpoint(candidate)
+        loadings = self.parameters.loadings(candidate.ids)
+        *_, residual = with_scored(self._aligned, candidate, loadings, data.checkpoints)
         slope = self._aligned.slope[data.source]
         parts = residual[0, data.checkpoint] * slope * self.task_similarity(task)[data.task] * self._solution[1]
         return np.bincount(data.task, parts, minlength=len(data.tasks.names)).astype(np.float64)
 
-    @cached_property
-    def _protocol(self) -> Array:
-        """What each observation's protocol shares with the one that is predicted for, shape (N,)."""
-        shared: Array = source_covariance(self.parameters, self.data.codes, source_codes([self.source]))
-        return shared[self.data.source]
+    def _shares(self, similarity: Array) -> Array:
+        """What each observation has of the three parts of its checkpoint's covariances, shape (N, 3C).
 
-    @cached_property
-    def _deviation(self) -> float:
-        """Variance of what the protocol that is predicted for adds."""
-        codes = source_codes([self.source])
-        return float(source_covariance(self.parameters, codes, codes)[0])
-
-    def _by_checkpoint(self, candidates: CheckpointFeatures) -> tuple[Array, Array, Array]:
-        """Covariances of n candidates with the C scored checkpoints: prior, smooth kernel, one task's residual."""
-        scored, p = self.data.checkpoints, self._aligned
-        smooth = checkpoint_kernel(p, candidates, scored)
-        own = _same(candidates.ids, scored.ids)
-        loadings = self.parameters.loadings(candidates.ids)
-        return (
-            prior_covariance(p, candidates, scored, smooth, own),
-            smooth,
-            residual_covariance(p, loadings, p.loadings, smooth, own),
-        )
-
-    def _project(self, candidates: CheckpointFeatures, similarity: Array, vectors: Array) -> tuple[Array, Array]:
-        """Multiply the candidates' covariances with the observations by `vectors`, shape (N, q): prior, residual.
-
-        Observations of one checkpoint share its covariance, so they are summed first: the cost does not grow with N.
+        A candidate's covariance with an observation is one of prior, smooth kernel and residual with its checkpoint,
+        each times what is here: all that the N observations tell of candidates goes through these 3C columns.
         """
-        data = self.data
-        scaled = vectors * self._aligned.slope[data.source][:, None]
-        sums = np.zeros((3, len(data.checkpoints.ids), vectors.shape[1]))
-        for total, weight in zip(sums, (np.ones(len(scaled)), self._protocol, similarity[data.task]), strict=True):
-            np.add.at(total, data.checkpoint, scaled * weight[:, None])
-        p, scored = self.parameters, data.checkpoints
-        smooth = smooth_products(p, candidates, scored, np.concatenate(list(sums), axis=1), _CHUNK)
-        smooth = smooth.reshape(len(smooth), 3, -1)
-        prior = p.prior_smooth * smooth[:, 0] + smooth[:, 1]
-        prior += p.linear * (sums[0].sum(axis=0) + candidates.numbers @ (scored.numbers.T @ sums[0]))
-        residual = p.residual_smooth * smooth[:, 2]
-        at, column = _shared(candidates.ids, scored.ids)
-        prior[at] += p.prior_own * sums[0][column]
-        residual[at] += p.residual_own * sums[2][column]
-        loaded = tuple(p.factors)
-        at, column = _shared(candidates.ids, loaded)
-        residual[at] += p.loadings(loaded)[column] @ (self._aligned.loadings.T @ sums[2])
-        return prior, residual
-
-    def _covariance(
-        self, candidates: CheckpointFeatures, similarity: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]
-    ) -> Array:
-        """Posterior covariance of `rows` with `columns` of the candidates on the task, without offset and noise."""
-        from scipy.linalg import solve_triangular
-
-        data, factor = self.data, self._solution[0]
-        a, b = candidates.take(rows), candidates.take(columns)
-        smooth, own = checkpoint_kernel(self._aligned, a, b), _same(a.ids, b.ids)
-        loadings = self.parameters.loadings(a.ids), self.parameters.loadings(b.ids)
-        before = prior_covariance(self._aligned, a, b, smooth, own)
-        before = before + self._deviation * smooth
-        before = before + residual_covariance(self._aligned, *loadings, smooth, own)
-        prior, smooth, residual = self._by_checkpoint(b)
-        cross = prior[:, data.checkpoint] + smooth[:, data.checkpoint] * self._protocol
-        cross = (cross + residual[:, data.checkpoint] * similarity[data.task]) * self._aligned.slope[data.source]
-        solved = solve_triangular(factor, cross.T, lower=True)
-        if rows is columns:
-            return before - solved.T @ solved
-        known = solve_triangular(factor, solved, lower=True, trans="T")
-        prior, residual = self._project(a, similarity, known)
-        return before - (prior + residual)
+        data, n = self.data, len(self.data.checkpoints.ids)
+        protocol = source_covariance(self.parameters, data.codes, source_codes([self.source]))[data.source]
+        slope = self._aligned.slope[data.source]
+        shares = np.zeros((len(data.y), 3, n))
+        for part, share in enumerate((1.0, protocol, similarity[data.task])):
+            shares[np.arange(len(data.y)), part, data.checkpoint] = slope * share
+        return shares.reshape(len(data.y), 3 * n)
 
 
-def _same(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
-    """1 where two lists of ids name the same checkpoint, shape (n, m)."""
-    found = np.zeros((len(a), len(b)))
-    found[_shared(a, b)] = 1.0
-    return found
+@dataclass(frozen=True, eq=False)
+class Static(Metric):
+    """Each checkpoint's mean standing over the tasks of the index, whatever the task: the rule to beat."""
+
+    name: ClassVar[str] = "static"
+
+    space: TaskSpace
+    data: Observations
+
+    def predict_features(
+        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Measured] | None = None
+    ) -> Prediction:
+        """Predict from features of one task and of n checkpoints; see :meth:`Metric.predict`."""
+        prior = self.prior(candidates)
+        similarity = self.task_similarity(task)[self.data.tasks.embedded]
+        prediction = Prediction(
+            candidates.ids,
+            prior=prior,
+            residual=self.residual(task, candidates),
+            task_weight=float(similarity.max(initial=0.0)),
+            noise=float(np.mean(self.fit[1] ** 2)),
+        )
+        return prediction.given(measured) if measured else prediction
+
+    def prior(self, candidates: CheckpointFeatures) -> Array:
+        """Mean standings, shape (n,); of a candidate without a score what a ridge regression on facts gives."""
+        scored = np.unique(self.data.checkpoint)
+        known, standing = self.data.checkpoints.take(scored), self.fit[0][scored]
+        x = np.column_stack([np.ones(len(scored)), known.numbers])
+        beta = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ standing)
+        guess = np.column_stack([np.ones(len(candidates.ids)), candidates.numbers]) @ beta
+        by_id = dict(zip(known.ids, standing, strict=True))
+        return np.array([by_id.get(name, value) for name, value in zip(candidates.ids, guess, strict=True)])
+
+    def residual(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
+        """What the task adds, shape (n,): nothing."""
+        return np.zeros(len(candidates.ids))
+
+    @cached_property
+    def fit(self) -> tuple[Array, Array]:
+        """The result of :func:`additive_fit` on the scores."""
+        return additive_fit(self.data)
 
 
-def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in `a` and in `b` of the ids that both hold."""
-    position = {name: j for j, name in enumerate(b)}
-    pairs = [(i, position[name]) for i, name in enumerate(a) if name in position]
-    at, column = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    return at, column
+#: Every metric by name.
+METRICS: Mapping[str, type[Metric]] = MappingProxyType({metric.name: metric for metric in (RankingMetric, Static)})
+
+
+def load_metric(name: str, index: ZooIndex) -> Metric:
+    """Return the metric of that name, ready to predict from an index.
+
+    Raises
+    ------
+    MetricError
+        There is no such metric, or the index does not hold what it needs.
+    """
+    if name not in METRICS:
+        raise MetricError(f"metric {name!r} is unknown; choose one of {', '.join(METRICS)}")
+    return METRICS[name].from_index(index)
+
+
+def evidence(index: ZooIndex) -> tuple[TaskSpace, Observations]:
+    """Return what a metric learns from: the space of an index's embeddings, and its scores.
+
+    Raises
+    ------
+    MetricError
+        The index holds no embeddings or no usable scores, or its embeddings lack a descriptor.
+    """
+    if not index.tables:
+        raise MetricError("the index holds no task embeddings; run `hf-task2vec index build` or use the shipped index")
+    space = TaskSpace.fit(index.embeddings())
+    data = observations(index, space)
+    if not len(data.y):
+        raise MetricError("the index holds no two comparable scores; add measurements with `hf-task2vec index build`")
+    return space, data
+
+
+def additive_fit(data: Observations) -> tuple[Array, Array]:
+    """Fit ``y = level(group) + standing(checkpoint)`` by least squares.
+
+    Returns
+    -------
+    tuple of ndarray
+        Standings, shape (C,), with a little shrinkage to 0 (all that checkpoints without a score get), and what is left
+        of the N scores.
+    """
+    c, g = len(data.checkpoints.ids), int(data.group.max(initial=-1)) + 1
+    # Levels are eliminated, so that only the C standings are solved for.
+    counts = np.zeros((g, c))
+    np.add.at(counts, (data.group, data.checkpoint), 1.0)
+    sizes = np.maximum(counts.sum(axis=1), 1.0)
+    level_y = np.bincount(data.group, data.y, minlength=g) / sizes
+    normal = np.diag(counts.sum(axis=0) + _SHRINKAGE) - counts.T @ (counts / sizes[:, None])
+    centred = np.bincount(data.checkpoint, data.y - level_y[data.group], minlength=c)
+    standing = np.linalg.solve(normal, centred)
+    level = level_y - (counts @ standing) / sizes
+    return standing, data.y - level[data.group] - standing[data.checkpoint]

@@ -123,6 +123,11 @@ class Observations:
         """Shape (2, number of sources): the result of :func:`source_codes`."""
         return source_codes(self.sources)
 
+    def scores_by_checkpoint(self) -> dict[str, int]:
+        """Number of scores of each checkpoint."""
+        counts = np.bincount(self.checkpoint, minlength=len(self.checkpoints.ids))
+        return dict(zip(self.checkpoints.ids, counts.tolist(), strict=True))
+
     def rows(self, mask: NDArray[np.bool_]) -> Observations:
         """Return the observations selected by `mask`; tasks and checkpoints stay."""
         columns = ("task", "checkpoint", "group", "y", "error", "source", "score")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_task2vec.covariance import checkpoint_kernel, prior_covariance, residual_covariance
 from hf_task2vec.errors import MetricError
+from hf_task2vec.observations import CheckpointFeatures
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 # Far more than are needed, unless something is wrong with the numbers.
 _NEWTON_STEPS = 100
+# Candidates compared with the scored checkpoints at a time.
+_CHUNK = 256
 #: Share of the sampling error that checkpoints measured on the same images have in common, because they fail on the
 #: same ones (mean correlation of right answers among a task's six best checkpoints: ``benchmarks/selection.py``). It
 #: moves all of them alike, so it belongs to the task's level, and only the rest blurs the differences.
@@ -88,6 +93,90 @@ class Measured:
         return cls(descriptors["probe_accuracy"], max(int(descriptors["n_samples"]), 1))
 
 
+def with_scored(
+    p: Any, candidates: CheckpointFeatures, loadings: Array, scored: CheckpointFeatures
+) -> tuple[Array, Array, Array]:
+    """Covariances of n candidates with the C scored checkpoints: prior, smooth kernel, and one task's residual."""
+    smooth, own = checkpoint_kernel(p, candidates, scored), same(candidates.ids, scored.ids)
+    prior = prior_covariance(p, candidates, scored, smooth, own)
+    return prior, smooth, residual_covariance(p, loadings, p.loadings, smooth, own)
+
+
+def same(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
+    """1 where two lists of ids name the same checkpoint, shape (n, m)."""
+    position = {name: j for j, name in enumerate(b)}
+    pairs = [(i, position[name]) for i, name in enumerate(a) if name in position]
+    found = np.zeros((len(a), len(b)))
+    found[tuple(np.array(pairs, dtype=np.int64).reshape(-1, 2).T)] = 1.0
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What the scores of an index tell of n candidates on one task: a Gaussian process, in numbers.
+
+    Everything is reached through the C checkpoints that have scores. The rows asked for are taken a few hundred at a
+    time, which bounds the memory of an index of a million checkpoints.
+
+    Attributes
+    ----------
+    parameters
+        Aligned with `scored`.
+    scored, candidates
+        The C and the n checkpoints.
+    loadings
+        Of the candidates, shape (n, R).
+    deviation
+        Variance of what the protocol that is predicted for adds.
+    weights, explained
+        Shapes (3C,) and (3C, 3C): the candidates' covariances (prior, smooth, residual) with the C checkpoints, times
+        these, give the means and what the scores take off the covariance.
+    """
+
+    parameters: Any
+    scored: CheckpointFeatures
+    candidates: CheckpointFeatures
+    loadings: Array
+    deviation: float
+    weights: Array
+    explained: Array
+
+    def means(self) -> tuple[Array, Array]:
+        """Means of the prior and of the residual, shapes (n,)."""
+        found = []
+        weights = self.weights.reshape(3, -1)
+        for rows in _chunks(np.arange(len(self.candidates.ids))):
+            prior, smooth, residual = self._with_scored(rows)
+            found.append((prior @ weights[0] + smooth @ weights[1], residual @ weights[2]))
+        prior, residual = zip(*found, strict=True) if found else ([np.zeros(0)], [np.zeros(0)])
+        return np.concatenate(prior), np.concatenate(residual)
+
+    def covariance(self, rows: Rows, columns: Rows) -> Array:
+        """Covariance of two sets of candidates, shape (rows, columns)."""
+        p, b = self.parameters, self.candidates.take(columns)
+        explained = self.explained @ np.concatenate(self._with_scored(columns), axis=1).T
+        found = [np.zeros((0, len(columns)))]
+        for part in _chunks(rows):
+            a = self.candidates.take(part)
+            smooth, own = checkpoint_kernel(p, a, b), same(a.ids, b.ids)
+            before = prior_covariance(p, a, b, smooth, own) + self.deviation * smooth
+            before = before + residual_covariance(p, self.loadings[part], self.loadings[columns], smooth, own)
+            found.append(before - np.concatenate(self._with_scored(part), axis=1) @ explained)
+        return np.concatenate(found)
+
+    def variance(self, rows: Rows) -> Array:
+        """Variance of each of the candidates at `rows`."""
+        parts = [np.diag(self.covariance(part, part)) for part in _chunks(rows)]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def _with_scored(self, rows: Rows) -> tuple[Array, Array, Array]:
+        return with_scored(self.parameters, self.candidates.take(rows), self.loadings[rows], self.scored)
+
+
+def _chunks(rows: Rows) -> list[Rows]:
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Predicted standing of checkpoints on one task, in logits of a linear probe's accuracy.
@@ -101,10 +190,10 @@ class Prediction:
         measurements fix the level.
     task_weight
         In [0, 1]: similarity of the task to the nearest reference task; near 0 the prior rules.
-    covariance
-        Gives the covariance of the means of two sets of rows.
     noise
         Variance of a checkpoint's result on the task about what the model can know.
+    posterior
+        Covariance of the means; None where they are taken to be exact.
     level
         Logit of the task's level; 0 without measurements.
     update
@@ -117,12 +206,13 @@ class Prediction:
     prior: Array
     residual: Array
     task_weight: float
-    covariance: Callable[[Rows, Rows], Array]
     noise: float
+    posterior: Posterior | None = None
     level: float = 0.0
     update: Array | float = 0.0
     measured: bool = False
-    _learned: Callable[[Rows], Array] | None = field(default=None, repr=False)
+    # Shape (n, m): products of its rows are what m measurements take off the covariance, and that of the level.
+    _learned: Array | None = field(default=None, repr=False)
     _level_variance: float = field(default=0.0, repr=False)
 
     @property
@@ -137,9 +227,9 @@ class Prediction:
         Without measurements, that of the standing alone: the task's level is unknown.
         """
         rows = np.arange(len(self.ids)) if rows is None else np.asarray(rows)
-        total = np.diag(self.covariance(rows, rows)) + self.noise
+        total = self.noise + (np.zeros(len(rows)) if self.posterior is None else self.posterior.variance(rows))
         if self._learned is not None:
-            total = total - np.square(self._learned(rows)).sum(axis=1) + self._level_variance
+            total = total - np.square(self._learned[rows]).sum(axis=1) + self._level_variance
         return np.maximum(total, 1e-9)
 
     def variance_of_difference(self, i: int, j: int) -> float:
@@ -147,7 +237,7 @@ class Prediction:
         rows = np.array([i, j])
         joint = self._with_noise(rows, rows)
         if self._learned is not None:
-            joint = joint - self._learned(rows) @ self._learned(rows).T
+            joint = joint - self._learned[rows] @ self._learned[rows].T
         return max(float(joint[0, 0] + joint[1, 1] - 2.0 * joint[0, 1]), 1e-9)
 
     def given(self, measured: Mapping[str, Measured], level_variance: float = LEVEL_VARIANCE) -> Prediction:
@@ -176,24 +266,22 @@ class Prediction:
         share = np.array([m.smoothed for m in measured.values()])
         n = np.array([m.n for m in measured.values()], dtype=np.float64) / (1.0 - SHARED_ERROR)
         cross = self._with_noise(np.arange(len(self.ids)), at)
-        before = self._with_noise(at, at) + level_variance
+        before = cross[at] + level_variance
         excess, error = _normal_likelihood((self.prior + self.residual)[at], before, share, n)
         inner = before + np.diag(error)
         solved = np.linalg.solve(inner, excess)
-        level = float(level_variance * solved.sum())
-        root = np.linalg.cholesky(inner)
-
-        def learned(rows: Rows) -> Array:
-            found: Array = np.linalg.solve(root, (cross[rows] + level_variance).T).T
-            return found
-
-        update = cross @ solved
         return replace(
-            self, level=level, update=update, measured=True, _learned=learned, _level_variance=level_variance
+            self,
+            level=float(level_variance * solved.sum()),
+            update=cross @ solved,
+            measured=True,
+            _learned=np.linalg.solve(np.linalg.cholesky(inner), (cross + level_variance).T).T,
+            _level_variance=level_variance,
         )
 
     def _with_noise(self, rows: Rows, columns: Rows) -> Array:
-        return self.covariance(rows, columns) + self.noise * (rows[:, None] == columns[None, :])
+        noise: Array = self.noise * (rows[:, None] == columns)
+        return noise if self.posterior is None else noise + self.posterior.covariance(rows, columns)
 
 
 def _normal_likelihood(mean: Array, covariance: Array, share: Array, n: Array) -> tuple[Array, Array]:

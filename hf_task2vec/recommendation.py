@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.metric_base import Metric
+    from hf_task2vec.metric import Metric
     from hf_task2vec.zoo import ZooIndex
 
 
@@ -59,7 +59,7 @@ def rank(
     ranked = set(checkpoints["hub_id"])
     shown = np.flatnonzero([hub_id in ranked for hub_id in frame["hub_id"]])
     order = shown[np.lexsort((frame["hub_id"].to_numpy()[shown], -prediction.mean[shown]))]
-    counts = metric.scores_by_checkpoint()
+    counts = metric.data.scores_by_checkpoint()
     top = order[:top_k]
     spread = _intervals(prediction, scores, top)
     rows = frame.iloc[top].to_dict("records")

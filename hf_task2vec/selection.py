@@ -16,7 +16,7 @@ from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import EVIDENCE, Candidates, resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
 from hf_task2vec.material import Call, Material, thumbnails
-from hf_task2vec.metrics import load_metric
+from hf_task2vec.metric import load_metric
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import check_descriptors, predict, rank
 from hf_task2vec.task import Task
@@ -91,8 +91,8 @@ def select_backbone(
     refine_bytes, refine_seconds
         Limits on what `refine` downloads and how long it takes: see :class:`~hf_task2vec.limits.Budget`.
     metric
-        What predicts the accuracies: the trained metric, or one of the simpler alternatives of
-        :data:`hf_task2vec.metrics.METRICS`, such as ``"static"``, which ignores the task.
+        What predicts the accuracies: ``"trained"``, or ``"static"``, the mean standing of each checkpoint on the
+        tasks of the index, which ignores the task.
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size

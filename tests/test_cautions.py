@@ -7,7 +7,7 @@ from dataclasses import replace
 from synthetic import embedding, zoo
 
 from hf_task2vec.cautions import SAME_DATASET, leakage
-from hf_task2vec.metrics import load_metric
+from hf_task2vec.metric import load_metric
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.zoo import ZooIndex
 

@@ -36,7 +36,7 @@ def kinds(*words: str) -> list[str]:
 
 def test_the_names_written_down_are_those_of_the_code() -> None:
     from hf_task2vec.distance import DISTANCES as known_distances
-    from hf_task2vec.metrics import METRICS as known_metrics
+    from hf_task2vec.metric import METRICS as known_metrics
 
     assert sorted(DISTANCES) == sorted(known_distances)
     assert sorted(METRICS) == sorted(known_metrics)
@@ -46,7 +46,7 @@ def test_commands_options_and_names() -> None:
     assert offered("dis") == ["distance"]
     assert offered("index", "v") == ["validate"]
     assert "--max-params" in offered("select", "org/data", "--max")
-    assert offered("select", "x", "--metric", "nearest") == ["nearest_symmetric", "nearest_asymmetric"]
+    assert offered("select", "x", "--metric", "s") == ["static"]
     assert offered("distance", "--kind", "asy") == ["asymmetric"]
     assert offered("search", "--near", "x", "--kind", "k") == ["kl"]
     assert offered("completion", "") == list(SHELLS)

@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import embedding, zoo
 
-from hf_task2vec.covariance import MetricParameters
+from hf_task2vec.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.metric_file import METRIC_FILE, dumps, loads
 from hf_task2vec.relations import ContainmentModel, default_model
 from hf_task2vec.zoo import MANIFEST, ZooIndex
 
@@ -122,7 +121,7 @@ def index_folder(data: st.DataObject, folder: Path) -> None:
     target = folder / "index"
     if not target.exists():
         references = {"birds": embedding(1), "digits": embedding(2)}
-        zoo(references).with_attachments({METRIC_FILE: dumps(MetricParameters())}).save(target)
+        zoo(references).with_attachments({METRIC_FILE: MetricParameters().to_json()}).save(target)
     names = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     name = data.draw(st.sampled_from(names))
     path = target / name
@@ -135,7 +134,7 @@ def index_folder(data: st.DataObject, folder: Path) -> None:
         if index.tables:
             index.embeddings()
         if stored := index.attachments.get(METRIC_FILE):
-            loads(stored)
+            MetricParameters.from_json(stored)
 
     path.write_bytes(content)  # nothing is drawn from here on: that may raise
     try:
@@ -145,9 +144,9 @@ def index_folder(data: st.DataObject, folder: Path) -> None:
 
 
 def metric_file(data: st.DataObject, folder: Path) -> None:
-    content = dumps(MetricParameters(factors={"org/a": (0.1, 0.2)}, lengths={"log_side": 2.0}, slopes={"a/b": 1.0}))
-    content = changed(data, content, is_json=True)
-    survives(lambda: loads(content))
+    made = MetricParameters(factors={"org/a": (0.1, 0.2)}, lengths={"log_side": 2.0}, slopes={"a/b": 1.0})
+    content = changed(data, made.to_json(), is_json=True)
+    survives(lambda: MetricParameters.from_json(content))
 
 
 def containment_file(data: st.DataObject, folder: Path) -> None:

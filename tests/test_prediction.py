@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,27 @@ from hf_task2vec.prediction import SHARED_ERROR, Measured, Prediction
 from hf_task2vec.ranking import HALF_WIDTH_80
 
 
+class Known:
+    """Stands for a posterior whose covariance is given."""
+
+    def __init__(self, covariance: Any) -> None:
+        self.matrix = np.array(covariance)
+
+    def covariance(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return self.matrix[np.ix_(rows, columns)]
+
+    def variance(self, rows: np.ndarray) -> np.ndarray:
+        return np.diag(self.matrix)[rows]
+
+
+def predicted(mean: list[float], covariance: Any, noise: float = 0.0) -> Prediction:
+    ids = tuple("abcdef"[: len(mean)])
+    return Prediction(ids, np.array(mean), np.zeros(len(mean)), 1.0, noise, Known(covariance))  # type: ignore[arg-type]
+
+
 def alone(mean: float, sd: float) -> Prediction:
     """A prediction of one candidate."""
-    return Prediction(("a",), np.array([mean]), np.zeros(1), 1.0, lambda r, c: np.full((len(r), len(c)), sd**2), 0.0)
+    return predicted([mean], [[sd**2]])
 
 
 def test_one_measurement_by_hand() -> None:
@@ -45,7 +64,7 @@ def test_the_result_lies_between(mean: float, sd: float, right: int, n: int) -> 
 def test_one_measurement_of_an_unknown_level_moves_no_other() -> None:
     """A hard task must not look like a weakness of the one checkpoint that was measured on it."""
     covariance = np.array([[0.3, 0.2], [0.2, 0.3]])
-    before = Prediction(("a", "b"), np.array([2.0, 1.9]), np.zeros(2), 1.0, lambda r, c: covariance[np.ix_(r, c)], 0.01)
+    before = predicted([2.0, 1.9], covariance, 0.01)
     after = before.given({"a": Measured(0.2, 200)})
     assert after.mean[0] == pytest.approx(math.log(0.25), abs=0.05)
     assert after.mean[0] - after.mean[1] == pytest.approx(0.1, abs=2e-3)
@@ -54,7 +73,7 @@ def test_one_measurement_of_an_unknown_level_moves_no_other() -> None:
 def test_variance_of_a_difference() -> None:
     """Against the joint Gaussian of level, two results and one measurement of the first."""
     covariance = np.array([[0.3, 0.2], [0.2, 0.4]])
-    before = Prediction(("a", "b"), np.zeros(2), np.zeros(2), 1.0, lambda r, c: covariance[np.ix_(r, c)], 0.05)
+    before = predicted([0.0, 0.0], covariance, 0.05)
     assert before.variance_of_difference(0, 1) == pytest.approx(0.35 + 0.45 - 0.4)
     after = before.given({"a": Measured(0.5, 100)}, 2.0)
     joint = covariance + 0.05 * np.eye(2) + 2.0

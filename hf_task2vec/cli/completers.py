@@ -14,10 +14,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-METRICS = (
-    *("trained", "static", "share_of_wins", "best_imagenet", "nearest_symmetric", "nearest_asymmetric", "model2vec"),
-    "ridge_on_descriptors",
-)
+METRICS = ("trained", "static")
 DISTANCES = ("asymmetric", "cosine", "jensen_shannon", "kl", "log_correlation", "symmetric")
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

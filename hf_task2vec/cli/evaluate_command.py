@@ -52,29 +52,23 @@ def evaluate(
     if scores is not None and source is not None:
         raise click.UsageError("--source is for the index's own scores; leave out --scores or it.")
     with session(ctx) as (settings, answer):
-        from hf_task2vec.evaluation import compare_metrics, leave_one_out_cases
-        from hf_task2vec.metric_base import evidence
-        from hf_task2vec.metrics import check_metrics
-        from hf_task2vec.own_cases import embed_tasks, find_tasks, known_scores, own_cases, read_scores
+        from hf_task2vec.evaluation import always, evaluate_metric, judge, leave_one_out_cases, summarise
+        from hf_task2vec.metric import METRICS, evidence, load_metric
+        from hf_task2vec.own_cases import OwnCases, own_cases, read_scores
         from hf_task2vec.zoo import ZooIndex
 
-        check_metrics(metrics or ())
         zoo = ZooIndex.load(index)
-        unknown: tuple[str, ...] = ()
-        skipped: dict[str, str] = {}
+        # The rule to beat is always among them.
+        judged = [load_metric(name, zoo) for name in dict.fromkeys([*(metrics or METRICS), "static"])]
         if tasks is not None and scores is not None:
-            frame = read_scores(scores)
-            folders = find_tasks(tasks, list(dict.fromkeys(known_scores(zoo, frame)[0]["task"])))
-            embeddings, failed = embed_tasks(
-                folders, zoo, max_samples=max_samples, seed=seed, device=device, progress=settings.progress
-            )
-            own = own_cases(zoo, frame, embeddings, failed)
-            cases, unknown, skipped = list(own.cases), own.unknown, dict(own.skipped)
+            sampling = {"max_samples": max_samples, "seed": seed, "device": device, "progress": settings.progress}
+            own = own_cases(zoo, read_scores(scores), tasks, **sampling)
         else:
-            _, data = evidence(zoo)
-            cases = leave_one_out_cases(zoo, data, *([source] if source is not None else []))
-        summary, rows = compare_metrics(zoo, cases, metrics, progress=settings.progress)
-        answer(_report(summary, rows, unknown, skipped, seen=scores is None))
+            own = OwnCases(tuple(leave_one_out_cases(zoo, evidence(zoo)[1], *([source] if source else []))), (), {})
+        predicted = {metric.name: evaluate_metric(metric, own.cases, progress=settings.progress) for metric in judged}
+        best, picks = always(own.cases)
+        rows = judge(own.cases, predicted | ({f"always:{best}": picks} if best else {}))
+        answer(_report(summarise(rows), rows, own.unknown, own.skipped, seen=scores is None))
 
 
 _COLUMNS = (
