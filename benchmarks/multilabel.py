@@ -27,14 +27,13 @@ from typing import Any
 import datasets
 import numpy as np
 from build_matrix import RESULTS, TASKS, checkpoint_names, index_name, load_frozen, with_matrix
-from hf_task2vec.measures import accuracy_of_pick, weighted_kendall_tau
 from PIL import Image
 from scipy.special import expit, logit
 from tqdm import tqdm
 
 from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.evaluation import near_duplicates, without
+from hf_task2vec.evaluation import accuracy_of_pick, near_duplicates, weighted_kendall_tau, without
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.metric import RankingMetric

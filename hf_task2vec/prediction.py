@@ -143,13 +143,12 @@ class Posterior:
 
     def means(self) -> tuple[Array, Array]:
         """Means of the prior and of the residual, shapes (n,)."""
-        found = []
-        weights = self.weights.reshape(3, -1)
-        for rows in _chunks(np.arange(len(self.candidates.ids))):
+        weights, n = self.weights.reshape(3, -1), len(self.candidates.ids)
+        found = np.empty((2, n))
+        for rows in _chunks(np.arange(n)):
             prior, smooth, residual = self._with_scored(rows)
-            found.append((prior @ weights[0] + smooth @ weights[1], residual @ weights[2]))
-        prior, residual = zip(*found, strict=True) if found else ([np.zeros(0)], [np.zeros(0)])
-        return np.concatenate(prior), np.concatenate(residual)
+            found[:, rows] = prior @ weights[0] + smooth @ weights[1], residual @ weights[2]
+        return found[0], found[1]
 
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""

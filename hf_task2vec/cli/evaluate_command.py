@@ -61,8 +61,8 @@ def evaluate(
         # The rule to beat is always among them.
         judged = [load_metric(name, zoo) for name in dict.fromkeys([*(metrics or METRICS), "static"])]
         if tasks is not None and scores is not None:
-            sampling = {"max_samples": max_samples, "seed": seed, "device": device, "progress": settings.progress}
-            own = own_cases(zoo, read_scores(scores), tasks, **sampling)
+            options: dict[str, Any] = {"max_samples": max_samples, "seed": seed, "device": device}
+            own = own_cases(zoo, read_scores(scores), tasks, **options, progress=settings.progress)
         else:
             own = OwnCases(tuple(leave_one_out_cases(zoo, evidence(zoo)[1], *([source] if source else []))), (), {})
         predicted = {metric.name: evaluate_metric(metric, own.cases, progress=settings.progress) for metric in judged}
