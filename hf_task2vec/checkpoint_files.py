@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_task2vec.errors import HubAccessError, HubNotFoundError, HubUnavailableError, ProbeError
-from hf_task2vec.hub import HubSession, client
-from hf_task2vec.hub_errors import HubSubject, translated
-from hf_task2vec.hub_files import fetch_first
+from hf_task2vec.hub import HubSession
 
 #: Seconds for the weights of a checkpoint: hours over a slow line, but not for ever.
 WEIGHTS_TIMEOUT = 6 * 3600.0
@@ -165,7 +163,7 @@ def download(
     names = tuple(filenames)
     session = HubSession(repo_id, revision=revision, repo_type="model", token=token, timeout=timeout)
     with hub_errors(repo_id, revision, token):
-        if (path := fetch_first(session, names, only_new=True)) is not None:
+        if (path := session.download_first(names)) is not None:
             return path
     raise ProbeError(
         f"Hub repository {repo_id!r}{_at(revision)} has no {' or '.join(names)}. Use a timm or transformers image "
@@ -179,7 +177,7 @@ def hub_errors(repo_id: str, revision: str | None, token: str | None) -> Iterato
     from huggingface_hub.errors import HFValidationError
 
     try:
-        with translated(HubSubject(repo_id, "model", revision, client(token).endpoint, token), "loading"):
+        with HubSession(repo_id, revision=revision, repo_type="model", token=token).translated("loading"):
             yield
     except (HubAccessError, HubNotFoundError) as error:
         if isinstance(error.__cause__, HFValidationError):

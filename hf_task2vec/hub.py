@@ -6,19 +6,21 @@ creation of repositories, most downloads), and waits for some answers without an
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from hf_task2vec.errors import HubError
-from hf_task2vec.hub_errors import HubSubject, Stalled, client_errors, retry_delay, translate
+from hf_task2vec.errors import HubError, HubNotFoundError, HubUnavailableError
+from hf_task2vec.hub_errors import Stalled, client_errors, retry_delay, translate
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -36,7 +38,6 @@ DEFAULT_TIMEOUT = 300.0
 REQUEST_TIMEOUT = 30.0
 #: Tries of one call, the first included; the waits between them double from one second.
 ATTEMPTS = 5
-_MAYBE_DONE = " It may have been done all the same; doing it again does no harm."
 
 
 def client(token: Token = None) -> HfApi:
@@ -49,13 +50,7 @@ def client(token: Token = None) -> HfApi:
 
 
 def time_limit(timeout: float | None = None) -> float:
-    """Return the seconds that a push, pull or search may take: `timeout`, the variable's value, or 300.
-
-    Raises
-    ------
-    HubError
-        It is no positive number.
-    """
+    """Return the seconds that a push, pull or search may take: `timeout`, the variable's value, or 300."""
     given = os.environ.get(TIMEOUT_VARIABLE) or DEFAULT_TIMEOUT if timeout is None else timeout
     try:
         seconds = float(given)
@@ -73,7 +68,7 @@ class HubSession:
     Parameters
     ----------
     repo_id, revision
-        What errors speak of.
+        What the calls are about, and errors speak of; None for a search.
     repo_type
         ``"dataset"``, which embeddings and indexes are, or ``"model"``.
     token
@@ -85,6 +80,8 @@ class HubSession:
     ----------
     api
         The client; its methods go through :meth:`call`.
+    place, url
+        The repository as messages name it, and its page.
     """
 
     def __init__(
@@ -99,8 +96,9 @@ class HubSession:
         self.seconds = time_limit(timeout)
         self._end = monotonic() + self.seconds
         self.api = client(token)
-        self.repo_id, self.revision, self.repo_type = repo_id, revision, repo_type
-        self.subject = HubSubject(repo_id, repo_type, revision, self.api.endpoint, token)
+        self.repo_id, self.revision, self.repo_type, self.token = repo_id or "", revision, repo_type, token
+        self.place = self.api.endpoint if repo_id is None else f"{repo_type} repository {repo_id!r}"
+        self.url = f"{self.api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
     @property
     def left(self) -> float:
@@ -113,12 +111,11 @@ class HubSession:
         function: Callable[..., R],
         /,
         *args: Any,
-        limit: float | None = None,
+        limit: float = math.inf,
         attempts: int = ATTEMPTS,
-        writes: bool = False,
         **options: Any,
     ) -> R:
-        """Return ``function(*args, **options)``, tried again after failures that may pass.
+        """Return ``function(*args, **options)``, tried again after failures that may pass, or raise a `HubError`.
 
         Parameters
         ----------
@@ -128,56 +125,84 @@ class HubSession:
             Seconds that one try may take; by default, all that are left.
         attempts
             Tries at most.
-        writes
-            The call changes something on the Hub, which may have happened even if no answer came.
-
-        Raises
-        ------
-        HubError
-            A subclass that says what failed; see `hf_task2vec.hub_errors.translate`.
         """
         for attempt in range(1, attempts + 1):
+            seconds = min(self.left, limit)
             try:
-                return self._bounded(action, function, args, options, limit, writes=writes)
+                return self._in_time(partial(function, *args, **options), seconds)
             except client_errors() as error:
                 delay = retry_delay(error, attempt)
                 if delay is None or attempt == attempts or delay >= self.left:
-                    raise translate(error, self.subject, action) from error
+                    raise translate(error, self, action) from error
                 logger.info("%s failed (%s); trying again in %.0f s", action, type(error).__name__, delay)
                 time.sleep(delay)
         raise AssertionError("unreachable")  # pragma: no cover
 
-    def _bounded(
-        self,
-        action: str,
-        function: Callable[..., R],
-        args: Any,
-        options: dict[str, Any],
-        limit: float | None,
-        *,
-        writes: bool,
-    ) -> R:
-        """Run the call in a thread of its own, for most requests of the client know no limit of time."""
-        outcome: queue.SimpleQueue[tuple[R | None, BaseException | None]] = queue.SimpleQueue()
-        context = contextvars.copy_context()
+    def _in_time(self, function: Callable[[], R], seconds: float) -> R:
+        """Run a call in a thread of its own, for most requests of the client know no limit of time."""
+        outcome: Future[R] = Future()
 
         def work() -> None:
             try:
-                outcome.put((context.run(function, *args, **options), None))
+                outcome.set_result(function())
             except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
-                outcome.put((None, error))
+                outcome.set_exception(error)
 
-        seconds = min(self.left, limit or math.inf)
         # A daemon: what hangs for ever must not keep the process from ending.
         threading.Thread(target=work, name="hf_task2vec-hub", daemon=True).start()
-        try:
-            result, error = outcome.get(timeout=seconds)
-        except queue.Empty:
+        if not wait([outcome], timeout=seconds).done:
             raise Stalled(
-                f"{action} on {self.subject.place} was not done after {seconds:.3g} s: the connection is slow or "
-                f"stalled, or the Hub made us wait.{_MAYBE_DONE if writes else ''} Try again later, or allow more "
-                f"time: timeout=… or ${TIMEOUT_VARIABLE} (seconds; now {self.seconds:.3g} for the whole)"
-            ) from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]
+                f"after {seconds:.3g} s: the connection is slow or stalled, or the Hub made us wait. Try again later, "
+                f"or allow more time: timeout=… or ${TIMEOUT_VARIABLE} (seconds; now {self.seconds:.3g} for the whole)"
+            )
+        return outcome.result()
+
+    @contextmanager
+    def translated(self, action: str) -> Iterator[None]:
+        """Turn what the Hub's client raises into ours, for calls that other libraries make."""
+        try:
+            yield
+        except client_errors() as error:
+            raise translate(error, self, action) from error
+
+    def download(
+        self, filename: str, *, revision: str | None = None, cache_dir: str | os.PathLike[str] | None = None
+    ) -> Path:
+        """Return the path of a file in the Hub cache, downloaded unless it is there.
+
+        A `revision` (default: the session's) that is a full commit hash needs no request for a file that is cached.
+        """
+        path = self.call(
+            f"downloading {filename}",
+            self.api.hf_hub_download,
+            self.repo_id,
+            filename,
+            repo_type=self.repo_type,
+            revision=revision or self.revision,
+            cache_dir=cache_dir,
+            etag_timeout=10,
+        )
+        return Path(path)
+
+    def download_first(self, filenames: Iterable[str], **options: Any) -> Path | None:
+        """Return the path of the first of several files that the repository has, None if it has none.
+
+        Of those, the first in the cache counts if the Hub cannot be reached.
+        """
+        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+        unreachable = None
+        for name in filenames:
+            try:
+                return self.download(name, **options)
+            except HubNotFoundError as error:
+                if not isinstance(error.__cause__, RemoteEntryNotFoundError):
+                    raise
+                logger.debug("%s has no %s", self.place, name)
+            except HubUnavailableError as error:
+                if not isinstance(error.__cause__, LocalEntryNotFoundError):
+                    raise
+                unreachable = error
+        if unreachable is not None:
+            raise unreachable
+        return None

@@ -210,7 +210,7 @@ def _named(ids: Iterable[str], session: HubSession) -> dict[str, ModelInfo]:
     """Ask about single models; those that cannot be had are left out with a warning."""
     infos: dict[str, ModelInfo] = {}
     for hub_id in dict.fromkeys(ids):
-        one = HubSession(hub_id, repo_type="model", token=session.subject.token, timeout=max(session.left, 1e-3))
+        one = HubSession(hub_id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
         try:
             infos[hub_id] = one.call(
                 "looking it up", one.api.model_info, hub_id, expand=FACTS, limit=REQUEST_TIMEOUT, attempts=2
@@ -266,7 +266,7 @@ def _rows(infos: dict[str, ModelInfo], zoo: ZooIndex, session: HubSession) -> li
         return []
 
     def attempt(info: ModelInfo) -> CheckpointRow | str:
-        one = HubSession(info.id, repo_type="model", token=session.subject.token, timeout=max(session.left, 1e-3))
+        one = HubSession(info.id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
         try:
             if info.gated:
                 one.call("asking for access", one.api.auth_check, info.id, limit=REQUEST_TIMEOUT)

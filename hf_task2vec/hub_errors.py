@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from hf_task2vec.errors import (
     HubAccessError,
@@ -18,43 +16,16 @@ from hf_task2vec.errors import (
     HubUnavailableError,
 )
 
+if TYPE_CHECKING:
+    from hf_task2vec.hub import HubSession
+
 #: Statuses after which the same request may succeed.
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_DELAY = 8.0
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{6,}")
+_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{20,}")  # a folder may be called hf_pictures
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
-
-
-@dataclass(frozen=True)
-class HubSubject:
-    """What a call is about; every message names it.
-
-    Attributes
-    ----------
-    repo_id, repo_type, revision
-        The repository, None for a search.
-    endpoint
-        Address of the Hub.
-    token
-        What must be in no message.
-    """
-
-    repo_id: str | None
-    repo_type: str = "model"
-    revision: str | None = None
-    endpoint: str = "https://huggingface.co"
-    token: str | bool | None = field(default=None, repr=False)
-
-    @property
-    def place(self) -> str:
-        """The repository, or the address of the Hub."""
-        return self.endpoint if self.repo_id is None else f"{self.repo_type} repository {self.repo_id!r}"
-
-    @property
-    def url(self) -> str:
-        """Address of the repository's page."""
-        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
-        return f"{self.endpoint}/{prefix}{self.repo_id}"
+_LOGIN = "pass token=… (--token), set HF_TOKEN, or run `hf auth login`"
+_OFFLINE = " (HF_HUB_OFFLINE=1, --offline): switch it off once, or use local files"
 
 
 class Stalled(TimeoutError):
@@ -71,22 +42,12 @@ def client_errors() -> tuple[type[Exception], ...]:
     return OSError, ValueError, RuntimeError, httpx.HTTPError, httpx.InvalidURL
 
 
-@contextmanager
-def translated(subject: HubSubject, action: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into ours, for calls that other libraries make."""
-    try:
-        yield
-    except client_errors() as error:
-        raise translate(error, subject, action) from error
-
-
 def retry_delay(error: Exception, attempt: int) -> float | None:
     """Return the seconds to wait before the next try, None if another would fail alike.
 
     It is what ``Retry-After`` asks for, else 1, 2, 4, 8 seconds.
     """
     from huggingface_hub import errors
-    from huggingface_hub.utils import httpx
 
     error = _root(error)
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
@@ -97,9 +58,7 @@ def retry_delay(error: Exception, attempt: int) -> float | None:
             return None
         asked = _retry_after(error)
         return backoff if asked is None else max(asked, 0.0)
-    transport = (httpx.TransportError, ConnectionError, TimeoutError, RuntimeError)
-    short = isinstance(error, OSError) and "Consistency check failed" in str(error)
-    return backoff if _is_garbled(error) or short or isinstance(error, transport) else None
+    return backoff if _broke_off(error) or isinstance(error, RuntimeError) else None
 
 
 def _root(error: Exception) -> Exception:
@@ -108,9 +67,12 @@ def _root(error: Exception) -> Exception:
     return cause if isinstance(error, RuntimeError) and isinstance(cause, client_errors()) else error
 
 
-def _is_garbled(error: Exception) -> bool:
-    """Say whether an answer was no JSON: an error page of a proxy, or damaged on the way."""
-    return isinstance(error, (json.JSONDecodeError, UnicodeDecodeError))
+def _broke_off(error: Exception) -> bool:
+    """Say whether the connection failed, or what came is too short or no JSON (a proxy's page, or damaged)."""
+    from huggingface_hub.utils import httpx
+
+    transport = (httpx.TransportError, ConnectionError, TimeoutError, json.JSONDecodeError, UnicodeDecodeError)
+    return isinstance(error, transport) or (isinstance(error, OSError) and "Consistency check failed" in str(error))
 
 
 def _retry_after(error: Exception) -> float | None:
@@ -124,89 +86,71 @@ def _retry_after(error: Exception) -> float | None:
         return None
 
 
-def translate(error: Exception, subject: HubSubject, action: str) -> HubError:
+def translate(error: Exception, session: HubSession, action: str) -> HubError:
     """Return our error for one of the client's; it holds no token.
 
-    Returns
-    -------
-    HubError
-        ``HubAccessError`` (401, 403, gated, read-only token), ``HubNotFoundError`` (repository, revision, file),
-        ``HubConflictError`` (409, 412), ``HubUnavailableError`` (offline, no connection, 408, 429, 5xx), or the plain
-        class for anything else, such as a full disk.
+    It is ``HubAccessError`` (401, 403, gated, read-only token), ``HubNotFoundError`` (repository, revision, file),
+    ``HubConflictError`` (409, 412), ``HubUnavailableError`` (offline, no connection, 408, 429, 5xx), or the plain
+    class for anything else, such as a full disk.
     """
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
     error = _root(error)
+    where = session.place + (f" at revision {session.revision!r}" if session.revision else "")
+    doing = f"{action} on {where}"
     if isinstance(error, Stalled):
-        return HubUnavailableError(str(error))
+        return HubUnavailableError(f"{doing} was not done {error}")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return _not_cached(error, subject, action)
+        cause, absent = error.__cause__, f"{where} is not in the local Hub cache"
+        if not isinstance(cause, Exception) or isinstance(cause, errors.OfflineModeIsEnabled):
+            return HubUnavailableError(f"{absent}, and offline mode is on{_OFFLINE}")
+        why = translate(cause, session, action)
+        return type(why)(f"{absent} and the Hub cannot be reached: {why}")
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubUnavailableError(f"{action} on {subject.place} needs a connection, but offline mode is on{_OFFLINE}")
+        return HubUnavailableError(f"{doing} needs a connection, but offline mode is on{_OFFLINE}")
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return HubAccessError(f"{action} on {subject.place} needs a token: {_LOGIN}")
+        return HubAccessError(f"{doing} needs a token: {_LOGIN}")
     if isinstance(error, errors.HfHubHTTPError):
-        return _refused(error, subject, action)
+        return _refused(error, session, doing)
     if isinstance(error, errors.HFValidationError):
-        return HubNotFoundError(f"{subject.repo_id!r} is no valid id of a Hub repository, such as 'org/name'")
-    said = f"{type(error).__name__}: {redact(error, subject.token)}"
-    network = (httpx.TransportError, httpx.InvalidURL, ConnectionError, TimeoutError)
-    if isinstance(error, network) or _is_garbled(error) or "Consistency check" in str(error):
+        return HubNotFoundError(f"{session.repo_id!r} is no valid id of a Hub repository, such as 'org/name'")
+    said = f"{type(error).__name__}: {brief(error, session.token)}"
+    if _broke_off(error) or isinstance(error, httpx.InvalidURL):
         return HubUnavailableError(
-            f"{action} on {subject.place} failed: {subject.endpoint} cannot be reached, or broke off ({said}). Check "
-            "the connection and the endpoint, and try again; what was downloaded is kept"
+            f"{doing} failed: {session.api.endpoint} cannot be reached, or broke off ({said}). Check the connection "
+            "and the endpoint, and try again; what was downloaded is kept"
         )
     if isinstance(error, OSError):
         return HubError(
-            f"{action} on {subject.place} failed on this machine: {said}. Nothing half-written is left; make room or "
-            "set HF_HOME to a folder that can be written, and try again"
+            f"{doing} failed on this machine: {said}. Nothing half-written is left; make room or set HF_HOME to a "
+            "folder that can be written, and try again"
         )
-    return HubError(f"{action} on {subject.place} failed: {said}")
+    return HubError(f"{doing} failed: {said}")
 
 
-_LOGIN = "pass token=… (--token), set HF_TOKEN, or run `hf auth login`"
-_OFFLINE = " (HF_HUB_OFFLINE=1, --offline): switch it off once, or use local files"
-
-
-def _not_cached(error: Exception, subject: HubSubject, action: str) -> HubError:
-    """A file is not in the cache; the error's cause says why it could not be downloaded."""
-    from huggingface_hub import errors
-
-    cause = error.__cause__
-    if isinstance(cause, Exception) and not isinstance(cause, errors.OfflineModeIsEnabled):
-        inner = translate(cause, subject, action)
-        return type(inner)(
-            f"{subject.place}{_at(subject)} is not in the local Hub cache and the Hub cannot be reached: {inner}"
-        )
-    return HubUnavailableError(
-        f"{subject.place}{_at(subject)} is not in the local Hub cache, and offline mode is on{_OFFLINE}"
-    )
-
-
-def _refused(error: Exception, subject: HubSubject, action: str) -> HubError:
+def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
     """Return our error for an answer with an error status."""
     from huggingface_hub import errors
 
     assert isinstance(error, errors.HfHubHTTPError)
-    status, at = error.response.status_code, _at(subject)
-    said = redact(error.server_message or error, subject.token)
-    answer = f"{action} on {subject.place}{at}: the Hub answered {status}"
     if isinstance(error, errors.GatedRepoError):
-        terms = replace(subject, endpoint="https://huggingface.co").url  # mirrors have no page for that
+        terms = session.url.replace(session.api.endpoint, "https://huggingface.co")  # mirrors have no page for that
         return HubAccessError(
-            f"{subject.place} is gated: accept its terms at {terms} and pass token=… of that account "
+            f"{session.place} is gated: accept its terms at {terms} and pass token=… of that account "
             "(or run `hf auth login`)"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubNotFoundError(
-            f"No Hub repository {subject.repo_id!r} (or it is private and the token has no access) among the "
-            f"{subject.repo_type}s of {subject.endpoint}. Check the spelling; for a private one {_LOGIN}"
+            f"No Hub repository {session.repo_id!r} (or it is private and the token has no access) among the "
+            f"{session.repo_type}s of {session.api.endpoint}. Check the spelling; for a private one {_LOGIN}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return HubNotFoundError(
-            f"{subject.place} has no revision {subject.revision!r}; pass a branch, a tag or a full commit hash"
+            f"{session.place} has no revision {session.revision!r}; pass a branch, a tag or a full commit hash"
         )
+    status = error.response.status_code
+    answer, said = f"{doing}: the Hub answered {status}", brief(error.server_message or error, session.token)
     if status in (404, 410):
         return HubNotFoundError(f"{answer} ({said})")
     if status == 401:
@@ -226,16 +170,19 @@ def _refused(error: Exception, subject: HubSubject, action: str) -> HubError:
     return HubError(f"{answer} ({said})")
 
 
-def redact(error: object, token: str | bool | None = None) -> str:
-    """Return the first line of an error's message without the token, other tokens and signed addresses."""
+def redact(text: str, token: str | bool | None = None) -> str:
+    """Return `text` without the token, that of the login, whatever looks like one, and without signatures of addresses.
+
+    Nothing that this package says or writes holds a token.
+    """
     from huggingface_hub import get_token
 
-    line = next(iter(str(error).strip().splitlines()), "")
     for secret in (token, get_token()):
         if isinstance(secret, str) and secret:
-            line = line.replace(secret, "***")
-    return _QUERY.sub(r"\1?…", _TOKEN.sub("***", line))
+            text = text.replace(secret, "***")
+    return _QUERY.sub(r"\1?…", _TOKEN.sub("***", text))
 
 
-def _at(subject: HubSubject) -> str:
-    return f" at revision {subject.revision!r}" if subject.revision else ""
+def brief(error: object, token: str | bool | None = None) -> str:
+    """Return the first line of an error's message, redacted."""
+    return redact(next(iter(str(error).strip().splitlines()), ""), token)

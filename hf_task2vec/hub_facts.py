@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.hub_files import fetch_first
 from hf_task2vec.schema import CheckpointRow
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def read_config(session: HubSession, info: ModelInfo, *, whole: bool) -> dict[st
     named = config.get("architecture") or config.get("model_type", "timm_wrapper") != "timm_wrapper"
     if named and not whole:
         return config
-    path = fetch_first(session, ["config.json"], revision=info.sha)
+    path = session.download_first(["config.json"], revision=info.sha)
     if path is None:
         return config
     found = json.loads(path.read_text(encoding="utf-8"))

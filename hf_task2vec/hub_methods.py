@@ -1,13 +1,15 @@
-"""``push_to_hub`` and ``from_pretrained`` of embeddings and indexes; the work is done in `hub_push` and `hub_pull`."""
+"""``push_to_hub`` and ``from_pretrained`` of embeddings and indexes; `hub_push` and `hub_pull` do the work."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from hf_task2vec.hub import HubSession
+
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.hub_commit import Pushed
+    from hf_task2vec.hub_push import Pushed
     from hf_task2vec.zoo import ZooIndex
 
 E = TypeVar("E", bound="EmbeddingOnHub")
@@ -31,13 +33,12 @@ class EmbeddingOnHub:
         license: str | None = None,  # noqa: A002 (the card's own word)
         index: ZooIndex | None = None,
         message: str | None = None,
-        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Pushed:
-        """Put the embedding into a dataset repository of the Hub, with a card; embeddings by other probes there stay.
+        """Put the embedding into a dataset repository of the Hub, with a card; an older one of the task is replaced.
 
-        The file ``<probe>.safetensors`` holds the vector, the descriptors and the provenance, which names the dataset,
-        its columns and its classes: whoever can read the repository can read these. No image is uploaded.
+        The file ``task2vec/embedding.safetensors`` holds the vector, the descriptors and the provenance, which names
+        the dataset, its columns and its classes: whoever can read the repository can read these. No image is uploaded.
 
         Parameters
         ----------
@@ -47,23 +48,21 @@ class EmbeddingOnHub:
             Whether a new repository is private (default: the account's own). With True, nothing is put into an
             existing public one.
         create_pr
-            Open a pull request instead of committing. An open one with the very same content is returned as it is.
+            Open a pull request instead of committing.
         revision
             Branch to commit to, created if it is missing (default: ``main``).
         token
             Hub token with the right to write; by default the one of the environment or the cached login.
         into_dataset
-            `repo_id` is the repository of the dataset itself: the file then becomes ``task2vec/<probe>.safetensors``,
-            by pull request unless ``create_pr=False``, and the card there is left alone. By default, true if the
-            embedding was made of that very dataset.
+            `repo_id` is the repository of the dataset itself: the file is added by a pull request unless
+            ``create_pr=False``, and the card there is left alone. By default, true if the embedding was made of that
+            very dataset.
         license
             Licence to name in the card.
         index
             Index whose nearest tasks the card shows (default: the shipped one, if it was made with the same probe).
         message
             First line of the commit's message, or title of the pull request.
-        dry_run
-            Only find out what would be uploaded.
         timeout
             Seconds that the whole may take (default: ``$HF_TASK2VEC_HUB_TIMEOUT``, or 300).
 
@@ -81,17 +80,13 @@ class EmbeddingOnHub:
 
         return push_embedding(
             cast("TaskEmbedding", self),
-            repo_id,
+            HubSession(repo_id, revision=revision, token=token, timeout=timeout),
             private=private,
             create_pr=create_pr,
-            revision=revision,
-            token=token,
             into_dataset=into_dataset,
             license=license,
             index=index,
             message=message,
-            dry_run=dry_run,
-            timeout=timeout,
         )
 
     @classmethod
@@ -99,7 +94,6 @@ class EmbeddingOnHub:
         cls: type[E],
         repo_id: str,
         *,
-        probe: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -111,8 +105,6 @@ class EmbeddingOnHub:
         ----------
         repo_id
             ``"org/name"``: a repository that :meth:`push_to_hub` filled, or a dataset with a folder ``task2vec``.
-        probe
-            Probe that it was made with. By default, the only one there is or else the package's own.
         revision
             Branch, tag or commit.
         token
@@ -125,16 +117,14 @@ class EmbeddingOnHub:
         Raises
         ------
         HubError
-            The repository or file cannot be had, or arrived damaged.
+            The repository or file cannot be had.
         EmbeddingError
             The file is no embedding.
         """
         from hf_task2vec.hub_pull import pull_embedding
 
-        path = pull_embedding(
-            repo_id, probe=probe, revision=revision, token=token, cache_dir=cache_dir, timeout=timeout
-        )
-        return cast("E", cast("type[TaskEmbedding]", cls).load(path))
+        session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
+        return cast("E", pull_embedding(session, cache_dir))
 
 
 class IndexOnHub:
@@ -152,14 +142,13 @@ class IndexOnHub:
         token: str | bool | None = None,
         license: str | None = None,  # noqa: A002 (the card's own word)
         message: str | None = None,
-        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Pushed:
         """Put the index into a dataset repository of the Hub, with a card; an older index there is replaced.
 
         Parameters
         ----------
-        repo_id, private, create_pr, revision, token, license, message, dry_run, timeout
+        repo_id, private, create_pr, revision, token, license, message, timeout
             As for :meth:`~hf_task2vec.embedding.TaskEmbedding.push_to_hub`.
 
         Returns
@@ -174,17 +163,9 @@ class IndexOnHub:
         """
         from hf_task2vec.hub_push import push_index
 
+        session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
         return push_index(
-            cast("ZooIndex", self),
-            repo_id,
-            private=private,
-            create_pr=create_pr,
-            revision=revision,
-            token=token,
-            license=license,
-            message=message,
-            dry_run=dry_run,
-            timeout=timeout,
+            cast("ZooIndex", self), session, private=private, create_pr=create_pr, license=license, message=message
         )
 
     @classmethod
@@ -199,7 +180,7 @@ class IndexOnHub:
     ) -> Z:
         """Read an index from a dataset repository of the Hub, or from the cache if the Hub cannot be reached.
 
-        Every file's SHA-256 is compared with the manifest; one that differs is downloaded once more.
+        Every file's SHA-256 is compared with the manifest.
 
         Parameters
         ----------
@@ -215,5 +196,5 @@ class IndexOnHub:
         """
         from hf_task2vec.hub_pull import pull_index
 
-        folder = pull_index(repo_id, revision=revision, token=token, cache_dir=cache_dir, timeout=timeout)
-        return cast("Z", cast("type[ZooIndex]", cls).load(folder))
+        session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
+        return cast("Z", cast("type[ZooIndex]", cls).load(pull_index(session, cache_dir)))

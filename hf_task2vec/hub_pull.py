@@ -1,141 +1,76 @@
-"""Embeddings and indexes from the Hub: which files, checked against their checksums, from the cache when offline."""
+"""Embeddings and indexes from the Hub; from the cache when it cannot be reached."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_task2vec.bundled import DEFAULT_PROBE
-from hf_task2vec.embedding_file import SUFFIX
-from hf_task2vec.errors import HubNotFoundError, ZooIndexError
+from hf_task2vec.errors import EmbeddingError, HubCorruptError, HubNotFoundError, ZooIndexError
 from hf_task2vec.files import sha256_file
-from hf_task2vec.hub import HubSession
-from hf_task2vec.hub_files import RepoFiles, corrupt, fetch, fetch_first, forget, is_intact, list_files
 from hf_task2vec.records import MANIFEST, read_manifest
-from hf_task2vec.table import probe_slug
 
 if TYPE_CHECKING:
-    from hf_task2vec.hub import Token
+    from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.hub import HubSession
+    from hf_task2vec.zoo import ZooIndex
 
-#: Folder for embeddings in a dataset's own repository.
-DATASET_FOLDER = "task2vec"
-
-
-def embedding_files(names: Iterable[str]) -> dict[str, str]:
-    """Return the embeddings among a repository's files: name of the probe as in file names -> path.
-
-    They lie at the top or, in a dataset's own repository, in the folder ``task2vec``, which comes first.
-    """
-    found: dict[str, str] = {}
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        known = path.suffix == SUFFIX and path.parts[:-1] in ((), (DATASET_FOLDER,))
-        if known and (len(path.parts) == 2 or path.stem not in found):
-            found[path.stem] = name
-    return found
+#: Where an embedding lies, in a repository of its own or in the one of its dataset.
+EMBEDDING = "task2vec/embedding.safetensors"
 
 
-def choose_embedding(found: dict[str, str], probe: str | None, place: str) -> str:
-    """Return the path of the embedding by `probe`; without one the only path, or that of the default probe.
+def pull(session: HubSession) -> TaskEmbedding | ZooIndex:
+    """Return what the session's repository holds."""
+    from hf_task2vec.zoo import ZooIndex
 
-    Raises
-    ------
-    HubNotFoundError
-        There is none, or several and none was named; the message lists them.
-    """
-    wanted = probe_slug(DEFAULT_PROBE if probe is None else probe)
-    if wanted in found:
-        return found[wanted]
-    if probe is None and len(found) == 1:
-        return next(iter(found.values()))
-    if not found:
-        raise HubNotFoundError(
-            f"{place} holds no task embedding: no .safetensors file at the top or in the folder {DATASET_FOLDER}"
-        )
-    by = f" by probe {probe!r}" if probe else " by the default probe"
-    probes = ", ".join(repr(slug.replace("--", "/")) for slug in found)
-    raise HubNotFoundError(f"{place} holds no embedding{by}; pass probe= (--probe) one of {probes}")
-
-
-def pull_embedding(
-    repo_id: str,
-    *,
-    probe: str | None = None,
-    revision: str | None = None,
-    token: Token = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    timeout: float | None = None,
-) -> Path:
-    """Return the path of an embedding's file in the Hub cache; see ``TaskEmbedding.from_pretrained``."""
-    session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
-    cache = None if cache_dir is None else Path(cache_dir)
-    return fetch_embedding(session, list_files(session, cache_dir=cache), probe, cache)
-
-
-def fetch_embedding(session: HubSession, files: RepoFiles, probe: str | None, cache: Path | None = None) -> Path:
-    """Return the path of an embedding among the files of the session's repository."""
-    name = choose_embedding(embedding_files(files.names), probe, session.subject.place)
-    if files.folder is not None:
-        return files.folder / name
-    # By the branch rather than the commit: only so does the client note what the branch stands for, for offline use.
-    return fetch(session, name, cache_dir=cache)
-
-
-def pull_index(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: Token = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    timeout: float | None = None,
-) -> Path:
-    """Return the folder of an index in the Hub cache, each file checked; see ``ZooIndex.from_pretrained``."""
-    session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
-    return fetch_index(session, None if cache_dir is None else Path(cache_dir))
-
-
-def pull_any(
-    repo_id: str,
-    *,
-    probe: str | None = None,
-    revision: str | None = None,
-    token: Token = None,
-    timeout: float | None = None,
-) -> Path:
-    """Return the folder of the index or the file of the embedding in a repository, whichever it holds."""
-    session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
-    files = list_files(session)
-    if MANIFEST not in files.names:
-        return fetch_embedding(session, files, probe)
-    return fetch_index(session)
-
-
-def fetch_index(session: HubSession, cache: Path | None = None) -> Path:
-    """Return the folder of the index in the session's repository."""
-    place = session.subject.place
-    found = fetch_first(session, (MANIFEST,), cache_dir=cache)
+    found = session.download_first((EMBEDDING, MANIFEST))
     if found is None:
-        raise ZooIndexError(f"{place} is no zoo index: it has no {MANIFEST}")
-    folder = found.parent
+        raise HubNotFoundError(f"{session.place} holds no task embedding ({EMBEDDING}) and no zoo index ({MANIFEST})")
+    return ZooIndex.load(pull_index(session)) if found.name == MANIFEST else pull_embedding(session)
+
+
+def pull_embedding(session: HubSession, cache_dir: str | os.PathLike[str] | None = None) -> TaskEmbedding:
+    """Return the embedding in the session's repository; see ``TaskEmbedding.from_pretrained``."""
+    from hf_task2vec.embedding import TaskEmbedding
+
+    path = session.download_first((EMBEDDING,), cache_dir=cache_dir)
+    if path is None:
+        raise HubNotFoundError(f"{session.place} holds no task embedding: it has no {EMBEDDING}")
     try:
-        manifest = read_manifest(folder)
+        return TaskEmbedding.load(path)
+    except EmbeddingError as error:
+        _forget(path)
+        raise EmbeddingError(
+            f"the embedding in {session.place} is damaged, or was on the way; it was removed from the cache ({error})"
+        ) from error
+
+
+def pull_index(session: HubSession, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of the index in the session's repository, in the cache; each file has its checksum."""
+    manifest = session.download_first((MANIFEST,), cache_dir=cache_dir)
+    if manifest is None:
+        raise ZooIndexError(f"{session.place} is no zoo index: it has no {MANIFEST}")
+    folder = manifest.parent
+    try:
+        files = read_manifest(folder).files
     except ZooIndexError as error:
-        raise ZooIndexError(f"{place} holds no usable zoo index: {error}") from error
-    # The cache names the folder after the commit: the other files are of the same one, even if the branch moves now.
-    commit = folder.name
-    for name, expected in manifest.files.items():
-        for _ in range(2):
-            path = fetch(session, name, revision=commit, cache_dir=cache)
-            if sha256_file(path) == expected:
-                break
-            if is_intact(path):
-                raise ZooIndexError(
-                    f"{name} of {place} is not the file that {MANIFEST} there describes (SHA-256 {expected[:12]}…): "
-                    "it was changed by hand. Whoever keeps it should load, save and push the index again"
-                )
-            forget(path)
-        else:
-            raise corrupt(session, name)
+        _forget(manifest)
+        raise ZooIndexError(f"{session.place} holds no usable zoo index: {error}") from error
+    for name, expected in files.items():
+        # The cache names the folder after the commit: all files are of the same one, even if the branch moves now.
+        path = session.download(name, revision=folder.name, cache_dir=cache_dir)
+        if sha256_file(path) != expected:
+            _forget(path)
+            raise HubCorruptError(
+                f"{name} of {session.place} is not the file that {MANIFEST} there describes: damaged on the way, or "
+                "changed by hand. It was removed from the cache; try again, and if that does not help, whoever keeps "
+                "the index should load, save and push it again"
+            )
     return folder
+
+
+def _forget(path: Path) -> None:
+    """Remove a file from the Hub cache: the link and what it leads to."""
+    content = path.resolve()
+    path.unlink(missing_ok=True)
+    content.unlink(missing_ok=True)

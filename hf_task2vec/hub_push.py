@@ -1,195 +1,234 @@
-"""Embeddings and indexes to the Hub: which files, and the card that goes with them."""
+"""Embeddings and indexes to the Hub: one commit, or one pull request, with the card that goes with it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.cards import TAG, Nearest, card_metadata, embedding_card, index_card, is_ours, nearest_tasks
-from hf_task2vec.errors import HubConflictError, Task2VecError
-from hf_task2vec.heatmap import heat_map
-from hf_task2vec.hub import HubSession
-from hf_task2vec.hub_commit import Change, Push, Pushed
-from hf_task2vec.hub_files import RepoFiles, fetch
-from hf_task2vec.hub_pull import DATASET_FOLDER, embedding_files
-from hf_task2vec.records import MANIFEST, read_manifest
-from hf_task2vec.table import probe_slug
+from hf_task2vec.cards import TAG, card_metadata, embedding_card, index_card
+from hf_task2vec.errors import HubConflictError, HubError, HubNotFoundError, HubUnavailableError
+from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
+from hf_task2vec.hub_pull import EMBEDDING
+from hf_task2vec.records import MANIFEST
 
 if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, DatasetInfo
+
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.hub import Token
     from hf_task2vec.zoo import ZooIndex
 
-logger = logging.getLogger(__name__)
-
 CARD = "README.md"
-_DESCRIPTION = "Pushed with hf_task2vec."
-
-
-def push_embedding(
-    embedding: TaskEmbedding,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    create_pr: bool | None = None,
-    revision: str | None = None,
-    token: Token = None,
-    into_dataset: bool | None = None,
-    license: str | None = None,  # noqa: A002 (the card's own word)
-    index: ZooIndex | None = None,
-    message: str | None = None,
-    dry_run: bool = False,
-    timeout: float | None = None,
-) -> Pushed:
-    """Push an embedding; see ``TaskEmbedding.push_to_hub``."""
-    session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
-    slug, data = probe_slug(embedding.probe["name"]), embedding.to_bytes()
-    beside_data = embedding.task.get("dataset") == repo_id if into_dataset is None else into_dataset
-
-    def into_own(files: RepoFiles) -> Change:
-        return Change({f"{DATASET_FOLDER}/{slug}.safetensors": data})
-
-    def with_card(files: RepoFiles) -> Change:
-        metadata = _own_metadata(session, files, "embedding", embedding.name)
-        return _embedding_change(session, files, embedding, license, index, metadata)
-
-    proposed = beside_data and revision is None if create_pr is None else create_pr
-    push = Push(
-        session,
-        message or f"Add Task2Vec embedding by {embedding.probe['name']}",
-        into_own if beside_data else with_card,
-        private,
-        proposed,
-        create_repo=not beside_data and not proposed,
-        dry_run=dry_run,
-        description=_DATASET_DESCRIPTION if beside_data else _DESCRIPTION,
-    )
-    return push.run()
-
-
-_DATASET_DESCRIPTION = (
+_IN_A_DATASET = (
     "A Task2Vec embedding of this dataset (https://arxiv.org/abs/1902.03545): a vector that says what the task is "
     "like, to be read by `TaskEmbedding.from_pretrained` of hf_task2vec and compared with other tasks "
     "without their images. With the tag `task2vec` in the card, searches find it."
 )
 
 
-def _own_metadata(session: HubSession, files: RepoFiles, kind: str, dataset: str | None = None) -> dict[str, Any]:
-    """Return the metadata of the repository's card; refuse a repository of something else."""
-    if CARD not in files.names:
-        return {}
-    card = fetch(session, CARD, revision=files.commit)
-    metadata = card_metadata(card.read_text(encoding="utf-8", errors="replace"))
-    place = session.subject.place
-    if not is_ours(metadata):
-        raise HubConflictError(
-            f"{place} holds something else: its card was not written by hf_task2vec and would be overwritten. Push to "
-            "a repository of its own"
-            + (", or, if it is that of the dataset, with into_dataset=True (--into-dataset)" if dataset else "")
-        )
-    held = metadata[TAG]
-    if held.get("kind") != kind:
-        raise HubConflictError(f"{place} holds {held.get('kind')!r}, and not {kind!r}; push to another repository")
-    if dataset is not None and held.get("dataset") != dataset:
-        raise HubConflictError(
-            f"{place} holds embeddings of {held.get('dataset')!r}, and this one is of {dataset!r}; push to another "
-            "repository, one for each task"
-        )
-    return metadata
+@dataclass(frozen=True)
+class Pushed:
+    """What was pushed.
+
+    Attributes
+    ----------
+    url
+        Page of the pull request or, without one, of the repository.
+    repo_id
+        The repository.
+    files
+        Paths in the repository -> size in bytes.
+    deleted
+        Paths that were removed: files of an older index.
+    created
+        Whether the repository is new.
+    commit
+        Full hash of the commit.
+    pull_request
+        Address of the pull request, None without one.
+    """
+
+    url: str
+    repo_id: str
+    files: Mapping[str, int]
+    deleted: tuple[str, ...] = ()
+    created: bool = False
+    commit: str | None = None
+    pull_request: str | None = None
+
+    def __str__(self) -> str:
+        return self.url
 
 
-def _embedding_change(
-    session: HubSession,
-    files: RepoFiles,
+@dataclass(frozen=True)
+class _Push:
+    """One commit to a dataset repository; `card` makes the new card from the metadata of the one that is there.
+
+    `held` is what that one must say, so that nothing of somebody else's, or of another task, is overwritten.
+    """
+
+    session: HubSession
+    files: Mapping[str, bytes]
+    card: Callable[[dict[str, Any]], str] | None
+    held: Mapping[str, str]
+    title: str
+    private: bool | None
+    create_pr: bool
+    description: str = "Pushed with hf_task2vec."
+
+    def run(self, *, again: bool = True) -> Pushed:
+        """Commit; once more from the start if somebody else's commit came first."""
+        session = self.session
+        info, created = self._repository()
+        present = {sibling.rfilename for sibling in info.siblings or ()}
+        files, old = dict(self.files), set()
+        if self.card is not None:
+            files[CARD] = self.card(self._own_metadata(info) if CARD in present else {}).encode()
+        if MANIFEST in present & files.keys():
+            old = self._files_of_index(info) & present
+        try:
+            commit = self._commit(files, old - files.keys(), info)
+        except HubConflictError:
+            if again:
+                return self.run(again=False)
+            raise
+        return Pushed(
+            url=commit.pr_url or session.url,
+            repo_id=session.repo_id,
+            files={name: len(data) for name, data in files.items()},
+            deleted=tuple(sorted(old - files.keys())),
+            created=created,
+            commit=commit.oid,
+            pull_request=commit.pr_url,
+        )
+
+    def _repository(self) -> tuple[DatasetInfo, bool]:
+        """Return what the Hub says of the branch, and whether the repository had to be created."""
+        session, api, created = self.session, self.session.api, False
+        if self.create_pr and session.revision is not None:
+            raise HubError("a pull request is made to the main branch: pass create_pr=True or revision=…, not both")
+        try:
+            info = self._info()
+        except HubNotFoundError:
+            if self.create_pr:
+                raise HubNotFoundError(
+                    f"no {session.place} on {api.endpoint} (or the token has no access to it); a pull request needs an "
+                    "existing one. Check the spelling, or leave create_pr out to create it"
+                ) from None
+            options: dict[str, Any] = {"repo_type": "dataset", "private": self.private, "exist_ok": True}
+            session.call("creating", api.create_repo, session.repo_id, limit=REQUEST_TIMEOUT, **options)
+            info, created = self._info(), True
+        if self.private and info.private is False:
+            raise HubConflictError(
+                f"{session.place} exists and is public, but private=True (--private) was asked for. Make it private in "
+                "its settings first, or push to another one"
+            )
+        if session.revision is None:
+            return info, created
+        if not session.revision.startswith("refs/"):
+            options = {"branch": session.revision, "repo_type": "dataset", "exist_ok": True}
+            session.call("creating the branch", api.create_branch, session.repo_id, limit=REQUEST_TIMEOUT, **options)
+        return self._info(session.revision), created
+
+    def _info(self, revision: str | None = None) -> DatasetInfo:
+        session = self.session
+        return session.call(
+            "looking at files", session.api.dataset_info, session.repo_id, revision=revision, limit=REQUEST_TIMEOUT
+        )
+
+    def _own_metadata(self, info: DatasetInfo) -> dict[str, Any]:
+        """Return the metadata of the card that is there; refuse a repository of something else."""
+        card = self.session.download(CARD, revision=info.sha)
+        metadata, place = card_metadata(card.read_text(encoding="utf-8", errors="replace")), self.session.place
+        found = metadata.get(TAG)
+        if TAG not in (metadata.get("tags") or ()) or not isinstance(found, dict):
+            beside = ", or, if it is that of the dataset, with into_dataset=True (--into-dataset)"
+            raise HubConflictError(
+                f"{place} holds something else: its card was not written by hf_task2vec and would be overwritten. Push "
+                f"to a repository of its own{beside if 'dataset' in self.held else ''}"
+            )
+        for key, value in self.held.items():
+            if found.get(key) != value:
+                raise HubConflictError(
+                    f"the {key} in {place} is {found.get(key)!r}, and this one is {value!r}; push to another "
+                    "repository, one for each"
+                )
+        return metadata
+
+    def _files_of_index(self, info: DatasetInfo) -> set[str]:
+        """Return the files of the index that is there, as far as its manifest can be read."""
+        try:
+            return set(json.loads(self.session.download(MANIFEST, revision=info.sha).read_bytes())["files"])
+        except (ValueError, KeyError, TypeError):
+            return set()
+
+    def _commit(self, files: Mapping[str, bytes], deleted: Iterable[str], info: DatasetInfo) -> CommitInfo:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        from huggingface_hub.errors import HfHubHTTPError
+
+        session = self.session
+
+        def commit() -> CommitInfo:  # the client changes the operations, so each try has its own
+            return session.api.create_commit(
+                session.repo_id,
+                [
+                    *(CommitOperationAdd(name, data) for name, data in files.items()),
+                    *(CommitOperationDelete(name) for name in deleted),
+                ],
+                commit_message=self.title,
+                commit_description=self.description,
+                repo_type="dataset",
+                revision=session.revision,
+                create_pr=self.create_pr,
+                parent_commit=None if self.create_pr else info.sha,
+            )
+
+        try:
+            if self.create_pr:  # once: tried again after an answer that was lost, there would be two
+                return session.call("opening a pull request", commit, attempts=1)
+            return session.call("committing", commit)
+        except HubUnavailableError as error:
+            if isinstance(error.__cause__, HfHubHTTPError):
+                raise
+            raise HubUnavailableError(f"{error}. It may have been done all the same: see {session.url}") from error
+
+
+def push_embedding(
     embedding: TaskEmbedding,
-    license: str | None,  # noqa: A002
+    session: HubSession,
+    *,
+    private: bool | None,
+    create_pr: bool | None,
+    into_dataset: bool | None,
+    license: str | None,  # noqa: A002 (the card's own word)
     index: ZooIndex | None,
-    metadata: dict[str, Any],
-) -> Change:
-    """Return the embedding's file, its heat map, and the card of all embeddings that are then in the repository."""
+    message: str | None,
+) -> Pushed:
+    """Push an embedding; see ``TaskEmbedding.push_to_hub``."""
     from hf_task2vec.zoo import ZooIndex
 
-    probe = embedding.probe["name"]
-    others = _others(session, files, probe)
-    references = ZooIndex.load() if index is None else index
-    nearest: dict[str, Nearest | None] = {
-        name: nearest_tasks(e, references) for name, e in [(probe, embedding), *others.items()]
-    }
-    changed = {f"{probe_slug(probe)}.safetensors": embedding.to_bytes()}
-    images = {name: f"{probe_slug(name)}.png" for name in others if f"{probe_slug(name)}.png" in files.names}
-    own = nearest[probe]
-    if own is not None and (png := heat_map(own)) is not None:
-        images[probe] = f"{probe_slug(probe)}.png"
-        changed[images[probe]] = png
-    shown = [embedding, *(other for _, other in sorted(others.items()))]
-    repo_id = str(session.repo_id)
-    card = embedding_card(repo_id, shown, nearest=nearest, images=images, license=license, metadata=metadata)
-    return Change({**changed, CARD: card.encode()})
-
-
-def _others(session: HubSession, files: RepoFiles, probe: str) -> dict[str, TaskEmbedding]:
-    """Return the repository's embeddings by other probes; one that cannot be read stays, but not in the card."""
-    from hf_task2vec.embedding import TaskEmbedding
-
-    found = {}
-    for slug, name in embedding_files(files.names).items():
-        if slug == probe_slug(probe):
-            continue
-        path = fetch(session, name, revision=files.commit)
-        try:
-            other = TaskEmbedding.load(path)
-        except Task2VecError as error:
-            logger.warning("%s of %s stays, but is not in the card: %s", name, session.subject.place, error)
-            continue
-        found[str(other.probe["name"])] = other
-    return found
+    title = message or f"Add Task2Vec embedding by {embedding.probe['name']}"
+    files = {EMBEDDING: embedding.to_bytes()}
+    if embedding.task.get("dataset") == session.repo_id if into_dataset is None else into_dataset:
+        propose = session.revision is None if create_pr is None else create_pr
+        return _Push(session, files, None, {}, title, private, propose, _IN_A_DATASET).run()
+    card = partial(embedding_card, session.repo_id, embedding, index or ZooIndex.load(), license)
+    held = {"kind": "embedding", "dataset": embedding.name}
+    return _Push(session, files, card, held, title, private, bool(create_pr)).run()
 
 
 def push_index(
     index: ZooIndex,
-    repo_id: str,
+    session: HubSession,
     *,
-    private: bool | None = None,
-    create_pr: bool = False,
-    revision: str | None = None,
-    token: Token = None,
-    license: str | None = None,  # noqa: A002 (the card's own word)
-    message: str | None = None,
-    dry_run: bool = False,
-    timeout: float | None = None,
+    private: bool | None,
+    create_pr: bool,
+    license: str | None,  # noqa: A002 (the card's own word)
+    message: str | None,
 ) -> Pushed:
     """Push an index; see ``ZooIndex.push_to_hub``."""
-    session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
-    contents = index.contents()
-    card = index_card(repo_id, index, license=license).encode()
-
-    def change(files: RepoFiles) -> Change:
-        _own_metadata(session, files, "index")
-        return Change({**contents, CARD: card}, _stale(session, files, contents))
-
     title = message or f"Zoo index of {index.created} ({len(index.rows['scores'])} scores)"
-    push = Push(
-        session,
-        title,
-        change,
-        private,
-        create_pr,
-        create_repo=not create_pr,
-        dry_run=dry_run,
-        description=_DESCRIPTION,
-    )
-    return push.run()
-
-
-def _stale(session: HubSession, files: RepoFiles, contents: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Return the files of the older index that the new one does not have."""
-    if MANIFEST not in files.names:
-        return ()
-    folder = fetch(session, MANIFEST, revision=files.commit).parent
-    try:
-        known = read_manifest(folder).files
-    except Task2VecError as error:
-        logger.warning("the older manifest of %s cannot be read; its files stay: %s", session.subject.place, error)
-        return ()
-    return tuple(sorted(name for name in known if name in files.names and name not in contents))
+    card = partial(index_card, session.repo_id, index, license)
+    return _Push(session, index.contents(), card, {"kind": "index"}, title, private, create_pr).run()

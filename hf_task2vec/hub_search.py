@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.cards import TAG
+from hf_task2vec.cards import INDEX_TAG, TAG
 from hf_task2vec.distance import DEFAULT_DISTANCE, DISTANCES
 from hf_task2vec.errors import EmbeddingError, HubError, Task2VecError
 from hf_task2vec.hub import HubSession
-from hf_task2vec.hub_files import RepoFiles
-from hf_task2vec.hub_pull import DATASET_FOLDER, embedding_files, fetch_embedding
-from hf_task2vec.records import MANIFEST
+from hf_task2vec.hub_pull import pull_embedding
 from hf_task2vec.table import probe_slug
 
 if TYPE_CHECKING:
@@ -30,13 +28,9 @@ class SharedTask:
     repo_id
         Its id.
     kind
-        ``"embedding"``, ``"dataset"`` (with embeddings in its folder ``task2vec``), ``"index"`` or ``"unknown"``.
-    dataset
-        What was embedded, as its card says.
-    probes
-        Names of the probes.
-    n_classes
-        Number of classes, None if the card does not say.
+        ``"embedding"``, ``"dataset"`` (with an embedding beside its data), or ``"index"``.
+    dataset, probe, n_classes
+        What was embedded and by which probe, and its number of classes, as the card says; None where it does not.
     private
         Whether only you and those you chose can see it.
     downloads, likes
@@ -52,7 +46,7 @@ class SharedTask:
     repo_id: str
     kind: str
     dataset: str | None
-    probes: tuple[str, ...]
+    probe: str | None
     n_classes: int | None = None
     private: bool = False
     downloads: int = 0
@@ -63,7 +57,7 @@ class SharedTask:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        return {**asdict(self), "probes": list(self.probes)}
+        return asdict(self)
 
 
 def search_hub(
@@ -76,7 +70,7 @@ def search_hub(
     limit: int = 100,
     token: Token = None,
     timeout: float | None = None,
-    on_done: Callable[[], object] | None = None,
+    on_done: Callable[[], object] = lambda: None,
 ) -> list[SharedTask]:
     """List the repositories of the Hub that are tagged ``task2vec``, or rank them by distance to a task.
 
@@ -85,8 +79,8 @@ def search_hub(
     text
         Text that their ids must hold.
     near
-        Rank by distance to this embedding; each repository's embedding by the same probe is downloaded (some ten
-        kilobytes) unless it is cached. Repositories without one come last, with the reason.
+        Rank by distance to this embedding; the embedding in each repository is downloaded (some ten kilobytes) unless
+        it is cached. Repositories without one by the same probe come last, with the reason.
     kind
         Name of the distance, one of ``hf_task2vec.DISTANCES``, from each of them to `near`.
     probe
@@ -121,45 +115,32 @@ def search_hub(
     session = HubSession(None, token=token, timeout=timeout)
 
     def listed() -> list[Any]:
-        options: dict[str, Any] = {"sort": "last_modified", "limit": limit, "full": True}
         filters = [TAG, *([] if probe is None else [probe_slug(probe)])]
+        options: dict[str, Any] = {"sort": "last_modified", "limit": limit, "full": True}
         return list(session.api.list_datasets(filter=filters, search=text, author=author, **options))
 
-    infos = session.call("searching", listed)
-    found = [(_shared(info), tuple(s.rfilename for s in info.siblings or ())) for info in infos]
+    found = [_shared(info) for info in session.call("searching", listed)]
     if near is None:
-        return [shared for shared, _ in found]
-    ranked = []
-    for shared, files in found:
-        ranked.append(_compared(shared, files, near, kind, token, session.left))
-        if on_done is not None:
-            on_done()
-    return sorted(ranked, key=lambda shared: math.inf if shared.distance is None else shared.distance)
+        return found
+    compared = []
+    for shared in found:
+        compared.append(_compared(shared, near, kind, session))
+        on_done()
+    return sorted(compared, key=lambda shared: math.inf if shared.distance is None else shared.distance)
 
 
 def _shared(info: Any) -> SharedTask:
     """Return what a list answer says of one repository. Cards are written by anyone: nothing in them is relied on."""
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    card = info.card_data.to_dict() if info.card_data is not None else {}
-    own = card.get(TAG)
-    said: dict[str, Any] = own if isinstance(own, dict) else {}
-    embeddings = embedding_files(names)
-    if said.get("kind") == "index" or MANIFEST in names:
-        kind = "index"
-    elif any(name.startswith(f"{DATASET_FOLDER}/") for name in embeddings.values()):
-        kind = "dataset"
-    else:
-        kind = "embedding" if embeddings else "unknown"
-    probes = said.get("probes")
-    if not isinstance(probes, list) or not probes:
-        probes = [slug.replace("--", "/") for slug in embeddings]
-    dataset = info.id if kind == "dataset" else said.get("dataset")
-    n_classes = said.get("n_classes")
+    said = (info.card_data.to_dict() if info.card_data is not None else {}).get(TAG)
+    own = said if isinstance(said, dict) else {}
+    kind = "index" if INDEX_TAG in (info.tags or ()) else "embedding" if own else "dataset"
+    dataset = info.id if kind == "dataset" else own.get("dataset")
+    probe, n_classes = own.get("probe"), own.get("n_classes")
     return SharedTask(
         repo_id=info.id,
         kind=kind,
         dataset=dataset if isinstance(dataset, str) else None,
-        probes=tuple(map(str, probes)),
+        probe=probe if isinstance(probe, str) else None,
         n_classes=n_classes if type(n_classes) is int else None,
         private=bool(info.private),
         downloads=info.downloads or 0,
@@ -168,19 +149,14 @@ def _shared(info: Any) -> SharedTask:
     )
 
 
-def _compared(
-    shared: SharedTask, files: tuple[str, ...], near: TaskEmbedding, kind: str, token: Token, seconds: float
-) -> SharedTask:
+def _compared(shared: SharedTask, near: TaskEmbedding, kind: str, session: HubSession) -> SharedTask:
     """Add the distance from a shared task to `near`, or why there is none."""
-    from hf_task2vec.embedding import TaskEmbedding
-
     if shared.kind == "index":
         return replace(shared, problem="an index; its tasks are compared by `hf-task2vec distance`")
-    if seconds <= 0:
+    if not session.left:
         return replace(shared, problem="time was over before it could be read")
     try:
-        session = HubSession(shared.repo_id, token=token, timeout=seconds)
-        path = fetch_embedding(session, RepoFiles(files), near.probe["name"])
-        return replace(shared, distance=float(DISTANCES[kind](TaskEmbedding.load(path), near)))
+        found = pull_embedding(HubSession(shared.repo_id, token=session.token, timeout=session.left))
+        return replace(shared, distance=float(DISTANCES[kind](found, near)))
     except Task2VecError as error:
         return replace(shared, problem=str(error))

@@ -223,9 +223,7 @@ def _understood(files: RemoteFiles, path: str) -> Iterator[None]:
     except (OSError, DamagedPageError, IncompleteError, pa.ArrowException, LookupError) as error:
         files.forget(path)
         said = next(iter(str(error).splitlines()), "")
-        raise HubCorruptError(
-            f"{path} of {files.session.subject.place} is damaged, or was on the way: {said}"
-        ) from error
+        raise HubCorruptError(f"{path} of {files.session.place} is damaged, or was on the way: {said}") from error
 
 
 def _with_values(pages: list[tuple[int, int, int]], n_rows: int, mean: float) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ import torch
 
 from hf_task2vec.checkpoint_files import CheckpointSource, hub_errors
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.hub_errors import redact
+from hf_task2vec.hub_errors import brief
 
 # No feature depends on these: the counter is for training, the token for masked pre-training.
 _UNUSED = re.compile(r"(^|\.)(num_batches_tracked|mask_token)$")
@@ -84,7 +84,7 @@ class TransformersLoader:
                 hint = "It runs its own code: read that, and pass trust_remote_code=True if you trust it."
             raise ProbeError(
                 f"{cls.__name__} of transformers {transformers.__version__} cannot load {self.source.name!r}: "
-                f"{type(error).__name__}: {redact(error, self.token)} {hint}"
+                f"{type(error).__name__}: {brief(error, self.token)} {hint}"
             ) from error
 
 

@@ -22,7 +22,7 @@ from hub_troubles import CALLS, REPO, SITUATIONS, TROUBLES, Call, fresh, in_situ
 
 from hf_task2vec.errors import HubError, HubUnavailableError
 from hf_task2vec.hub import TIMEOUT_VARIABLE, time_limit
-from hf_task2vec.hub_errors import redact, retry_delay
+from hf_task2vec.hub_errors import brief, retry_delay
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hub.md"
 
@@ -157,8 +157,9 @@ def test_waits_follow_the_hub_or_double() -> None:
 
 def test_messages_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret-of-the-environment")
-    told = "hf_abcDEF123 given secret-of-the-environment https://cdn.example/f?X-Amz-Signature=12 end\nsecond line"
-    assert redact(told, "given") == "*** *** *** https://cdn.example/f?… end"
+    signed = "https://cdn.example/f?X-Amz-Signature=12"
+    told = f"hf_{'abcDEF123' * 3} given secret-of-the-environment {signed} end\nsecond line"
+    assert brief(told, "given") == "*** *** *** https://cdn.example/f?… end"
 
 
 def test_the_limit_holds_for_the_whole(hub: HubServer) -> None:

@@ -24,7 +24,7 @@ def filled(hub: HubServer) -> HubServer:
         changes = {"probe": OTHER} if name == "two" else {}
         embedding(seed, **changes).push_to_hub(f"org/{name}", token=token, index=zoo(), **options)
     zoo().push_to_hub("org/index", token=token)
-    own = {"README.md": card(tags=["task2vec"]), "task2vec/org--tiny-probe.safetensors": embedding(4).to_bytes()}
+    own = {"README.md": card(tags=["task2vec"]), "task2vec/embedding.safetensors": embedding(4).to_bytes()}
     hub.create_dataset("org/data", own)
     hub.create_dataset("org/strange", {"README.md": card(tags=["task2vec"], task2vec="?"), "x.txt": b""})
     hub.create_dataset("org/other", {"README.md": card(tags=["else"])})
@@ -36,11 +36,11 @@ def test_list(filled: HubServer) -> None:
     found = {shared.repo_id: shared for shared in search_hub(token=False)}
     assert list(found) == ["org/strange", "org/data", "org/index", "org/two", "org/zero"]  # the latest first
     zero = found["org/zero"]
-    assert (zero.kind, zero.dataset, zero.probes, zero.n_classes) == ("embedding", "task0", (TINY,), 3)
+    assert (zero.kind, zero.dataset, zero.probe, zero.n_classes) == ("embedding", "task0", TINY, 3)
     assert zero.last_modified == "2026-01-01"
     assert (found["org/data"].kind, found["org/data"].dataset) == ("dataset", "org/data")
     assert found["org/index"].kind == "index"
-    assert (found["org/strange"].kind, found["org/strange"].probes) == ("unknown", ())
+    assert (found["org/strange"].kind, found["org/strange"].probe) == ("dataset", None)
     assert [entry.path.partition("?")[0] for entry in filled.requests if "agent" not in entry.path] == ["/api/datasets"]
     private = [shared.repo_id for shared in search_hub(token=filled.tokens.read) if shared.private]
     assert private == ["org/one"]
@@ -68,7 +68,7 @@ def test_nearest_first(filled: HubServer) -> None:
     assert found[0].distance == pytest.approx(0, abs=1e-9)
     problems = {s.repo_id: s.problem or "" for s in found if s.distance is None}
     assert "an index" in problems["org/index"]
-    assert "holds no embedding by probe 'org/tiny-probe'" in problems["org/two"]
+    assert "embed both with the same probe" in problems["org/two"]
     assert "holds no task embedding" in problems["org/strange"]
     asymmetric = search_hub("zero", near=embedding(1), kind="asymmetric")[0].distance
     assert asymmetric == DISTANCES["asymmetric"](embedding(0), embedding(1))

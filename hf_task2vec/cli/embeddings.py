@@ -33,7 +33,7 @@ def load_embeddings(
     index
         Folder of the index (default: the shipped one).
     probe
-        Of the embeddings on the Hub and in the index (default: the only one there is, or on the Hub the package's own).
+        Of the embeddings in the index (default: the only one there is).
     token, timeout
         For the Hub: see :meth:`TaskEmbedding.from_pretrained`.
 
@@ -54,7 +54,7 @@ def load_embeddings(
         zoo = ZooIndex.load(index)
         return zoo.embeddings() if probe is None else zoo.embeddings(probe)
 
-    hub = {"probe": probe, "token": token, "timeout": timeout}
+    hub = {"token": token, "timeout": timeout}
     return [_load(name, table, hub) for name in names]
 
 

@@ -17,7 +17,7 @@ from hf_task2vec.errors import EmbeddingError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.hub_commit import Pushed
+    from hf_task2vec.hub_push import Pushed
     from hf_task2vec.hub_search import SharedTask
     from hf_task2vec.zoo import ZooIndex
 
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     "--into-dataset",
     is_flag=True,
     default=None,
-    help="ORG/NAME is the dataset itself: add task2vec/<probe>.safetensors by a pull request, leave its card alone.",
+    help="ORG/NAME is the dataset itself: add the embedding by a pull request, leave its card alone.",
 )
 @option("--license", metavar="ID", help="Licence to name in the card.")
 @option("--message", metavar="TEXT", help="Message of the commit, or title of the pull request.")
-@option("--dry-run", is_flag=True, help="Print what would be uploaded and stop.")
 @hub_options
 @common_options
 @click.pass_context
@@ -44,8 +43,7 @@ def push(ctx: click.Context, /, path: str, repo_id: str, into_dataset: bool | No
     """Share the embedding or index at PATH on the Hub, in the dataset repository ORG/NAME.
 
     PATH is a folder or file that `embed` or `pull` wrote, or the folder of an index ("shipped": the one that comes
-    with the package). The repository is made if there is none, and gets a card. Embeddings by several probes share
-    one.
+    with the package). The repository is made if there is none, and gets a card.
 
     \b
     hf-task2vec embed org/data -o data-embedding && hf-task2vec push data-embedding me/data-task2vec
@@ -72,18 +70,15 @@ def push(ctx: click.Context, /, path: str, repo_id: str, into_dataset: bool | No
     metavar="PATH",
     help="File (.safetensors) or folder to write [default: NAME.safetensors; for an index the folder NAME].",
 )
-@option("--probe", metavar="CHECKPOINT", help="Probe of the embedding [default: the only one, or the default one].")
 @option("--revision", metavar="REVISION", help="Branch, tag or commit.")
 @option("--overwrite", is_flag=True, help="Replace what is at the output already.")
 @hub_options
 @common_options
 @click.pass_context
-def pull(
-    ctx: click.Context, /, repo_id: str, output: Path | None, probe: str | None, overwrite: bool, **options: Any
-) -> None:
+def pull(ctx: click.Context, /, repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> None:
     """Write the embedding or index in the Hub's dataset repository ORG/NAME to a file or folder.
 
-    All checksums are compared. What was pulled once can be pulled again with --offline.
+    The checksums of an index are compared. What was pulled once can be pulled again with --offline.
 
     \b
     hf-task2vec pull me/data-task2vec
@@ -91,7 +86,8 @@ def pull(
     """  # noqa: D301 (click wants the control character)
     with session(ctx) as (_, answer):
         from hf_task2vec.embedding import TaskEmbedding
-        from hf_task2vec.hub_pull import pull_any
+        from hf_task2vec.hub import HubSession
+        from hf_task2vec.hub_pull import pull as pull_from_hub
 
         def check_free(path: Path) -> Path:
             if not overwrite and path.exists():
@@ -101,9 +97,9 @@ def pull(
         if output is not None:
             check_free(output)  # before anything is downloaded
         name = repo_id.rpartition("/")[2]
-        found = pull_any(repo_id, probe=probe, **given(options))
-        target = output or check_free(Path(name if found.is_dir() else f"{name}.safetensors"))
-        shared = _load(str(found))
+        shared = pull_from_hub(HubSession(repo_id, **given(options)))
+        is_embedding = isinstance(shared, TaskEmbedding)
+        target = output or check_free(Path(f"{name}.safetensors" if is_embedding else name))
         shared.save(target)
         facts = shared.describe() if isinstance(shared, TaskEmbedding) else shared.info()
         answer(facts_report({"repo_id": repo_id, **facts, "path": str(target)}, [str(target)]))
@@ -142,7 +138,7 @@ def search(ctx: click.Context, /, text: str | None, near: str | None, **options:
 
         arguments = given(options)
         # An index has its own probe; --probe says which embeddings of the Hub are looked at.
-        of_hub = ("token", "timeout", "probe") if "/" in (near or "") else ()
+        of_hub = ("token", "timeout") if "/" in (near or "") else ()
         hub = {name: arguments[name] for name in of_hub if name in arguments}
         target = None if near is None else load_embeddings([near], **hub)[0]
         with tqdm(disable=target is None or not settings.progress, desc="comparing", unit="task", leave=False) as bar:
@@ -170,14 +166,13 @@ def _push_report(pushed: Pushed) -> Report:
         "files": dict(pushed.files),
         "deleted": list(pushed.deleted),
     }
-    dry = "Nothing was uploaded: this was a dry run. The figures are sizes in bytes."
     rows = [
         *([name, "–" if facts[name] is None else str(facts[name])] for name in ("url", "commit", "pull_request")),
         ["new repository", "yes" if pushed.created else "no"],
         *([name, f"{size:,} bytes"] for name, size in pushed.files.items()),
         *([name, "deleted"] for name in pushed.deleted),
     ]
-    return Report(facts, [pushed.url], (Column(""), Column("")), rows, (dry,) if pushed.commit is None else ())
+    return Report(facts, [pushed.url], (Column(""), Column("")), rows)
 
 
 def _search_report(found: list[SharedTask], near: TaskEmbedding | None) -> Report:
@@ -187,7 +182,7 @@ def _search_report(found: list[SharedTask], near: TaskEmbedding | None) -> Repor
             shared.repo_id,
             "(index)" if shared.kind == "index" else shared.dataset or "?",
             "?" if shared.n_classes is None else str(shared.n_classes),
-            ", ".join(shared.probes) or "?",
+            shared.probe or "?",
             shared.last_modified or "?",
         ]
         for shared in found

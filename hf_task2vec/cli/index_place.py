@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,11 +50,12 @@ class IndexPlace(os.PathLike[str]):
         match = _REPOSITORY.fullmatch(self._text)
         if match is None or self._text.startswith("."):
             raise ZooIndexError(f"{missing}, and an index on the Hub is named org/name or org/name@revision")
+        from hf_task2vec.hub import HubSession
         from hf_task2vec.hub_pull import pull_index
 
-        hub = {name: self._ctx.params.get(name) for name in ("token", "timeout")}
+        hub: dict[str, Any] = {name: self._ctx.params.get(name) for name in ("token", "timeout")}
         try:
-            return str(pull_index(match["id"], revision=match["revision"], **hub))
+            return str(pull_index(HubSession(match["id"], revision=match["revision"], **hub)))
         except HubError as error:
             raise type(error)(f"{error}; and {missing}") from error
 
