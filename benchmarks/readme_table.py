@@ -200,8 +200,6 @@ def _speed() -> list[tuple[str, str, str]]:
     models = _read("fisher_speed_cpu.json")["models"]
     figures = ", ".join(f"{name} {entry['methods']['sketch']['ratio']:.2f}" for name, entry in models.items())
     whole = _read("end_to_end.json")["torch_threads_2"]
-    anytime = _read("anytime.json")
-    top1 = anytime["retrieval"]["log_correlation"]["auto"]["top1"]
     part = _read("hub_bytes.json")["results"]["row groups of 100"]
     return [
         (
@@ -214,11 +212,6 @@ def _speed() -> list[tuple[str, str, str]]:
             f"`embed_task` on {whole['images']} JPEG files of {whole['side_px']} px over its network passes, 2 cores",
             f"{whole['summary']['embed_files']['ratio']:.2f} (goal {whole['target']})",
             "end_to_end.py",
-        ),
-        (
-            f'`max_samples="auto"`, {anytime["summary"]["halves"]} halves of real tasks: images saved',
-            f"{100 * anytime['summary']['images_saved']:.0f} %, top-1 {top1:.3f}",
-            "anytime.py",
         ),
     ]
 

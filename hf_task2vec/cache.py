@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding, embedding_config, embedding_key
@@ -26,9 +25,7 @@ def cached_embedding(
     *,
     known_hash: str | None = None,
     seed: int = 0,
-    noise_tolerance: float | None = None,
     estimator: str = "fisher",
-    autocast: str | None = None,
     device: str | None = None,
     token: str | None = None,
     batch_size: int | None = None,
@@ -39,7 +36,7 @@ def cached_embedding(
 
     Parameters
     ----------
-    task, probe, seed, noise_tolerance, estimator, autocast, batch_size, progress
+    task, probe, seed, estimator, batch_size, progress
         As in :func:`~hf_task2vec.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
@@ -50,13 +47,12 @@ def cached_embedding(
     cache
         Read and write ``embeddings/`` in :func:`~hf_task2vec.files.cache_dir`.
     """
-    config = embedding_config(seed=seed, noise_tolerance=noise_tolerance, estimator=estimator, autocast=autocast)
-
+    config = embedding_config(seed=seed, estimator=estimator)
     # The same weights may look at other sizes or crops: a probe loaded by its id looks as its checkpoint says.
-    view = None if probe is None or isinstance(probe, str) else _view(probe.config)
+    preprocessing = None if probe is None or isinstance(probe, str) else _preprocessing(probe.config)
 
-    def kept(weights_hash: str, view: dict[str, Any] | None = view) -> TaskEmbedding | None:
-        folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config, view)
+    def kept(weights_hash: str, preprocessing: dict[str, Any] | None = preprocessing) -> TaskEmbedding | None:
+        folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config, preprocessing)
         if not cache or not os.path.isdir(folder):  # False, not an error, for a folder that may not be read
             return None
         try:
@@ -77,36 +73,26 @@ def cached_embedding(
     network = load_probe(probe, token=token)
     if known_hash != network.weights_hash and (found := kept(network.weights_hash)) is not None:
         return found
-    if view is not None and (found := kept(network.weights_hash, None)) is not None and _view(found.probe) == view:
-        return found
+    if preprocessing is not None:
+        found = kept(network.weights_hash, None)
+        if found is not None and _preprocessing(found.probe) == preprocessing:
+            return found
     if device is None and network is not probe:
         device = default_device()
     embedding = embed_task(
-        task,
-        network,
-        estimator=estimator,
-        noise_tolerance=noise_tolerance,
-        autocast=autocast,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
-        keep=unfinished_file(task, network.weights_hash, config, view) if cache else None,
-        progress=progress,
+        task, network, estimator=estimator, seed=seed, device=device, batch_size=batch_size, progress=progress
     )
     if cache:
         try:
-            embedding.save(cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config, view))
+            embedding.save(
+                cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config, preprocessing)
+            )
         except EmbeddingError as error:
             logger.warning("the cache is not usable: %s", error)
     return embedding
 
 
-def unfinished_file(task: Task, weights_hash: str, config: dict[str, Any], view: dict[str, Any] | None = None) -> Path:
-    """Return the file for what is finished of an embedding (see :func:`~hf_task2vec.embed.embed_task`)."""
-    return cache_dir() / "unfinished" / f"{embedding_key(task, weights_hash, config, view)}.safetensors"
-
-
-def _view(probe: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(probe: Mapping[str, Any]) -> dict[str, Any]:
     """How a probe sees images, from its configuration, as JSON would give it back."""
     found: dict[str, Any] = json.loads(
         canonical_json({name: probe.get(name) for name in ("input_size", "preprocessing")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +30,12 @@ class _Anchor(torch.autograd.Function):
 
 @dataclass
 class _Plan:
-    """What a layer needs at run time: its place in the embedding, other weights, and the BatchNorm folded into it."""
+    """What a layer needs at run time: its place in the embedding, and the BatchNorm folded into it."""
 
     layer: FilterLayer
     sums: Tensor
-    weight: Tensor | None = None  # in place of the network's
-    bias: Tensor | None = None  # with a folded BatchNorm
+    weight: Tensor | None = None  # with a folded BatchNorm, and so below
+    bias: Tensor | None = None
     scale_squared: Tensor | None = None
     norm: int | None = None  # id of the folded BatchNorm's running variance
 
@@ -50,15 +49,9 @@ class SquareCapture(CallInterceptor):
         The network.
     layers
         Its covered layers.
-    fold
-        Fold BatchNorms into the convolutions that they alone read.
-    weights
-        Weights to compute with in place of the network's, by layer name.
     """
 
-    def __init__(
-        self, module: nn.Module, layers: tuple[FilterLayer, ...], fold: bool, weights: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, module: nn.Module, layers: tuple[FilterLayer, ...]) -> None:
         super().__init__()
         owners = {name: weight for weight, name in weight_owners(module).items()}
         parameters = {id(p): p for p in module.parameters()}
@@ -67,10 +60,9 @@ class SquareCapture(CallInterceptor):
         for layer in layers:
             weight = parameters[owners[layer.name]]
             sums = torch.zeros(2, layer.n_filters, dtype=torch.float64, device=weight.device)
-            plan = _Plan(layer, sums, weights.get(layer.name))
-            if fold and layer.batch_norm is not None:
-                used = weight if plan.weight is None else plan.weight
-                _fold(plan, used, modules[layer.name], modules[layer.batch_norm])
+            plan = _Plan(layer, sums)
+            if layer.batch_norm is not None:
+                _fold(plan, weight, modules[layer.name], modules[layer.batch_norm])
             self.plans[id(weight)] = plan
         self.counts = np.zeros(2, dtype=np.int64)
         self.half = torch.empty(0, dtype=torch.int64)
@@ -86,7 +78,7 @@ class SquareCapture(CallInterceptor):
         x: Tensor = call["input"].detach()
         shape = call["weight"].shape
         if plan.weight is not None:
-            call = {**call, "weight": plan.weight, "bias": call["bias"] if plan.bias is None else plan.bias}
+            call = {**call, "weight": plan.weight, "bias": plan.bias}
         output: Tensor = func(**call)
         if not torch.is_grad_enabled():
             raise UnsupportedLayerError(
@@ -107,7 +99,7 @@ class SquareCapture(CallInterceptor):
                     "would be wrong; make the operation after it out-of-place"
                 )
             with torch.no_grad():
-                # Under autocast, squares and their sums would lose most of their digits.
+                # In half precision, squares and their sums would lose most of their digits.
                 inputs, gradients = (_by_example(in_full(t), len(self.half), plan.layer.name) for t in (x, g))
                 squares = _squares(kind, inputs, gradients, shape, call)
                 plan.sums.index_add_(0, self.half, squares.to(torch.float64))

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.average_precision import LabelScores
-from hf_task2vec.head import cross_validated_accuracy
 from hf_task2vec.transferability import ridge_label_scores, ridge_leave_one_out
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[ND
     dict
         ``n_classes``; ``n_samples`` (images used) and ``n_rows`` (images in the split); ``class_balance`` (entropy of
         the class frequencies over its maximum, 1 = balanced); ``probe_accuracy`` (leave-one-out accuracy of a
-        linear probe, as the index measures checkpoints; for multi-label tasks see
-        :func:`~hf_task2vec.head.cross_validated_accuracy`) and ``probe_accuracy_gain`` (what of the way from the
-        largest class's share to 1 it covers);
+        linear probe, as the index measures checkpoints; with several labels an image, that of telling those with a
+        label from those without, half of it each, mean over labels) and ``probe_accuracy_gain`` (what of the way from
+        the largest class's share to 1 it covers);
         ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
         random labels); ``early_accuracy_gain`` and ``mid_accuracy_gain`` (as ``probe_accuracy_gain``, of linear probes
         on `depths`); with several labels an image, gains are those of the average precision over the share of images
@@ -54,25 +53,23 @@ def _classes(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray
     counts = np.asarray(task.class_counts, dtype=np.float64)
     frequencies = counts[counts > 0] / counts.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    probe = _probe(features, labels, task.num_classes)
     early, mid = (_gain(x, labels) for x in depths)
     return {
         "n_classes": float(task.num_classes),
         "class_balance": float(entropy / np.log(len(frequencies))) if len(frequencies) > 1 else 1.0,
-        **probe,
+        **_probe(features, labels),
         "class_separation": class_separation(features, labels),
         "early_accuracy_gain": early,
         "mid_accuracy_gain": mid,
     }
 
 
-def _probe(features: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> dict[str, float]:
+def _probe(features: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
     if labels.ndim == 1:
         accuracy = ridge_leave_one_out(features, labels).accuracy
         return {"probe_accuracy": accuracy, "probe_accuracy_gain": _over_chance(accuracy, labels)}
-    accuracy = cross_validated_accuracy(features, labels, num_classes)
     scored = ridge_label_scores(features, labels)
-    facts = {"probe_accuracy": accuracy, "probe_accuracy_gain": _label_gain(scored)}
+    facts = {"probe_accuracy": _balanced_accuracy(scored), "probe_accuracy_gain": _label_gain(scored)}
     if not np.isnan(scored.average_precisions).all():  # else no label varies in the sample: there is nothing to rank
         facts |= {"probe_map": scored.mean_average_precision, "probe_map_std_error": scored.std_error}
     return facts
@@ -83,6 +80,15 @@ def _gain(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     if labels.ndim == 2:
         return _label_gain(ridge_label_scores(features, labels))
     return _over_chance(ridge_leave_one_out(features, labels).accuracy, labels)
+
+
+def _balanced_accuracy(scored: LabelScores) -> float:
+    """Mean over labels of the accuracy balanced between present and absent; a label's share is its threshold."""
+    share = scored.present.mean(axis=0)
+    varied = (share > 0) & (share < 1)
+    present, right = scored.present[:, varied], (scored.scores > share)[:, varied] == scored.present[:, varied]
+    recall, specificity = ((right & side).sum(axis=0) / side.sum(axis=0) for side in (present, ~present))
+    return float(np.mean((recall + specificity) / 2)) if varied.any() else 0.5
 
 
 def _over_chance(accuracy: float, labels: NDArray[np.int64]) -> float:

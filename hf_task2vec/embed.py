@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import itertools
 import logging
 import operator
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,33 +18,25 @@ from tqdm.auto import tqdm
 from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.depth import DepthReader
 from hf_task2vec.descriptors import describe_task
-from hf_task2vec.devices import AUTOCASTS, lay_out, rows_on_host
+from hf_task2vec.devices import lay_out
 from hf_task2vec.distance import log_correlation
-from hf_task2vec.embedding import TaskEmbedding, embedding_config, sample_settings
-from hf_task2vec.embedding_file import Unfinished
+from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import DistributedError, EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
-from hf_task2vec.head import Head, fit_head, stratified_folds
+from hf_task2vec.head import fit_head, stratified_folds
 from hf_task2vec.probe import Probe
-from hf_task2vec.processes import Processes
+from hf_task2vec.processes import gather
 from hf_task2vec.seeds import SAMPLINGS
 from hf_task2vec.variational import ROUNDS, variational_fisher
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
     from hf_task2vec.task import Task
 
 logger = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
-
 ESTIMATORS = ("fisher", "variational")
-# Images after which the noise is looked at, with a tolerance; each step is at most half as much again.
-_STAGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-
-# Images after which the Fisher sums are kept, without a tolerance.
-_PART = 256
 
 
 def embed_task(
@@ -56,14 +45,10 @@ def embed_task(
     *,
     estimator: str = "fisher",
     label_sampling: str = "sketch",
-    draws: int = 1,
-    noise_tolerance: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
-    autocast: str | None = None,
-    accelerator: Accelerator | None = None,
-    keep: str | os.PathLike[str] | None = None,
+    accelerator: Accelerator | PartialState | None = None,
     progress: bool = False,
 ) -> TaskEmbedding:
     """Embed a task: fit a head on the probe's features, then average its Fisher information per filter.
@@ -79,27 +64,16 @@ def embed_task(
     estimator
         ``"fisher"``, or ``"variational"``: the Fisher information averaged over the noise that the filters bear, at
         nine times the cost (see :func:`~hf_task2vec.variational.variational_fisher`).
-    label_sampling, draws, seed
+    label_sampling, seed
         See :func:`~hf_task2vec.fisher.diagonal_fisher`.
-    noise_tolerance
-        Stop averaging as soon as the embeddings of two halves of the images seen so far, divided by two, agree to
-        within this log-correlation distance (0.05 is a good value); looked at after 64, 96, 128, 192, ... images. None
-        uses all images. The head is fitted on all of them either way.
     batch_size
         Images per forward and backward pass; None takes what suits the device. It changes memory and speed, not the
         result beyond rounding.
     device
         Torch device such as ``"cuda"``; None leaves the probe where it is, or takes the accelerator's.
-    autocast
-        ``"bf16"`` runs the network of the Fisher information in bfloat16 (see
-        :func:`~hf_task2vec.fisher.diagonal_fisher`); features, head and descriptors stay in full precision.
     accelerator
         Share the images, batch by batch, among the processes of an `accelerate.Accelerator`; every process calls this
         function with the same task and gets the same embedding as one alone. No image is counted twice.
-    keep
-        File for what is finished of the embedding: the features, and the Fisher sums after every 256 images. Should the
-        work be interrupted, the same call goes on from there; the file is removed in the end. It must belong to this
-        task, probe and settings alone, see :func:`~hf_task2vec.cache.unfinished_file`. Not used by several processes.
     progress
         Show a progress bar on stderr (of the main process).
 
@@ -114,190 +88,119 @@ def embed_task(
     EmbeddingError
         An argument is out of range.
     DistributedError
-        Another process failed.
+        The processes were given different tasks, probes or settings.
     """
-    _check_arguments(
-        estimator,
-        label_sampling,
-        noise_tolerance,
-        autocast,
-        draws=draws,
-        batch_size=1 if batch_size is None else batch_size,
-        seed=seed,
+    _check_arguments(estimator, label_sampling, 1 if batch_size is None else batch_size, seed)
+    probe = probe if probe is not None else Probe.default()
+    if device is not None or accelerator is not None:
+        probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
+    config = embedding_config(label_sampling, seed, estimator)
+    _check_same(task, probe, config, accelerator)
+    rank, count = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    if rank == 0:
+        what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
+        logger.info(what, task.dataset, len(task), task.num_classes, probe.name, probe.device, count)
+    batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
+    # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one process.
+    # The head would amplify others.
+    mine = np.flatnonzero(np.arange(len(task)) // batch_size % count == rank)
+    batches = ImageBatches(
+        task.images.take(mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
     )
-    config = embedding_config(label_sampling, draws, seed, noise_tolerance, estimator, autocast)
-    processes = Processes(accelerator)
-    with processes.together():
-        probe = probe if probe is not None else Probe.default()
-        if device is not None or accelerator is not None:
-            probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
-        _check_same(processes, task, probe, config)
-        run = _Run(task, probe, processes, batch_size, progress)
-        return run.embed(config, Unfinished(None if keep is None or processes.count > 1 else Path(keep)))
+    lay_out(probe.module, probe.device)
+    halves = stratified_folds(task.labels, 2, seed=0)
+    logger.debug("features", extra={"stage": ""})  # the bar takes its place
+    total = len(mine) * (2 if estimator == "fisher" else 2 + 2 * ROUNDS)
+    with tqdm(total=total, desc="features", unit="img", disable=not progress or rank > 0, leave=False) as bar:
+
+        def images() -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+            for batch, positions in batches:
+                yield batch, mine[positions]
+                bar.update(len(batch))
+
+        features, *intermediate = _features(probe, images(), len(task), accelerator)
+        bar.set_description("head")
+        head = gather(fit_head(features, task.labels, task.num_classes) if rank == 0 else None, accelerator)[0]
+        assert head is not None
+        bar.set_description("Fisher")
+
+        def fisher_of(network: Probe) -> FisherSums:
+            known = features if network is probe else None  # other weights give other features
+            part = diagonal_fisher(
+                network,
+                images(),
+                head=head,
+                label_sampling=label_sampling,
+                seed=seed,
+                halves=halves,
+                features=known,
+            )
+            return functools.reduce(operator.add, gather(part, accelerator))
+
+        sums = fisher_of(probe) if estimator == "fisher" else variational_fisher(probe, fisher_of, seed=seed)
+    logger.debug("describing the task", extra={"stage": "describing the task"})
+    return TaskEmbedding(
+        values=sums.mean().astype(np.float32),
+        layer_names=tuple(layer.name for layer in probe.layers),
+        layer_sizes=np.array([layer.n_filters for layer in probe.layers], dtype=np.int64),
+        feature_mean=features.mean(axis=0).astype(np.float32),
+        feature_var=features.var(axis=0).astype(np.float32),
+        probe=probe.config,
+        task=task.describe(),
+        descriptors={**describe_task(task, features, intermediate), "noise": split_half_distance(sums)},
+        config=config,
+        versions=library_versions(),
+    )
 
 
-def _check_arguments(
-    estimator: str, label_sampling: str, noise_tolerance: float | None, autocast: str | None, **counts: int
-) -> None:
+def _check_arguments(estimator: str, label_sampling: str, batch_size: int, seed: int) -> None:
     if estimator not in ESTIMATORS:
         raise EmbeddingError(f"estimator={estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
-    if estimator == "variational" and noise_tolerance is not None:
-        raise EmbeddingError("noise_tolerance works with estimator='fisher' only; the variational one uses all images")
     if label_sampling not in SAMPLINGS:
         raise EmbeddingError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
-    if autocast is not None and autocast not in AUTOCASTS:
-        raise EmbeddingError(f"autocast={autocast!r} is unknown; choose {', '.join(AUTOCASTS)}, or None")
-    sample_settings(None, noise_tolerance)
-    for name, value in counts.items():
-        least = 0 if name == "seed" else 1
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
         if value < least:
             raise EmbeddingError(f"{name}={value} must be at least {least}")
 
 
-def _check_same(processes: Processes, task: Task, probe: Probe, config: dict[str, Any]) -> None:
+def _check_same(
+    task: Task, probe: Probe, config: dict[str, Any], accelerator: Accelerator | PartialState | None
+) -> None:
     """Images are shared by their position in the sample, so all processes must have drawn the same one."""
-    if processes.count > 1:
-        jobs = processes.gather({"task": task.fingerprint, "probe": probe.weights_hash, "settings": config})
+    if accelerator is not None and accelerator.num_processes > 1:
+        jobs = gather({"task": task.fingerprint, "probe": probe.weights_hash, "settings": config}, accelerator)
         for what in ("task", "probe", "settings"):
             if any(job[what] != jobs[0][what] for job in jobs):
                 raise DistributedError(f"the processes were given different {what}: {[job[what] for job in jobs]}")
 
 
-def _show(bar: Any, stage: str) -> None:
-    bar.set_description(stage)
-    logger.debug(stage, extra={"stage": ""})
+def _features(
+    probe: Probe,
+    images: Iterable[tuple[Tensor, NDArray[np.int64]]],
+    n: int,
+    accelerator: Accelerator | PartialState | None,
+) -> list[NDArray[np.float64]]:
+    """Features of all `n` images, and their intermediate ones at each depth, shapes (N, ·), in every process."""
+    reader = DepthReader(probe)
+    ids, parts = [], []
+    for batch, positions in images:
+        ids.append(positions)
+        parts.append(reader.read(batch))
+    # Fetched at the end: a copy waits until the device has computed it, and the device then for the host.
+    mine = [torch.cat(table).cpu().numpy() for table in zip(*parts, strict=True)]
+    gathered = [part for part in gather((ids, mine), accelerator) if part[0]]
+    order = np.concatenate([positions for part_ids, _ in gathered for positions in part_ids])
+    tables = (np.concatenate(rows) for rows in zip(*(tables for _, tables in gathered), strict=True))
+    found = []
+    for rows in tables:
+        table = np.empty((n, rows.shape[1]))
+        table[order] = rows
+        found.append(table)
+    return found
 
 
-class _Run:
-    """One embedding in the making, in one of the processes that share it."""
-
-    def __init__(self, task: Task, probe: Probe, processes: Processes, batch_size: int | None, progress: bool) -> None:
-        self.task, self.probe, self.processes = task, probe, processes
-        batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
-        # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one
-        # process. The head would amplify others.
-        batches = [range(i, min(i + batch_size, len(task))) for i in range(0, len(task), batch_size)]
-        self.mine = np.array([i for batch in processes.share(batches) for i in batch], dtype=np.int64)
-        self.batches = ImageBatches(
-            task.images.take(self.mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
-        )
-        lay_out(probe.module, probe.device)
-        self.show = progress and processes.is_main
-
-    def embed(self, config: dict[str, Any], unfinished: Unfinished) -> TaskEmbedding:
-        """Run the passes, or what is left of them."""
-        task, probe = self.task, self.probe
-        if self.processes.is_main:
-            what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
-            names = (task.dataset, len(task), task.num_classes, probe.name, probe.device, self.processes.count)
-            logger.info(what, *names)
-        n_filters = sum(layer.n_filters for layer in probe.layers)
-        unfinished.check(features=(len(task), None), widths=(None,), sums=(2, n_filters), counts=(2,))
-        logger.debug("features", extra={"stage": ""})  # the bar takes its place
-        passes = 2 if config.get("estimator") is None else 2 + 2 * ROUNDS
-        with tqdm(
-            total=passes * len(self.mine), desc="features", unit="img", disable=not self.show, leave=False
-        ) as bar:
-            if {"features", "widths"} <= unfinished.parts.keys():
-                found, widths = unfinished.parts["features"], unfinished.parts["widths"]
-                bar.update(len(found))
-            else:
-                found, widths = self._features(bar)
-                unfinished.keep(features=found, widths=widths)
-            z, *depths = np.split(found, np.cumsum(widths)[:-1], axis=1)
-            z = np.ascontiguousarray(z)
-            _show(bar, "head")
-            head = self.processes.of_main(lambda: fit_head(z, task.labels, task.num_classes))
-            _show(bar, "Fisher")
-            sums = self._fisher(head, z, config, bar, unfinished)
-        logger.debug("describing the task", extra={"stage": "describing the task"})
-        embedding = TaskEmbedding(
-            values=sums.mean().astype(np.float32),
-            layer_names=tuple(layer.name for layer in probe.layers),
-            layer_sizes=np.array([layer.n_filters for layer in probe.layers], dtype=np.int64),
-            feature_mean=z.mean(axis=0).astype(np.float32),
-            feature_var=z.var(axis=0).astype(np.float32),
-            probe=probe.config,
-            task=task.describe(),
-            descriptors={
-                **describe_task(task, z, depths),
-                "n_fisher": float(sums.counts.sum()),
-                "noise": noise_of(sums),
-            },
-            config=config,
-            versions=library_versions(),
-        )
-        unfinished.discard()
-        return embedding
-
-    def _features(self, bar: Any) -> tuple[Array, NDArray[np.int64]]:
-        """Features and activations at `DEPTHS` side by side (N, ·), in every process, and how wide each is."""
-        reader = DepthReader(self.probe)
-        widths: list[int] = []
-
-        def parts() -> Iterator[Tensor]:
-            for images, _ in self.batches:
-                tables = reader.read(images)
-                widths[:] = [table.shape[1] for table in tables]
-                yield torch.cat(tables, dim=1)
-                bar.update(len(images))
-
-        gathered = [part for part in self.processes.gather((self.mine, rows_on_host(parts()), widths)) if len(part[0])]
-        found = np.empty((len(self.task), sum(gathered[0][2])))
-        for positions, rows, _ in gathered:
-            found[positions] = rows
-        return found, np.array(gathered[0][2], dtype=np.int64)
-
-    def _fisher(self, head: Head, z: Array, config: dict[str, Any], bar: Any, unfinished: Unfinished) -> FisherSums:
-        """Fisher sums over all images, or over as many as the tolerance asks for, in every process."""
-        n, tolerance = len(self.task), config.get("noise_tolerance")
-        halves = stratified_folds(self.task.labels, 2, seed=0)
-        settings = {name: config[name] for name in ("label_sampling", "draws", "seed", "autocast") if name in config}
-
-        def sums(start: int, end: int, weights: Mapping[str, Tensor] | None = None) -> FisherSums:
-            images = self._between(start, end, bar)
-            part = diagonal_fisher(
-                self.probe,
-                images,
-                head=head,
-                labels=self.task.labels,
-                halves=halves,
-                weights=weights,
-                features=None if weights else z,  # other weights give other features
-                **settings,
-            )
-            return functools.reduce(operator.add, self.processes.gather(part))
-
-        if config.get("estimator") == "variational":
-            return variational_fisher(self.probe, lambda weights: sums(0, n, weights), seed=config["seed"])
-        stages = range(_PART, n, _PART) if tolerance is None else [stage for stage in _STAGES if stage < n]
-        total: FisherSums | None = None
-        done = 0
-        if {"sums", "counts"} <= unfinished.parts.keys():
-            total = FisherSums(self.probe.layers, unfinished.parts["sums"], unfinished.parts["counts"])
-            done = int(total.counts.sum())
-            bar.update(done)
-            if tolerance is not None and noise_of(total) <= tolerance:
-                return total
-        for start, end in itertools.pairwise([done, *(stage for stage in stages if stage > done), n]):
-            part = sums(start, end)
-            total = part if total is None else total + part
-            if end < n:
-                unfinished.keep(sums=total.sums, counts=total.counts)
-            if tolerance is not None and noise_of(total) <= tolerance:
-                break
-        assert total is not None
-        return total
-
-    def _between(self, start: int, end: int, bar: Any) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
-        first, last = np.searchsorted(self.mine, [start, end])
-        for images, positions in self.batches.between(int(first), int(last)):
-            yield images, self.mine[positions]
-            bar.update(len(images))
-
-
-def noise_of(sums: FisherSums) -> float:
-    """Noise of an estimate: log-correlation distance between its two halves, divided by two; 1 with an empty half."""
+def split_half_distance(sums: FisherSums) -> float:
+    """Log-correlation distance between the estimates by two halves of the images, divided by two; 1 if one is empty."""
     if sums.counts.min() == 0:
         return 1.0
     sizes = np.array([layer.n_filters for layer in sums.layers], dtype=np.int64)

@@ -18,7 +18,7 @@ from hf_task2vec.embedding_file import (
     TENSORS,
     VALUES_FILE,  # noqa: F401
 )
-from hf_task2vec.errors import EmbeddingError, TaskError
+from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.hub_methods import EmbeddingOnHub
 
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 #: What :func:`~hf_task2vec.embed.embed_task` says of a task beside its vector, and a ranking needs.
 DESCRIPTORS = (
     "n_classes", "n_samples", "n_rows", "class_balance", "probe_accuracy", "probe_accuracy_gain", "class_separation",
-    "early_accuracy_gain", "mid_accuracy_gain", "median_side_px", "grey_share", "n_fisher", "noise",
+    "early_accuracy_gain", "mid_accuracy_gain", "median_side_px", "grey_share", "noise",
 )  # fmt: skip
-#: ``max_samples="auto"``: images drawn, and the noise at which no more of them are used.
-AUTO_SAMPLES, AUTO_TOLERANCE = 512, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class TaskEmbedding(EmbeddingOnHub):
     descriptors
         Label-sensitive numbers: classes, samples, class balance, the probe's cross-validated accuracy, ...
     config
-        How it was computed: label sampling, draws, seed.
+        How it was computed: label sampling, seed.
     versions
         Versions of the libraries used.
     """
@@ -202,46 +200,20 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
-def embedding_key(task: Task, probe_hash: str, config: dict[str, Any], view: dict[str, Any] | None = None) -> str:
+def embedding_key(
+    task: Task, probe_hash: str, config: dict[str, Any], preprocessing: dict[str, Any] | None = None
+) -> str:
     """Name of an embedding in a cache: changes with the sample, the probe's weights, the settings, the file format.
 
-    `view` says how a probe sees images (its input size and preprocessing), None if as its checkpoint does.
+    `preprocessing` says how a probe sees images (its input size and transform), None if as its checkpoint does.
     """
     parts = {"task": task.fingerprint, "probe": probe_hash, "config": config, "schema_version": SCHEMA_VERSION}
-    if view is not None:
-        parts["view"] = view
+    if preprocessing is not None:
+        parts["preprocessing"] = preprocessing
     return sha256_bytes(canonical_json(parts))[:32]
 
 
-def embedding_config(
-    label_sampling: str = "sketch",
-    draws: int = 1,
-    seed: int = 0,
-    noise_tolerance: float | None = None,
-    estimator: str = "fisher",
-    autocast: str | None = None,
-) -> dict[str, Any]:
-    """Return the settings that change an embedding's values, without the later ones where they are the defaults."""
-    config: dict[str, Any] = {"label_sampling": label_sampling, "draws": draws, "seed": seed}
-    if noise_tolerance is not None:
-        config["noise_tolerance"] = noise_tolerance
-    if autocast is not None:
-        config["autocast"] = autocast
+def embedding_config(label_sampling: str = "sketch", seed: int = 0, estimator: str = "fisher") -> dict[str, Any]:
+    """Return the settings that change an embedding's values."""
+    config: dict[str, Any] = {"label_sampling": label_sampling, "draws": 1, "seed": seed}
     return config if estimator == "fisher" else {**config, "estimator": estimator}
-
-
-def sample_settings(max_samples: int | str | None, noise_tolerance: float | None) -> tuple[int | None, float | None]:
-    """Return how many images to draw at most, and the noise at which to stop; ``"auto"`` means 512 and 0.05.
-
-    Raises
-    ------
-    TaskError, EmbeddingError
-        One of them is out of range.
-    """
-    if noise_tolerance is not None and not noise_tolerance > 0:
-        raise EmbeddingError(f"noise_tolerance={noise_tolerance!r} must be positive, or None to use all images")
-    if max_samples == "auto":
-        return AUTO_SAMPLES, AUTO_TOLERANCE if noise_tolerance is None else noise_tolerance
-    if isinstance(max_samples, str):
-        raise TaskError(f"max_samples={max_samples!r}: give a whole number, None for all images, or 'auto'")
-    return max_samples, noise_tolerance

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes
@@ -212,58 +210,3 @@ def _parse_tensors(data: bytes, where: str) -> dict[str, Any]:
     if sorted(tensors) != sorted(TENSORS):
         raise EmbeddingError(f"{where} holds tensors {sorted(tensors)}, expected {sorted(TENSORS)}")
     return dict(tensors)
-
-
-class Unfinished:
-    """What is finished of an embedding, in a file until all of it is.
-
-    Parameters
-    ----------
-    path
-        The file; None keeps nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        self._path = path
-        self.parts: dict[str, NDArray[Any]] = {}
-        if path is not None and os.path.isfile(path):  # noqa: PTH113 (no error where it may not be read)
-            try:
-                self.parts = load_file(path)
-                logger.info("an interrupted embedding goes on")
-            except (OSError, SafetensorError) as error:
-                logger.warning("what was kept of an interrupted embedding is not usable: %s", error)
-
-    def check(self, **shapes: tuple[int | None, ...]) -> None:
-        """Drop everything unless the parts have these names and shapes (None: any length)."""
-        for name, part in self.parts.items():
-            shape = shapes.get(name, ())
-            fits = part.ndim == len(shape) and all(
-                want in (None, got) for want, got in zip(shape, part.shape, strict=True)
-            )
-            if name not in shapes or not fits:
-                logger.warning("what was kept of an interrupted embedding does not fit and is made again")
-                self.parts = {}
-                return
-
-    def keep(self, **parts: NDArray[Any]) -> None:
-        """Add parts to the file."""
-        if self._path is None:
-            return
-        from safetensors.numpy import save_file
-
-        # The format stores raw memory: a view with strides would come back in another order.
-        self.parts.update({name: np.ascontiguousarray(part) for name, part in parts.items()})
-        try:
-            with atomic_path(self._path) as temporary:
-                save_file(self.parts, temporary)
-        except OSError as error:
-            logger.warning("nothing of the work can be kept: %s", error)
-            self._path = None
-
-    def discard(self) -> None:
-        """Remove the file: the embedding is whole."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)

@@ -6,16 +6,16 @@ filter: labels come from the model's own output and the square is taken per exam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hf_task2vec.capture import SquareCapture, in_full
-from hf_task2vec.devices import AUTOCASTS, computing_in, send
+from hf_task2vec.devices import full_precision, send
 from hf_task2vec.errors import FisherError, UnsupportedLayerError
 from hf_task2vec.layers import FilterLayer
 from hf_task2vec.seeds import LIKELIHOODS, SAMPLINGS, logit_seeds
@@ -73,14 +73,9 @@ def diagonal_fisher(
     *,
     head: Head,
     label_sampling: str = "sketch",
-    draws: int = 1,
     seed: int = 0,
-    labels: np.ndarray | None = None,
     halves: np.ndarray | None = None,
-    weights: Mapping[str, Tensor] | None = None,
-    fold_batch_norm: bool = True,
     features: np.ndarray | None = None,
-    autocast: str | None = None,
 ) -> FisherSums:
     """Sum the per-filter squared gradients of the log-likelihood over examples.
 
@@ -98,30 +93,15 @@ def diagonal_fisher(
         The fitted linear head; its likelihood (categorical or Bernoulli) defines the Fisher information.
     label_sampling
         ``"sketch"`` (one backward pass whatever the number of classes, unbiased, lowest variance), ``"exact"``
-        (C − 1 backward passes, no sampling), ``"monte_carlo"`` (the paper's: labels drawn from the output) or
-        ``"empirical"`` (the task's `labels` in place of drawn ones: where the head fits them well, little is left).
-    draws
-        Independent draws per example for the two random samplings.
+        (C − 1 backward passes, no sampling) or ``"monte_carlo"`` (the paper's: a label drawn from the output).
     seed
         Seed of the draws.
-    labels
-        Only for ``"empirical"``: labels indexed by id, as :func:`~hf_task2vec.head.fit_head` takes them.
     halves
         Half (0 or 1) of every example, indexed by id; by default the parity of the id. Halves should hold the same
         mix of classes.
-    weights
-        Weights at which to take the Fisher information in place of the network's own, by layer name.
-    fold_batch_norm
-        Run a convolution and the BatchNorm that alone reads it as one convolution. The result refers to the original
-        weights either way and agrees up to rounding; folding is faster.
     features
-        The probe's features at these weights where they are known, shape (M, d), indexed by id: the head's outputs
-        are taken from them. Without, every batch waits until its own are on the host.
-    autocast
-        ``"bf16"`` runs the network in bfloat16 where PyTorch's autocast does so; gradients are squared in float32 and
-        summed in float64 all the same. On 64 images of three real tasks this moved embeddings by a log-correlation
-        distance of 0.003 to 0.011, about half as far as another seed did, and single values by 7 % (median). None
-        computes in the probe's own precision.
+        The probe's features where they are known, shape (M, d), indexed by id: the head's outputs are taken from them.
+        Without, every batch waits until its own are on the host.
 
     Returns
     -------
@@ -131,25 +111,27 @@ def diagonal_fisher(
     Raises
     ------
     FisherError
-        Unknown `label_sampling`, `autocast` or likelihood, no draws, missing labels, features of another dimension
-        than the head's, or non-finite outputs or gradients.
+        Unknown `label_sampling` or likelihood, features of another dimension than the head's, or non-finite outputs
+        or gradients.
     UnsupportedLayerError
         An activation needed for a gradient was overwritten in place, or the network cuts gradients off.
     """
-    _check_options(head, label_sampling, draws, labels, autocast)
-    draw = {"sampling": label_sampling, "seed": seed, "draws": draws, "labels": labels}
+    if label_sampling not in SAMPLINGS:
+        raise FisherError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
+    if head.likelihood not in LIKELIHOODS:
+        raise FisherError(f"likelihood {head.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
     if features is not None:
         if features.ndim != 2 or features.shape[1] != head.weight.shape[1]:
             raise FisherError(f"the features have shape {features.shape}; the head needs (M, {head.weight.shape[1]})")
         _check_finite(features)
-    capture = SquareCapture(probe.module, probe.layers, fold_batch_norm, weights or {})
+    capture = SquareCapture(probe.module, probe.layers)
     for images, ids in batches:
         ids = np.asarray(ids, dtype=np.int64)
         if len(ids) == 0:
             continue
         half = ids % 2 if halves is None else halves[ids]
         capture.half = send(torch.as_tensor(half, dtype=torch.int64), images.device)
-        with capture, torch.enable_grad(), computing_in(autocast, images.device):
+        with capture, torch.enable_grad(), full_precision(images.device):
             outputs = probe.module(images.clone() if images.is_inference() else images)
         if not outputs.requires_grad:
             raise UnsupportedLayerError(
@@ -162,8 +144,10 @@ def diagonal_fisher(
         else:
             z = features[ids]
             capture.watch(outputs)
-        gradients = send(_feature_gradients(head, z, ids, draw).to(in_full(outputs).dtype), images.device)
-        with computing_in(None, images.device):
+        gradients = send(
+            _feature_gradients(head, z, ids, label_sampling, seed).to(in_full(outputs).dtype), images.device
+        )
+        with full_precision(images.device):
             for i, gradient in enumerate(gradients):
                 # The same as autograd.backward(outputs, gradient), which would import a computer algebra system first.
                 with torch.enable_grad():
@@ -182,32 +166,15 @@ def diagonal_fisher(
 _NOT_FINITE = "the probe's features are not finite; check its weights and the images' preprocessing"
 
 
-def _check_options(
-    head: Head, label_sampling: str, draws: int, labels: np.ndarray | None, autocast: str | None
-) -> None:
-    if label_sampling not in SAMPLINGS:
-        raise FisherError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
-    if draws < 1:
-        raise FisherError(f"draws={draws}: give at least 1")
-    if head.likelihood not in LIKELIHOODS:
-        raise FisherError(f"likelihood {head.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
-    if label_sampling == "empirical" and labels is None:
-        raise FisherError("label_sampling='empirical' needs the labels: pass labels, indexed by example id")
-    if autocast is not None and autocast not in AUTOCASTS:
-        raise FisherError(
-            f"autocast={autocast!r} is unknown; choose {', '.join(AUTOCASTS)}, or None for full precision"
-        )
-
-
 def _check_finite(z: np.ndarray) -> None:
     if not np.isfinite(z).all():
         raise FisherError(_NOT_FINITE)
 
 
-def _feature_gradients(head: Head, z: np.ndarray, ids: np.ndarray, draw: dict[str, Any]) -> Tensor:
+def _feature_gradients(head: Head, z: np.ndarray, ids: np.ndarray, sampling: str, seed: int) -> Tensor:
     """Gradients with respect to features `z` (B, d), shape (S, B, d): the head is linear, so they need no graph."""
     logits = head.logits(z.astype(np.float64))
     if not np.isfinite(logits).all():
         raise FisherError("the head's logits are not finite; fit it on finite features")
-    seeds = logit_seeds(head.likelihood, logits, ids, **draw)
+    seeds = logit_seeds(head.likelihood, logits, ids, sampling, seed=seed)
     return torch.from_numpy(seeds @ head.weight)

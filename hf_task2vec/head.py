@@ -133,77 +133,21 @@ def _minimise(x: Array, targets: Array, l2: float, multi_label: bool) -> tuple[A
 def cross_validated_accuracy(
     features: Array, labels: NDArray[np.int64], num_classes: int, *, folds: int = 5, l2: float = 1e-2, seed: int = 0
 ) -> float:
-    """Accuracy of the head on held-out folds of the sample, in [0, 1].
-
-    Folds are stratified by class as far as class counts allow. Multi-label: mean over labels of the accuracy balanced
-    between present and absent, 0.5 being chance.
-
-    Parameters
-    ----------
-    features, labels, num_classes, l2
-        As in :func:`fit_head`; more regularisation than the head that the Fisher information uses, since this one
-        has to generalise.
-    folds
-        Number of folds, at most the number of examples.
-    seed
-        Seed of the split.
-    """
-    n = len(labels)
-    folds = min(folds, n)
-    fold_of = stratified_folds(labels, folds, seed)
-    predicted = np.zeros(labels.shape, dtype=np.int64)
-    for fold in range(folds):
+    """Accuracy of the head on held-out folds of the sample, stratified by class; shapes (N, d) and (N,)."""
+    fold_of = stratified_folds(labels, min(folds, len(labels)), seed)
+    predicted = np.zeros_like(labels)
+    for fold in np.unique(fold_of):
         test = fold_of == fold
-        if test.any() and not test.all():
-            head = fit_head(features[~test], labels[~test], num_classes, l2=l2)
-            predicted[test] = head.predict(np.asarray(features[test], dtype=np.float64))
-    if labels.ndim == 1:
-        return float(np.mean(predicted == labels))
-    present = [(predicted[labels[:, j] == 1, j] == 1).mean() for j in range(num_classes) if 0 < labels[:, j].sum() < n]
-    absent = [(predicted[labels[:, j] == 0, j] == 0).mean() for j in range(num_classes) if 0 < labels[:, j].sum() < n]
-    return float(np.mean((np.array(present) + np.array(absent)) / 2)) if present else 0.5
+        predicted[test] = fit_head(features[~test], labels[~test], num_classes, l2=l2).predict(features[test])
+    return float(np.mean(predicted == labels))
 
 
 def stratified_folds(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Assign every example to a fold, shape (N,), spreading each class or label evenly."""
-    rng = np.random.default_rng(seed)
+    """Assign every example to a fold, shape (N,), spreading each class, or each set of labels (N, C), evenly."""
     if labels.ndim == 2:
-        return _label_folds(labels > 0, folds, rng)
-    order = rng.permutation(len(labels))
+        labels = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     fold_of = np.empty(len(labels), dtype=np.int64)
     fold_of[order] = np.arange(len(labels)) % folds
-    return fold_of
-
-
-def _label_folds(present: NDArray[np.bool_], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Spread labels, shape (N, C), over folds.
-
-    Examples with the same set of labels are shared evenly. What is left of each set is spread by iterative
-    stratification (Sechidis, Tsoumakas and Vlahavas 2011, algorithm 1): the label with the fewest examples left comes
-    first, as later ones leave less choice. An example goes to the fold that lacks most examples of the label, then most
-    of any, then to a random one.
-    """
-    n = len(present)
-    fold_of = np.full(n, -1, dtype=np.int64)
-    sets = np.unique(present, axis=0, return_inverse=True)[1].ravel()
-    for number in range(sets.max() + 1):
-        members = rng.permutation(np.flatnonzero(sets == number))
-        even = members[: len(members) // folds * folds]
-        fold_of[even] = np.arange(len(even)) % folds
-    rest = fold_of < 0
-    lacking = np.tile(present[rest].sum(axis=0) / folds, (folds, 1))
-    room = np.full(folds, rest.sum() / folds)
-    while (left := fold_of < 0).any():
-        counts = present[left].sum(axis=0)
-        label = int(np.where(counts > 0, counts, n + 1).argmin()) if counts.any() else None
-        chosen = np.flatnonzero(left if label is None else left & present[:, label])
-        for i in rng.permutation(chosen):
-            wanted = room if label is None else lacking[:, label]
-            best = np.flatnonzero(np.isclose(wanted, wanted.max()))
-            best = best[np.isclose(room[best], room[best].max())]
-            fold = int(rng.choice(best))
-            fold_of[i] = fold
-            lacking[fold] -= present[i]
-            room[fold] -= 1.0
     return fold_of

@@ -8,9 +8,6 @@ The functions are pure NumPy in float64 and return shape ``(S, N, C)``: S vector
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,7 +49,7 @@ def householder_root(p: Array, v: Array) -> Array:
     return r * v
 
 
-def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int, draws: int) -> Array:
+def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int) -> Array:
     """Seeds of a softmax likelihood: see :func:`logit_seeds`."""
     p = softmax(logits)
     n, c = p.shape
@@ -64,26 +61,26 @@ def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed
         v[np.arange(c - 1)[:, None], np.arange(n)[None, :], others.T] = 1.0
         return householder_root(p, v)
     if sampling == "sketch":
-        return householder_root(p, _signs(ids, c, seed, draws)) / math.sqrt(draws)
-    uniform = np.stack([_rng(seed, i).random(draws) for i in ids], axis=1)  # monte_carlo
-    labels = np.minimum((uniform[:, :, None] > np.cumsum(p, axis=1)).sum(axis=2), c - 1)
-    return (np.eye(c)[labels] - p) / math.sqrt(draws)
+        return householder_root(p, _signs(ids, c, seed))
+    uniform = np.array([_rng(seed, i).random() for i in ids])  # monte_carlo
+    labels = np.minimum((uniform[:, None] > np.cumsum(p, axis=1)).sum(axis=1), c - 1)
+    return (np.eye(c)[labels] - p)[None]
 
 
-def bernoulli_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int, draws: int) -> Array:
+def bernoulli_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int) -> Array:
     """Seeds of independent sigmoid likelihoods: see :func:`logit_seeds`."""
     p = sigmoid(logits)
     if sampling == "monte_carlo":
-        uniform = np.stack([_rng(seed, i).random((draws, p.shape[1])) for i in ids], axis=1)
-        return ((uniform < p) - p) / math.sqrt(draws)
+        uniform = np.stack([_rng(seed, i).random(p.shape[1]) for i in ids])
+        return ((uniform < p) - p)[None]
     root = np.sqrt(p * (1.0 - p))
     if sampling == "exact":
         return np.eye(p.shape[1])[:, None, :] * root
-    return _signs(ids, p.shape[1], seed, draws) * root / math.sqrt(draws)
+    return _signs(ids, p.shape[1], seed) * root
 
 
 LIKELIHOODS = ("categorical", "bernoulli")
-SAMPLINGS = ("sketch", "exact", "monte_carlo", "empirical")
+SAMPLINGS = ("sketch", "exact", "monte_carlo")
 
 
 def logit_seeds(
@@ -93,8 +90,6 @@ def logit_seeds(
     sampling: str,
     *,
     seed: int = 0,
-    draws: int = 1,
-    labels: NDArray[Any] | None = None,
 ) -> Array:
     """Vectors whose summed outer products have the logit-space Fisher information as expectation.
 
@@ -108,13 +103,10 @@ def logit_seeds(
         Identity of each example, shape (N,): its draws depend on ``(seed, id)`` alone, so they are the same in any
         batch, order or process.
     sampling
-        ``"sketch"`` (random signs of a square root's columns; one vector per draw, lowest variance), ``"exact"``
-        (every column), ``"monte_carlo"`` (labels drawn from the model's output) or ``"empirical"`` (the labels given,
-        which makes it the empirical Fisher information: not the model's own, but its gradient's second moment).
-    seed, draws
-        Random seed, and number of independent vectors per example (ignored by ``"exact"`` and ``"empirical"``).
-    labels
-        For ``"empirical"``, by id: classes, shape (M,), or zeros and ones, shape (M, C).
+        ``"sketch"`` (random signs of a square root's columns: one vector, lowest variance), ``"exact"`` (every column)
+        or ``"monte_carlo"`` (a label drawn from the model's output).
+    seed
+        Random seed.
 
     Returns
     -------
@@ -122,23 +114,13 @@ def logit_seeds(
         Shape (S, N, C), float64, scaled so that ``Σ_s E[s sᵀ]`` is the Fisher information.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    if sampling == "empirical":
-        assert labels is not None
-        return label_scores(likelihood, logits, labels[ids])[None]
     seeds = categorical_seeds if likelihood == "categorical" else bernoulli_seeds
-    return seeds(logits, ids, sampling, seed, draws)
+    return seeds(logits, ids, sampling, seed)
 
 
-def label_scores(likelihood: str, logits: Array, labels: NDArray[Any]) -> Array:
-    """Gradient of ``log p(label)`` with respect to the logits, shape (N, C), for one label each (see `logit_seeds`)."""
-    if likelihood == "categorical":
-        return np.eye(logits.shape[1])[labels] - softmax(logits)
-    return labels - sigmoid(logits)
-
-
-def _signs(ids: NDArray[np.int64], classes: int, seed: int, draws: int) -> Array:
-    """Random signs, shape (draws, N, classes)."""
-    bits = np.stack([_rng(seed, i).integers(0, 2, (draws, classes)) for i in ids], axis=1)
+def _signs(ids: NDArray[np.int64], classes: int, seed: int) -> Array:
+    """Random signs, shape (1, N, classes)."""
+    bits = np.stack([_rng(seed, i).integers(0, 2, (1, classes)) for i in ids], axis=1)
     return 2.0 * bits.astype(np.float64) - 1.0
 
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
-from hf_task2vec.embedding import TaskEmbedding, sample_settings
+from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import EVIDENCE, Candidates, resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
@@ -39,8 +39,7 @@ def select_backbone(
     image_column: str | None = None,
     label_column: str | None = None,
     streaming: bool = False,
-    max_samples: int | Literal["auto"] | None = 256,
-    noise_tolerance: float | None = None,
+    max_samples: int | None = 256,
     probe: Probe | str | None = None,
     index: ZooIndex | str | os.PathLike[str] | None = None,
     candidates: str | Sequence[str] | None = None,
@@ -71,10 +70,7 @@ def select_backbone(
     dataset, name, split, revision, image_column, label_column, streaming, seed, token
         What to rank for: see :meth:`Task.from_dataset`. A :class:`Task` or :class:`TaskEmbedding` is taken as it is.
     max_samples
-        Images to draw, at least 2; None for all. ``"auto"`` draws 512 and uses as many as `noise_tolerance` asks for.
-    noise_tolerance
-        Use only so many of the images that the embedding's noise is below this: see
-        :func:`~hf_task2vec.embed.embed_task`. None stands for 0.05 with ``max_samples="auto"``, else for all images.
+        Images to draw, at least 2; None for all.
     probe
         Probe network or its id; it must be the one of the index's embeddings. None takes the default.
     index
@@ -126,7 +122,6 @@ def select_backbone(
     """
     call = Call.of(select_backbone, locals())  # the arguments: no other name is bound yet
     _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=1 if batch_size is None else batch_size)
-    n_drawn, noise_tolerance = sample_settings(max_samples, noise_tolerance)
     limits = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
     budget = Budget(refine_bytes, refine_seconds)
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
@@ -156,7 +151,7 @@ def select_backbone(
                 streaming=streaming,
                 image_column=image_column,
                 label_column=label_column,
-                max_samples=n_drawn,
+                max_samples=max_samples,
                 seed=seed,
             )
         if refine:
@@ -168,7 +163,6 @@ def select_backbone(
             probe,
             known_hash=known_hash,
             seed=seed,
-            noise_tolerance=noise_tolerance,
             device=device,
             token=token,
             batch_size=batch_size,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_task2vec.average_precision import LabelScores
 from hf_task2vec.batches import ImageBatches, default_batch_size
-from hf_task2vec.devices import lay_out, rows_on_host
+from hf_task2vec.devices import lay_out
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
@@ -101,16 +101,16 @@ def extract_features(
     batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
     lay_out(probe.module, probe.device)
     batches = ImageBatches(task.images, probe.transform, batch_size=batch_size, device=probe.device)
-
-    def parts() -> Iterator[Tensor]:
-        for images, _ in batches:
-            yield probe.features(images)
-            bar.update(len(images))
-
+    parts: list[Tensor] = []
     if progress:
         logger.debug("features by %s", probe.name, extra={"stage": ""})  # the bar takes its place
     with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
-        return rows_on_host(parts())
+        for images, _ in batches:
+            parts.append(probe.features(images))
+            bar.update(len(images))
+        # Fetched at the end: a copy waits until the device has computed it, and the device then for the host.
+        features: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    return features
 
 
 def measure(

@@ -23,7 +23,9 @@ local reparametrisation, with independent noise at every output position, gave 0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,12 +40,11 @@ if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
 
 ROUNDS = 4
-FisherAt = Callable[[Mapping[str, Tensor]], FisherSums]
 
 
 def variational_fisher(
     probe: Probe,
-    fisher_at: FisherAt,
+    fisher_of: Callable[[Probe], FisherSums],
     *,
     beta: float = 1e-7,
     prior_scale: float = 0.3,
@@ -61,9 +62,9 @@ def variational_fisher(
     ----------
     probe
         The probe network; its own weights are not touched.
-    fisher_at
-        Fisher information at given weights, by layer name; none given means the probe's own. For example
-        ``lambda weights: diagonal_fisher(probe, batches, head=head, weights=weights)``.
+    fisher_of
+        Fisher information of a probe, for example ``lambda probe: diagonal_fisher(probe, batches, head=head)``. It is
+        called with `probe` itself first, then with a copy whose weights are perturbed.
     beta
         Weight β of the divergence, > 0; more of it, more noise. As β goes to 0 the result becomes the plain Fisher
         information.
@@ -86,33 +87,32 @@ def variational_fisher(
     """
     if not (beta > 0 and prior_scale > 0 and rounds >= 1):
         raise FisherError(f"beta={beta} and prior_scale={prior_scale} must be positive, and rounds={rounds} at least 1")
-    weights = _weights(probe)
-    prior = [max(prior_scale**2 * float(w.double().square().mean()), 1e-30) for w in weights.values()]
-    sizes = [len(w) for w in weights.values()]
+    perturbed = replace(probe, module=copy.deepcopy(probe.module))
+    clean, moved = _weights(probe), _weights(perturbed)
+    prior = [max(prior_scale**2 * float(w.double().square().mean()), 1e-30) for w in clean]
+    sizes = [len(w) for w in clean]
     priors = np.repeat(prior, sizes)
-    fisher = fisher_at({}).mean()
+    fisher = fisher_of(probe).mean()
     generator = torch.Generator().manual_seed(seed)
-    total: FisherSums | None = None
-    for i in range(rounds):
+    found: list[FisherSums] = []
+    for _ in range(rounds):
         deviations = np.split(np.sqrt(beta / (fisher + beta / priors)), np.cumsum(sizes)[:-1])
-        noise = {
-            name: _scaled_noise(weight, deviation, generator)
-            for (name, weight), deviation in zip(weights.items(), deviations, strict=True)
-        }
+        noise = [_scaled_noise(w, deviation, generator) for w, deviation in zip(clean, deviations, strict=True)]
         for sign in (1.0, -1.0):
-            found = fisher_at({name: weight + sign * noise[name] for name, weight in weights.items()})
-            total = found if total is None else FisherSums(total.layers, total.sums + found.sums, total.counts)
-        assert total is not None
-        fisher = total.mean() / (2 * i + 2)
-    assert total is not None
-    return FisherSums(total.layers, total.sums / (2 * rounds), total.counts)
+            for target, weight, shift in zip(moved, clean, noise, strict=True):
+                target.copy_(weight + sign * shift)
+            found.append(fisher_of(perturbed))
+        total = np.mean([part.sums for part in found], axis=0)
+        mean = FisherSums(found[0].layers, total, found[0].counts)
+        fisher = mean.mean()
+    return mean
 
 
-def _weights(probe: Probe) -> dict[str, Tensor]:
-    """Weights of the covered layers, by layer name in embedding order."""
+def _weights(probe: Probe) -> list[Tensor]:
+    """Weights of the covered layers in embedding order."""
     owners = weight_owners(probe.module)
     by_name = {owners[id(p)]: p.detach() for p in probe.module.parameters() if id(p) in owners}
-    return {layer.name: by_name[layer.name] for layer in probe.layers}
+    return [by_name[layer.name] for layer in probe.layers]
 
 
 def _scaled_noise(weight: Tensor, deviation: np.ndarray, generator: torch.Generator) -> Tensor:

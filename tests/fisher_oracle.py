@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,26 +62,6 @@ def weights_of(probe: Bare) -> dict[str, Tensor]:
         name: names[name]
         for name in (layer.name if layer.name in names else f"{layer.name}.weight" for layer in probe.layers)
     }
-
-
-def brute_force_of_losses(probe: Bare, images: Tensor, head: Head, loss: Callable[[Tensor, int], Tensor]) -> np.ndarray:
-    """Mean over examples of the squared gradients of ``loss(logits, i)``, then over each filter's weights."""
-    weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
-    weights = weights_of(probe)
-    total = 0.0
-    for i, image in enumerate(images):
-
-        def logits(parameters: dict[str, Tensor], image: Tensor = image) -> Tensor:
-            return functional_call(probe.module, parameters, (image[None].clone(),))[0] @ weight.T + bias
-
-        with sdpa_kernel(SDPBackend.MATH):
-            # Not of the loss at once: torch 2.15's BatchNorm is wrong for one image, but not under jacrev's vmap.
-            jacobian = jacrev(logits)(weights)
-            z = logits(weights).detach().requires_grad_()
-        (seed,) = torch.autograd.grad(loss(z, i), z)
-        gradients = [torch.einsum("c,c...->...", seed, jacobian[name]) for name in weights]
-        total = total + torch.cat([gradient.square().flatten(1).mean(1) for gradient in gradients]).numpy()
-    return total / len(images)
 
 
 def batches(images: Tensor, size: int = 3, order: np.ndarray | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:

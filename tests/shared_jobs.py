@@ -3,8 +3,7 @@
     python shared_jobs.py FOLDER '{"2": [{"name": "few", "count": 5}]}'
 
 Jobs are listed by number of processes. Process R of W writes ``FOLDER/NAME.W.R.npz`` and ``.json`` for each of its
-jobs, and its standard error to ``FOLDER/W.R.log``. A job that fails ends its world; worlds of one letter more (``2b``)
-are further worlds of that size.
+jobs, and its standard error to ``FOLDER/W.R.log``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ import torch
 from accelerate import Accelerator, debug_launcher
 from synthetic import dataset, tiny_probe, to_tensor
 
-import hf_task2vec.embed as embed_module
+from hf_task2vec.embed import embed_task
+from hf_task2vec.errors import DistributedError
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
 
@@ -33,8 +33,6 @@ def embed_and_write(job: dict[str, Any], folder: Path, label: str, accelerator: 
     calls = []
 
     def transform(image: Any) -> torch.Tensor:
-        if job.get("fails_in") == rank and len(calls) == 2:
-            raise ValueError(f"no such image in process {rank}")
         calls.append(1)
         return to_tensor(image)
 
@@ -43,24 +41,14 @@ def embed_and_write(job: dict[str, Any], folder: Path, label: str, accelerator: 
     seed = rank if job.get("other_sample") else 0
     task = Task.from_dataset(dataset(job["count"]), max_samples=job.get("samples"), seed=seed)
     path = folder / f"{job['name']}.{label}.{rank}.json"
-    real = embed_module.diagonal_fisher
     try:
-        if job.get("fisher_fails_in") == rank:
-            embed_module.diagonal_fisher = fail
-        options = {"noise_tolerance": job.get("tolerance"), "batch_size": job.get("batch_size", 4), "progress": True}
-        embedding = embed_module.embed_task(task, probe, accelerator=accelerator, **options)
-    except Exception as error:
-        path.write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}))
-        raise
-    finally:
-        embed_module.diagonal_fisher = real
+        embedding = embed_task(task, probe, accelerator=accelerator, batch_size=job.get("batch_size", 4), progress=True)
+    except DistributedError as error:  # in every process alike
+        path.write_text(json.dumps({"error": f"DistributedError: {error}"}))
+        return
     path.write_text(json.dumps({"descriptors": embedding.descriptors, "calls": len(calls)}))
     arrays = {name: getattr(embedding, name) for name in ("values", "feature_mean", "feature_var")}
     np.savez(path.with_suffix(".npz"), **arrays)
-
-
-def fail(*_: Any, **__: Any) -> None:
-    raise RuntimeError("the device is on fire")
 
 
 def work(jobs: list[dict[str, Any]], folder: Path, label: str) -> None:
@@ -78,11 +66,7 @@ def work(jobs: list[dict[str, Any]], folder: Path, label: str) -> None:
 if __name__ == "__main__":
     target, worlds = Path(sys.argv[1]), json.loads(sys.argv[2])
     for label, jobs in worlds.items():
-        size = int(label[0])
-        if size > 1:
-            try:
-                debug_launcher(work, (jobs, target, label), num_processes=size)
-            except Exception as error:  # noqa: BLE001 (the processes have written it down)
-                print(label, "ended with", type(error).__name__)
+        if label != "1":
+            debug_launcher(work, (jobs, target, label), num_processes=int(label))
     for job in worlds.get("1", ()):
         embed_and_write(job, target, "1", None)

@@ -23,7 +23,7 @@ SIZES = (8, 16)
 def embedding(seed: int = 0, *, weights_hash: str = "ab" * 32, **changes: Any) -> TaskEmbedding:
     """Return an embedding with the shape of `tiny_probe`'s, of random values."""
     rng = np.random.default_rng(seed)
-    numbers = (3.0, 64.0, 90.0, 1.0, 0.6, 0.4, 0.2, 0.3, 0.35, 100.0, 0.0, 64.0, 0.05)
+    numbers = (3.0, 64.0, 90.0, 1.0, 0.6, 0.4, 0.2, 0.3, 0.35, 100.0, 0.0, 0.05)
     fields = {
         "values": rng.lognormal(-6, 2, sum(SIZES)).astype(np.float32),
         "layer_names": ("0", "2"),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -36,7 +34,7 @@ def script(name: str) -> ModuleType:
 
 
 statistics, trees = script("properties_statistics"), script("properties_trees")
-tasks, anytime, end_to_end = script("properties_tasks"), script("anytime"), script("end_to_end")
+tasks, end_to_end = script("properties_tasks"), script("end_to_end")
 
 PATHS = st.lists(st.lists(st.sampled_from("ab"), max_size=4).map(tuple), min_size=3, max_size=6)
 
@@ -198,46 +196,6 @@ def test_an_embedding_is_read_again(digits: Task, tmp_path: Path, monkeypatch: p
     assert len(made) == 3
 
 
-def test_saved_shares_are_of_sums() -> None:
-    keys = ("n", "seconds", "cpu_seconds", "noise")
-    rows = [
-        {f"{key}_full": 3.0 * n for key in keys} | {f"{key}_auto": 1.0 for key in keys} | {"distance": 0.1}
-        for n in (1, 2)
-    ]
-    found = anytime.summarise(rows)
-    assert found["images_saved"] == pytest.approx(1 - 2 / 9)
-    assert found["stopped_early"] == 1.0
-    assert found["halves"] == 2
-
-
-def test_a_finished_task_is_not_measured_again(tmp_path: Path) -> None:
-    rows = [{"task": "t", "half": 0}, {"task": "t", "half": 1}]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    assert anytime.rows_of("t", None, 64, 0.05, tmp_path, full_first=True) == rows
-
-
-def test_an_unfinished_task_is_measured_and_kept(digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def embed_task(task: Task, probe: Any, *, noise_tolerance: float | None) -> TaskEmbedding:
-        asked.append(noise_tolerance)
-        used = len(task) if noise_tolerance is None else 8
-        return replace(_embedding(np.arange(1.0, 9.0)), descriptors={"n_fisher": float(used), "noise": 0.01})
-
-    monkeypatch.setattr(anytime, "embed_task", embed_task)
-    monkeypatch.setattr(anytime, "TASKS", tmp_path)
-    monkeypatch.setattr(anytime.Task, "from_dataset", lambda *_, **__: digits)
-    rows = anytime.rows_of("t", None, 20, 0.05, tmp_path / "t", full_first=False)
-    assert asked == [0.05, None, 0.05, None]
-    assert [(row["half"], row["n_full"], row["n_auto"], row["distance"]) for row in rows] == [
-        (0, 20, 8, 0),
-        (1, 20, 8, 0),
-    ]
-    assert anytime.rows_of("t", None, 20, 0.05, tmp_path / "t", full_first=False) == rows
-    assert len(asked) == 4
-    assert len(TaskEmbedding.load(tmp_path / "t" / "1" / "auto")) == 8
-
-
 def test_photographs_have_the_size_asked_for_and_grain() -> None:
     image = Image.new("RGB", (40, 30), (100, 150, 200))
     data = end_to_end.photograph(image, 120, np.random.default_rng(0), mirror=False)
@@ -329,7 +287,7 @@ class TestFisherSpeed:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["anytime", "end_to_end", "fisher_speed", "properties"])
+@pytest.mark.parametrize("name", ["end_to_end", "fisher_speed", "properties"])
 def test_scripts_explain_themselves(name: str) -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True

@@ -36,10 +36,8 @@ def probe() -> Probe:
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"seed": 3},
-    {"noise_tolerance": 0.5},
     {"estimator": "variational"},
-    {"autocast": "bf16"},
-    {"autocast": "bf16", "noise_tolerance": 0.5, "seed": 3},
+    {"estimator": "variational", "seed": 3},
 ]
 
 
@@ -50,7 +48,7 @@ def test_settings_arrive(task: Task, probe: Probe, kept: Path, settings: dict[st
     assert found.config == {**plain.config, **settings}
     expected = embed_task(task, probe, **settings)
     assert np.array_equal(found.values, expected.values)
-    assert np.array_equal(found.values, plain.values) == (settings in ({}, {"noise_tolerance": 0.5}))  # 48 are few
+    assert np.array_equal(found.values, plain.values) == (settings == {})
     assert len(list(kept.rglob(DOCUMENT_FILE))) == 1
 
 

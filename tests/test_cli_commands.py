@@ -66,10 +66,7 @@ def stub_cache(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     def load_probe(name: str | None, *, token: str | None) -> SimpleNamespace:
         return SimpleNamespace(name=name, token=token, weights_hash=f"hash of {name}")
 
-    def unfinished_file(task: Any, weights_hash: str, config: dict[str, Any]) -> tuple[Any, str, dict[str, Any]]:
-        return task, weights_hash, {name: config[name] for name in ("seed", "autocast") if name in config}
-
-    stub(monkeypatch, "cache", default_device=lambda: device, load_probe=load_probe, unfinished_file=unfinished_file)
+    stub(monkeypatch, "cache", default_device=lambda: device, load_probe=load_probe)
 
 
 def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,10 +80,7 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     stub_cache(monkeypatch, "best")
     stub(monkeypatch, "task", Task=SimpleNamespace(from_dataset=lambda dataset, **options: (dataset, options)))
     output = tmp_path / "out"
-    # fmt: off
-    options = ["--split", "test", "--seed", "3", "--batch-size", "8", "--probe", "timm/p", "--token", "hf_x", "--json",
-               "--autocast", "bf16"]
-    # fmt: on
+    options = ["--split", "test", "--seed", "3", "--batch-size", "8", "--probe", "timm/p", "--token", "hf_x", "--json"]
     document = json.loads(run("embed", "org/data", "-o", str(output), *options).stdout)
     assert document == {"path": str(output), "task": {"dataset": "x"}}
     assert output.is_dir()
@@ -94,31 +88,9 @@ def test_embed_passes_on_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (call,) = calls
     network = call.pop("probe")
     assert (network.name, network.token) == ("timm/p", "hf_x")
-    assert call.pop("keep") == (("org/data", task_options), "hash of timm/p", {"seed": 3, "autocast": "bf16"})
     assert call == {
-        "task": ("org/data", task_options), "seed": 3, "batch_size": 8, "progress": False,
-        "device": "best", "autocast": "bf16",
+        "task": ("org/data", task_options), "seed": 3, "batch_size": 8, "progress": False, "device": "best",
     }  # fmt: skip
-
-
-def test_embed_as_many_images_as_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    drawn: list[Any] = []
-    tolerances: list[Any] = []
-
-    def embed_task(task: Any, probe: Any, **options: Any) -> SimpleNamespace:
-        tolerances.append(options.get("noise_tolerance"))
-        return SimpleNamespace(save=lambda path: None, describe=dict)
-
-    stub(monkeypatch, "embed", embed_task=embed_task)
-    stub_cache(monkeypatch, "cpu")
-    stub(monkeypatch, "task", Task=SimpleNamespace(from_dataset=lambda _, **o: drawn.append(o["max_samples"])))
-    for options in ([], ["--max-samples", "auto"], ["--max-samples", "auto", "--noise-tolerance", "0.1"]):
-        assert run("embed", "org/data", "-o", str(tmp_path), *options).exit_code == 0
-    assert drawn == [256, 512, 512]
-    assert tolerances == [None, 0.05, 0.1]
-    for wrong in (["--max-samples", "0"], ["--max-samples", "all"], ["--noise-tolerance", "0"], ["--autocast", "fp16"]):
-        result = run("embed", "org/data", "-o", str(tmp_path), *wrong)
-        assert (result.exit_code, wrong[0] in result.stderr) == (2, True)
 
 
 def test_index_validate_lists_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,6 @@ def cli() -> None:
     metavar="FOLDER",
     help="Folder to write.",
 )
-@option(
-    "--autocast",
-    type=click.Choice(["bf16"]),
-    section="Computing",
-    help="Run the network in bfloat16 [default: float32].",
-)
 @dataset_options
 @common_options
 @click.pass_context
@@ -74,9 +69,7 @@ def embed(
     batch_size: int | None,
     token: str | None,
     seed: int,
-    max_samples: int | str,
-    noise_tolerance: float | None,
-    autocast: str | None,
+    max_samples: int,
     **options: Any,
 ) -> None:
     """Write the embedding of DATASET (see `select`) to a folder.
@@ -90,31 +83,19 @@ def embed(
     """  # noqa: D301 (click wants the control character)
     with session(ctx, shared=True) as (settings, answer), launched(cpu=device == "cpu") as processes:
         begin("starting")
-        from hf_task2vec.cache import default_device, load_probe, unfinished_file
+        from hf_task2vec.cache import default_device, load_probe
         from hf_task2vec.embed import embed_task
-        from hf_task2vec.embedding import embedding_config, sample_settings
         from hf_task2vec.task import Task
 
-        n_drawn, tolerance = sample_settings(max_samples, noise_tolerance)
-        drawing = {"token": token, "seed": seed, "max_samples": n_drawn, **given(options)}
-        with processes.together():
-            task = processes.main_first(lambda: Task.from_dataset(dataset, **drawing))
-            network = processes.main_first(lambda: load_probe(probe, token=token))
-        if device is None and processes.accelerator is None:
+        with nullcontext() if processes is None else processes.main_process_first():
+            task = Task.from_dataset(dataset, token=token, seed=seed, max_samples=max_samples, **given(options))
+            network = load_probe(probe, token=token)
+        if device is None and processes is None:
             device = default_device()
-        chosen: dict[str, Any] = {
-            "device": device,
-            "batch_size": batch_size,
-            "noise_tolerance": tolerance,
-            "autocast": autocast,
-        }
-        config = embedding_config(seed=seed, noise_tolerance=tolerance, autocast=autocast)
-        chosen["keep"] = unfinished_file(task, network.weights_hash, config)
-        chosen["accelerator"] = processes.accelerator
-        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **given(chosen))
-        with processes.together():
-            if processes.is_main:
-                embedding.save(output)
+        chosen = given({"device": device, "batch_size": batch_size, "accelerator": processes})
+        embedding = embed_task(task, network, seed=seed, progress=settings.progress, **chosen)
+        if processes is None or processes.is_main_process:
+            embedding.save(output)
         answer(facts_report({"path": str(output), **embedding.describe()}, [str(output)]))
 
 

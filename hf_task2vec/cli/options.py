@@ -164,19 +164,12 @@ dataset_options = _options(
     option("--streaming", is_flag=True, **_data, help="Read the dataset row by row, without downloading all of it."),
     option(
         "--max-samples",
-        type=SampleCount("auto"),
-        metavar="N|auto",
+        type=click.IntRange(1),
+        metavar="N",
         default=256,
         show_default=True,
         **_data,
-        help="Images to look at; auto: as many of 512 as --noise-tolerance (then 0.05) asks for.",
-    ),
-    option(
-        "--noise-tolerance",
-        type=click.FloatRange(0, min_open=True),
-        metavar="NUMBER",
-        **_data,
-        help="Stop when what two halves of the images say agrees to within this [default: use all images].",
+        help="Images to look at.",
     ),
     option(
         "--probe",

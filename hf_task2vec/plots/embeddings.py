@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.distance import check_comparable
-from hf_task2vec.embedding import AUTO_TOLERANCE
 from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.plots.style import ACCENT, COLOURS, FONT_SIZE, INK, MARKERS, MUTED, drawable, new_figure, tidy
 
@@ -143,7 +142,7 @@ def embed_prefixes(
     return [cached_embedding(task.subset(range(count)), network, progress=progress) for count in counts]
 
 
-def noise_curve(embeddings: Sequence[TaskEmbedding], *, tolerance: float = AUTO_TOLERANCE) -> Figure:
+def noise_curve(embeddings: Sequence[TaskEmbedding], *, tolerance: float = 0.05) -> Figure:
     """Draw the noise of embeddings against the number of images that they were averaged over.
 
     Parameters
