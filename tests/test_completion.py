@@ -50,7 +50,6 @@ def test_commands_options_and_names() -> None:
     assert offered("distance", "--kind", "asy") == ["asymmetric"]
     assert offered("search", "--near", "x", "--kind", "k") == ["kl"]
     assert offered("completion", "") == list(SHELLS)
-    assert offered("embed", "x", "--autocast", "") == ["bf16"]
 
 
 def test_names_of_the_index() -> None:
