@@ -145,7 +145,6 @@ def main() -> None:
         present = adopt_features(build.sweep.cells, build.sweep.store, args.features)
         if args.present:
             build.sweep = replace(build.sweep, cells=present)
-    print(build.estimate())
     report = build.run(progress=True)
     for failure in report.failures:
         print(failure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 
@@ -13,8 +12,6 @@ from hf_task2vec.sweep_inputs import Checkpoint, CheckpointInput, TaskInput, Tas
 from hf_task2vec.zoo import ZooIndex
 
 __all__ = ["Build", "BuildReport", "Checkpoint", "Cluster", "TaskSpec", "build_index"]
-
-logger = logging.getLogger(__name__)
 
 
 def build_index(
@@ -113,6 +110,4 @@ def build_index(
         token=token,
         cluster=cluster,
     )
-    if logger.isEnabledFor(logging.INFO):  # it may take seconds
-        logger.info("%s", build.estimate())
     return build.run(progress=progress)

@@ -1,4 +1,4 @@
-"""A planned build of an index: what is measured, what is left of it, what it will cost."""
+"""A planned build of an index: what is measured, and what is left of it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_task2vec import __version__, errors
 from hf_task2vec.bundled import DEFAULT_PROBE
-from hf_task2vec.cache import default_device
 from hf_task2vec.cells import CellStore
 from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, embedding_config
 from hf_task2vec.errors import ProbeError, ProbeMismatchError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.files import cache_dir
 from hf_task2vec.measured_rows import extended
-from hf_task2vec.ray_backend import Cluster, slots_of
+from hf_task2vec.ray_backend import Cluster
 from hf_task2vec.records import MANIFEST
-from hf_task2vec.schema import CheckpointRow, TaskRow
 from hf_task2vec.sweep import CELLS_FILE, Sweep, plan_cells
-from hf_task2vec.sweep_cost import Estimate, estimate, time_one_gmac
 from hf_task2vec.sweep_inputs import (
     Checkpoint,
     CheckpointInput,
@@ -117,28 +114,6 @@ class Build:
         folder = cache_dir() / "sweeps" if cache is None else Path(cache).expanduser()
         options = {"device": device, "batch_size": batch_size, "token": token, "keep_features": keep_features}
         self.sweep = Sweep(cells, CellStore(folder), options, retry_failed, cluster)
-
-    @cached_property
-    def _known(self) -> dict[str, dict[str, Any]]:
-        """Size and cost of checkpoints that the base or the shipped index knows."""
-        rows = [*ZooIndex.load().rows["checkpoints"], *self.base.rows["checkpoints"]]
-        known = {row.hub_id: row.model_dump() for row in rows if isinstance(row, CheckpointRow)}
-        return known | {c.name: dict(c.facts) for c in self.checkpoints if c.name not in known}
-
-    def estimate(self) -> Estimate:
-        """Estimate what is left; takes seconds."""
-        sweep = self.sweep
-        sizes = {row.task: row.n_images for row in self.base.rows["tasks"] if isinstance(row, TaskRow) and row.n_images}
-        device = sweep.options["device"] or default_device()
-        return estimate(
-            sweep.cells,
-            sweep.store,
-            pending=[cell for cell in sweep.pending() if cell.failure is None],
-            facts=self._known,
-            task_sizes=sizes,
-            seconds_per_gmac=lambda: time_one_gmac(device),
-            workers=1 if sweep.cluster is None else max(1, slots_of(sweep.cluster)),
-        )
 
     def run(self, *, progress: bool = False) -> BuildReport:
         """Measure what is left and write the index; see :func:`build_index`."""

@@ -92,16 +92,6 @@ def _without_usage_report() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def slots_of(cluster: Cluster) -> int:
-    """Return how many cells run at once on a cluster; none is started for the answer."""
-    if cluster.address != LOCAL:
-        with connected(cluster) as slots:
-            return slots
-    import torch
-
-    return _slots_of({"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, cluster)
-
-
 def _slots(cluster: Cluster) -> int:
     import ray
 

@@ -27,6 +27,7 @@ from hf_task2vec.errors import HubError, ProbeError, ProbeMismatchError, TaskErr
 from hf_task2vec.probe import Probe
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.sweep_inputs import load_probe_of
+from hf_task2vec.sweep_measure import family_of
 from hf_task2vec.task import Task
 from hf_task2vec.transfer import measure
 from hf_task2vec.zoo import ZooIndex
@@ -514,6 +515,20 @@ def test_embeddings_of_one_probe_only(world: Path, tmp_path: Path, monkeypatch: 
     shutil.rmtree(probe)
     with pytest.raises(ProbeError, match=r"tasks cannot be embedded: .* Or pass embed=False"):
         build(tmp_path / "out", world, tasks=tasks_of(world)[1:], base=tmp_path / "base", **given)
+
+
+@pytest.mark.parametrize(
+    ("library", "architecture", "family"),
+    [
+        ("timm", "vit_tiny_patch16_224", "vit"),
+        ("timm", "mobilenetv3_small_100", "mobilenetv3"),
+        ("timm", "no_such_network", None),
+        ("transformers", "vit_mae", "vit_mae"),
+        ("transformers", "Odd Type!", "odd_type_"),
+    ],
+)
+def test_families(library: str, architecture: str, family: str | None) -> None:
+    assert family_of(library, architecture) == family
 
 
 # ---------------------------------------------------------------------- features kept from earlier

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import files_of, save_timm
-from cli_stub import run, stub
+from cli_stub import run
 from hub import HubServer
 from synthetic import dataset
 from test_task import TEST, TRAIN, parquet
@@ -53,7 +53,6 @@ def test_build_then_select(filled: HubServer) -> None:
     document = json.loads(result.stdout)
     assert document["counts"] == {"checkpoints": 2, "tasks": 2, "scores": 8, "sources": 1}
     assert (document["path"], document["done"], document["failed"]) == ("out", 6, 0)  # four measured, two embedded
-    assert "6 cells: 0 are measured, 0 failed, 6 are left" in result.stderr
     assert json.loads(run("index", "info", "out", "--json").stdout)["scored_checkpoints"] == 2
     assert run("index", "validate", "out").exit_code == 0
     ranking = run("select", "org/data0", "--index", "out", "--probe", "net0", "--device", "cpu", "-q")
@@ -61,9 +60,6 @@ def test_build_then_select(filled: HubServer) -> None:
 
     again = run("index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0,org/net1", "-q")
     assert (again.exit_code, again.stdout) == (0, "out\n")
-    assert run("index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0,org/net1").stderr.startswith(
-        "6 cells: 6 are measured, 0 failed; nothing is left to do."
-    )
 
 
 def test_some_that_fail(filled: HubServer, tmp_path: Path) -> None:
@@ -79,19 +75,6 @@ def test_some_that_fail(filled: HubServer, tmp_path: Path) -> None:
     alone = run("index", "build", "other", *ARGUMENTS, "--no-embed", "--checkpoints", "org/none")
     assert (alone.exit_code, alone.stdout) == (4, "")
     assert "config.json of 'org/none' is neither" in alone.stderr
-
-
-def test_dry_run(filled: HubServer, tmp_path: Path) -> None:
-    arguments = ("index", "build", "out", *ARGUMENTS, "--checkpoints", "org/net0,org/net1", "--dry-run")
-    result = run(*arguments, "--json", "--max-samples", "20")
-    document = json.loads(result.stdout)
-    assert (document["cells"], document["left"], document["done"]) == (6, 6, 0)
-    assert document["images"] == 4 * 40 + 2 * 3 * 256
-    assert document["hours"] > 0
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "cells").exists()
-    assert not [request for request in filled.requests if "safetensors" in request.path or "parquet" in request.path]
-    assert "At most 1,696 image passes" in run(*arguments, "--max-samples", "20").stdout
 
 
 @pytest.mark.parametrize(
@@ -111,39 +94,6 @@ def test_what_cannot_be(filled: HubServer, arguments: list[str], code: int, mess
     result = run("index", "build", "out", "--no-embed", *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert message in result.stderr
-
-
-def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-    from typing import Any
-
-    calls: list[Any] = []
-
-    class Build:
-        def __init__(self, out: str, **options: Any) -> None:
-            calls.append((out, options))
-
-        def estimate(self) -> Any:
-            return SimpleNamespace(to_dict=lambda: {"hours": 1.0}, hours=1.0)
-
-    stub(monkeypatch, "build", Build=Build, Cluster=lambda address, **shares: (address, shares))
-    stub(monkeypatch, "zoo", ZooIndex=SimpleNamespace(load=lambda: "the shipped index"))
-    # fmt: off
-    options = ["--tasks", "a,b", "--tasks", "c", "--checkpoints", "x", "--base", "shipped", "--max-samples", "all",
-               "--no-embed", "--keep-features", "--retry-failed", "--ray-address", "auto", "--gpus-per-cell", "0.25",
-               "--cpus-per-cell", "2", "--batch-size", "8", "--token", "hf_x", "--dry-run", "-q"]
-    # fmt: on
-    assert run("index", "build", "out", *options).stdout == "1\n"
-    assert calls == [
-        (
-            "out",
-            {
-                "tasks": ["a", "b", "c"], "checkpoints": ["x"], "base": "the shipped index", "max_samples": None,
-                "embed": False, "keep_features": True, "retry_failed": True, "seed": 0, "batch_size": 8,
-                "token": "hf_x", "cluster": ("auto", {"gpus_per_cell": 0.25, "cpus_per_cell": 2.0}),
-            },
-        )
-    ]  # fmt: skip
 
 
 def test_help_names_the_exit_code() -> None:

@@ -83,7 +83,6 @@ if kill == "crash":
     nets.append(Checkpoint("local:crash", {"net": "crash"}, crash))
 cluster = Cluster(local.address, max_retries=1)
 plan = Build(out, tasks, nets, cache=cache, embed=False, cluster=cluster)
-workers = plan.estimate().workers
 if kill == "kill":
     threading.Thread(target=kill_a_node, args=(plan.sweep.store,), daemon=True).start()
 report = plan.run()
@@ -94,7 +93,7 @@ try:
 except DistributedError as error:
     refused = str(error)
 alive = sum(node["Alive"] for node in __import__("ray").nodes()) if __import__("ray").is_initialized() else None
-print(json.dumps({"workers": workers, "connected_after": alive, "refused": refused, **report.to_dict()}))
+print(json.dumps({"connected_after": alive, "refused": refused, **report.to_dict()}))
 """
 
 
@@ -134,7 +133,7 @@ def test_a_node_killed_in_the_middle_changes_no_byte(world: Path, tmp_path: Path
     whole = on_cluster(world, tmp_path / "whole", "leave")
     killed = on_cluster(world, tmp_path / "killed", "kill")
     for report in (whole, killed):
-        assert (report["done"], report["failed"], report["workers"]) == (4, 0, 2)
+        assert (report["done"], report["failed"]) == (4, 0)
         assert report["connected_after"] is None
         assert "no node of the cluster can run a cell of 1 CPUs and 0.25 GPUs" in report["refused"]
     assert int((tmp_path / "killed" / "done-when-killed").read_text()) < 4  # it was in the middle

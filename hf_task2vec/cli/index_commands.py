@@ -64,7 +64,6 @@ def build(
     out: str,
     base: str | None,
     max_samples: int | str,
-    dry_run: bool,
     ray_address: str | None,
     gpus_per_cell: float | None,
     cpus_per_cell: float | None,
@@ -93,11 +92,6 @@ def build(
             cluster=None if ray_address is None else Cluster(ray_address, **shares),
             **given(options),
         )
-        cost = plan.estimate()
-        if dry_run:
-            return answer(facts_report(cost.to_dict(), [f"{cost.hours:.4g}"], [f"{cost}."]))
-        if not settings.quiet:
-            click.echo(f"{cost}.", err=True)
         report = plan.run(progress=settings.progress)
         reasons = [f"{f['checkpoint']} on {f['task']}: {f['reason']}" for f in report.failures]
         if report.path is None:
@@ -107,7 +101,6 @@ def build(
             more = f"; all are in {report.cells_file}" if len(reasons) > 1 else ""
             click.echo(f"error: {report.failed} cells failed: {reasons[0]}{more}", err=True)
             raise click.exceptions.Exit(SOME_FAILED)
-        return None
 
 
 @index.command("add-score", epilog=EXIT_CODES)

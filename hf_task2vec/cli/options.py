@@ -216,7 +216,6 @@ build_options = _options(
     option("--probe", metavar="CHECKPOINT", help="Probe of a new index [default: the built-in one]."),
     option("--keep-features", is_flag=True, help="Keep the features in the cache."),
     option("--retry-failed", is_flag=True, help="Try cells again that failed at an earlier start."),
-    option("--dry-run", is_flag=True, help="Print the estimated cost and stop."),
     option(
         "--ray-address",
         metavar="ADDRESS",
