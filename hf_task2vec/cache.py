@@ -67,7 +67,7 @@ def cached_embedding(
 
     if known_hash is not None and (found := kept(known_hash)) is not None:
         return found
-    logger.debug("loading PyTorch", extra={"stage": "loading PyTorch"})
+    logger.info("loading PyTorch")
     from hf_task2vec.embed import embed_task
 
     network = load_probe(probe, token=token)
@@ -104,7 +104,7 @@ def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
     """Return a probe as it is, or load it by its id; None loads the default one."""
     from hf_task2vec.probe import Probe as _Probe
 
-    logger.debug("loading the probe", extra={"stage": "loading the probe"})
+    logger.info("loading the probe")
     if probe is None:
         return _Probe.default()
     return probe if isinstance(probe, _Probe) else _Probe.from_pretrained(probe, token=token)

@@ -109,7 +109,7 @@ def embed_task(
     )
     lay_out(probe.module, probe.device)
     halves = stratified_folds(task.labels, 2, seed=0)
-    logger.debug("features", extra={"stage": ""})  # the bar takes its place
+    logger.debug("features")
     total = len(mine) * (2 if estimator == "fisher" else 2 + 2 * ROUNDS)
     with tqdm(total=total, desc="features", unit="img", disable=not progress or rank > 0, leave=False) as bar:
 
@@ -138,7 +138,7 @@ def embed_task(
             return functools.reduce(operator.add, gather(part, accelerator))
 
         sums = fisher_of(probe) if estimator == "fisher" else variational_fisher(probe, fisher_of, seed=seed)
-    logger.debug("describing the task", extra={"stage": "describing the task"})
+    logger.info("describing the task")
     return TaskEmbedding(
         values=sums.mean().astype(np.float32),
         layer_names=tuple(layer.name for layer in probe.layers),

@@ -134,7 +134,7 @@ def refine_ranking(
                 break
             left.discard(name)
             spending.add(name)
-            logger.debug("loading %s", name, extra={"stage": f"loading {name}"})
+            logger.info("loading %s", name)
             try:
                 transfer = measure(name, task, device=device, token=token, progress=progress)
             except Task2VecError as error:

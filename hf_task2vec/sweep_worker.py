@@ -214,7 +214,7 @@ _STAGES = {
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
-    logger.debug("%s", _STAGES[name], extra={"stage": _STAGES[name]})
+    logger.debug("%s", _STAGES[name])
     try:
         yield
     finally:

@@ -158,13 +158,11 @@ class Task:
         """
         if max_samples is not None and max_samples < 2:
             raise TaskError(f"max_samples={max_samples}: at least 2 images are needed, or None for all")
-        logger.debug("reading the dataset", extra={"stage": "reading the dataset"})
+        logger.info("reading the dataset")
         source = open_source(dataset, name=name, split=split, revision=revision, token=token, streaming=streaming)
         with reading(source.dataset, token):
             split_rows = open_rows(source, image_column, label_column, max_samples, seed)
-            task = _draw(cls, source, split_rows, max_samples, seed, token)
-        logger.debug("%d images drawn", len(task), extra={"stage": ""})
-        return task
+            return _draw(cls, source, split_rows, max_samples, seed, token)
 
     @property
     def num_classes(self) -> int:
@@ -252,8 +250,7 @@ def _draw(
     def load(wanted: Sequence[int]) -> list[StoredImage | str]:
         found: list[StoredImage | str] = []
         for start in range(0, len(wanted), _READ_AT_ONCE):
-            now = {"stage": "drawing the sample", "count": (start, len(wanted))}
-            logger.debug("drawing the sample: %d of %d images", *now["count"], extra=now)
+            logger.info("drawing the sample: %d of %d images", start, len(wanted))
             cells = split_rows.read(wanted[start : start + _READ_AT_ONCE])
             found += store.store_all(cells, token=token, may_read=source.may_read)
         return found

@@ -103,7 +103,7 @@ def extract_features(
     batches = ImageBatches(task.images, probe.transform, batch_size=batch_size, device=probe.device)
     parts: list[Tensor] = []
     if progress:
-        logger.debug("features by %s", probe.name, extra={"stage": ""})  # the bar takes its place
+        logger.debug("features by %s", probe.name)
     with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
         for images, _ in batches:
             parts.append(probe.features(images))

@@ -17,7 +17,6 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
 import pytest
 from cli_stub import run
 from click.testing import CliRunner
@@ -123,14 +122,5 @@ def bash(code: str, folder: Path) -> str:
 
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """Return a runner of the command line whose commands do nothing once their arguments are understood."""
-    from hf_task2vec.cli.commands import cli
-
-    def silence(command: click.Command) -> None:
-        if isinstance(command, click.Group):
-            for child in command.commands.values():
-                silence(child)
-        else:
-            monkeypatch.setattr(command, "callback", lambda *_, **__: None)
-
-    silence(cli)
+    monkeypatch.setattr("hf_task2vec.cli.command._Command.invoke", lambda command, ctx: None)
     return CliRunner(env={"HF_ENDPOINT": None, "HF_HUB_OFFLINE": None})

@@ -1,21 +1,22 @@
-"""`hf-task2vec index build` as a user types it, with the loopback Hub."""
+"""`hf-task2vec index build` and `index add-score` as a user types them, and `--index` with the loopback Hub."""
 
 from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from architectures import files_of, save_timm
-from cli_stub import run
+from cli_stub import RANKING, run, stub
 from hub import HubServer
-from synthetic import dataset
+from synthetic import dataset, embedding, zoo
 from test_task import TEST, TRAIN, parquet
+
+from hf_task2vec.zoo import ZooIndex
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_some_that_fail(filled: HubServer, tmp_path: Path) -> None:
     assert "error: 2 cells failed: org/none on org/data" not in result.stderr  # tasks go by their names in the index
     assert "error: 2 cells failed: org/none on data0: config.json of 'org/none' is neither" in result.stderr
     assert "; all are in cells/cells.csv" in result.stderr
-    assert [line.split() for line in result.stdout.splitlines()][:4] == [
+    assert [line.split("\t") for line in result.stdout.splitlines()][:4] == [
         ["path", "out"], ["cells_file", "cells/cells.csv"], ["done", "4"], ["failed", "2"],
     ]  # fmt: skip
     alone = run("index", "build", "other", *ARGUMENTS, "--no-embed", "--checkpoints", "org/none")
@@ -96,15 +97,161 @@ def test_what_cannot_be(filled: HubServer, arguments: list[str], code: int, mess
     assert message in result.stderr
 
 
-def test_help_names_the_exit_code() -> None:
-    text = run("index", "build", "--help").stdout
-    assert "7    index build: some cells failed; the index holds the others\n" in text
+# -------------------------------------------------------------------------------------------------------- add-score
+
+SCORE = ("--checkpoint", "org/small", "--score", "0.93", "--protocol", "full_finetune", "--n-test", "200")
 
 
-def test_only_click_is_needed_to_show_the_help() -> None:
-    code = (
-        "import sys; from hf_task2vec.cli import cli; cli(['index', 'build', '-h'], standalone_mode=False);"
-        "print(sorted({'torch', 'numpy', 'pydantic', 'ray', 'tqdm'} & set(sys.modules)))"
+@pytest.fixture
+def small() -> None:
+    """A small index and an embedding in the current folder."""
+    zoo().save("zoo")
+    embedding(9, task={"dataset": "Photos"}).save("photos-embedding")
+
+
+def test_add_validate_add_again(small: None) -> None:
+    result = run("index", "add-score", "mine", "--base", "zoo", "--task", "photos-embedding", *SCORE, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["path"] == "mine"
+    assert document["new"] == ["index", "task", "embedding", "source"]
+    assert document["score"]["task"] == "photos"
+    assert (document["score"]["score"], document["score"]["n_test"]) == (0.93, 200)
+    assert "moves no ranking yet" in document["notes"][0]
+    assert run("index", "validate", "mine").exit_code == 0
+    again = run("index", "add-score", "mine", "--task", "photos", *SCORE)
+    assert (again.exit_code, again.stdout) == (4, "")
+    assert "mine already holds 0.93 of org/small on 'photos'" in again.stderr
+    assert "--replace" in again.stderr
+    replaced = run("index", "add-score", "mine", "--task", "photos", *SCORE, "--score", "0.9", "--replace", "-q")
+    assert (replaced.exit_code, replaced.stdout, replaced.stderr) == (0, "mine\n", "")
+    assert [row.score for row in ZooIndex.load("mine").rows["scores"] if row.source == "local"] == [0.9]
+
+
+def test_score_for_a_reader(small: None) -> None:
+    result = run("index", "add-score", "zoo", "--task", "task1", *SCORE)
+    rows = dict(line.split("\t") for line in result.stdout.splitlines())
+    assert rows["score.checkpoint"] == "org/small"
+    assert rows["comparable"] == "1"
+    assert rows["notes"].startswith("alone in its group")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--task", "task1"], 2, "Missing option"),
+        (["--task", "task1", *SCORE, "--score", "93"], 4, "is it in per cent? Then give 0.93"),
+        (["--task", "task1", *SCORE, "--score", "much"], 2, "'much' is not a valid float"),
+        (["--task", "task1", *SCORE, "--n-test", "0"], 4, "n_test=0 must be at least 1"),
+        (["--task", "tusk1", *SCORE], 4, "did you mean 'task1'"),
+        (["--task", "task1", *SCORE, "--checkpoint", "org/smal"], 4, "did you mean 'org/small'"),
+        (["--task", "task1", *SCORE, "--metric", "loss"], 4, "column metric: found 'loss'"),
+        (["--task", "task1", *SCORE, "--protocol", "my way"], 4, "column protocol: found 'my way'"),
+    ],
+)
+def test_scores_that_are_refused(small: None, arguments: list[str], code: int, message: str) -> None:
+    before = {path: path.read_bytes() for path in Path("zoo").rglob("*") if path.is_file()}
+    result = run("index", "add-score", "zoo", *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert {path: path.read_bytes() for path in Path("zoo").rglob("*") if path.is_file()} == before
+
+
+def test_score_without_an_index(small: None) -> None:
+    result = run("index", "add-score", "absent", "--task", "task1", *SCORE)
+    assert result.exit_code == 4
+    assert "--base shipped" in result.stderr
+    assert not Path("absent").exists()
+
+
+@pytest.mark.slow
+def test_the_next_selection_uses_it(tmp_path: Path) -> None:
+    """With the shipped index and real images: up goes what was measured to be better than predicted."""
+    from hf_task2vec.task import Task
+
+    digits = Task.from_dataset("sklearn:digits", max_samples=60)
+    for i, label in enumerate(digits.labels):
+        (tmp_path / "photos" / f"digit {label}").mkdir(parents=True, exist_ok=True)
+        digits.images[i].save(tmp_path / "photos" / f"digit {label}" / f"{i}.png")
+    chosen, other = "timm/resnet18.a1_in1k", "timm/mobilenetv3_small_100.lamb_in1k"
+
+    def select(*options: str) -> dict[str, float]:
+        result = run("select", "photos", "--top-k", "2000", "--json", *options)
+        return {c["hub_id"]: c["score"] for c in json.loads(result.stdout)["candidates"]}
+
+    assert run("embed", "photos", "-o", "embedding").exit_code == 0
+    before = select()
+    measured = ("--task", "embedding", "--protocol", "linear_probe_loo", "--n-test", "60")
+    result = run(
+        *("index", "add-score", "mine", "--base", "shipped", "--checkpoint", chosen, "--score", "0.99"), *measured, "-q"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "[]"
+    assert result.exit_code == 0, result.stderr
+    after = select("--index", "mine")
+    assert after[chosen] > before[chosen]
+    assert after[chosen] - after[other] > before[chosen] - before[other]
+    assert abs(after[other] - before[other]) < 0.05
+
+
+# ------------------------------------------------------------------------------------------------ an index on the Hub
+
+
+@pytest.fixture
+def shared(hub: HubServer) -> HubServer:
+    """An index on the Hub, two commits of it."""
+    zoo().push_to_hub("org/index", token=hub.tokens.write)
+    hub.forget_requests()
+    return hub
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders that `select_backbone` was given."""
+    folders: list[Path] = []
+
+    def select_backbone(dataset: str, *, index: Any, **options: Any) -> Any:
+        folders.append(Path(index))
+        return RANKING
+
+    stub(monkeypatch, "selection", select_backbone=select_backbone)
+    return folders
+
+
+def test_index_of_the_hub(shared: HubServer, chosen: list[Path]) -> None:
+    assert run("select", "x", "--index", "org/index").exit_code == 0
+    assert (chosen[0] / "manifest.json").is_file()
+    tasks = sorted(zoo().embeddings().tasks)[:2]
+    expected = run("distance", *tasks, "--index", str(chosen[0]), "--json")
+    found = run("distance", *tasks, "--index", "org/index", "--json")
+    assert json.loads(found.stdout) == json.loads(expected.stdout)
+
+
+def test_revision(shared: HubServer, chosen: list[Path]) -> None:
+    assert run("select", "x", "--index", "org/index@main").exit_code == 0
+    result = run("select", "x", "--index", "org/index@v9")
+    assert result.exit_code == 5
+    assert "v9" in result.stderr
+
+
+def test_a_folder_of_that_name_comes_first(shared: HubServer, chosen: list[Path]) -> None:
+    zoo().save("org/index")
+    assert run("select", "x", "--index", "org/index").exit_code == 0
+    assert chosen == [Path("org/index")]
+    assert shared.requests == []
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "messages"),
+    [
+        ("nowhere", 4, ["there is no folder 'nowhere' here ({})", "named org/name or org/name@revision"]),
+        ("./org/nowhere", 4, ["there is no folder './org/nowhere' here"]),
+        ("org/nowhere", 5, ["org/nowhere", "there is no folder 'org/nowhere' here ({})"]),
+    ],
+)
+def test_neither(
+    shared: HubServer, chosen: list[Path], tmp_path: Path, place: str, code: int, messages: list[str]
+) -> None:
+    for arguments in (["select", "x"], ["distance", "mnist", "cifar10"]):
+        result = run(*arguments, "--index", place)
+        assert (result.exit_code, result.stdout, chosen) == (code, "", [])
+        for message in messages:
+            assert message.format(tmp_path) in result.stderr

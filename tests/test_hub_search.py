@@ -100,4 +100,4 @@ def test_as_typed(filled: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert run("search", "--near", "mine", "-q").stdout.splitlines()[0] == "org/zero"
     assert "trashnet" in run("search", "--near", "nothing").stderr
     assert run("search", "--near", "trashnet", "--probe", "org/tiny-probe").exit_code == 0
-    assert "is unknown; choose one of" in run("search", "--near", "mine", "--kind", "x").stderr
+    assert "is not one of" in run("search", "--near", "mine", "--kind", "x").stderr

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shipped_map import shipped_map
 from synthetic import REFERENCES, embedding, zoo
 
-from hf_task2vec.cli.embeddings import load_embeddings
+from hf_task2vec.cli.inputs import load_embeddings
 from hf_task2vec.cli.map_command import map_tasks as map_command
 from hf_task2vec.distance import pairwise
 from hf_task2vec.embedding import TaskEmbedding
@@ -262,7 +262,7 @@ def test_commands_that_cannot_be(index: Path, tmp_path: Path) -> None:
     for arguments, code, message in (
         (["task0"], 2, "A map needs two tasks or more: name more, or add --with-index."),
         (["task0", "task1", "-o", tmp_path / "map.png"], 2, "the map is a web page, so name it .html"),
-        (["task0", "task1", "--kind", "euclid"], 2, "'euclid' is no distance; there are: asymmetric, cosine"),
+        (["task0", "task1", "--kind", "euclid"], 2, "'euclid' is not one of 'log_correlation', 'cosine'"),
         (["task0", "nowhere"], 4, "'nowhere' is neither a folder nor a task of the index"),
         (["task0", "task1", "-o", tmp_path / "file" / "map.html"], 4, "the map cannot be written to"),
     ):

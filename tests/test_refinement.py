@@ -14,7 +14,6 @@ from hub import HubServer
 from synthetic import TINY, dataset, tiny_probe, zoo
 from test_ranking import candidate
 
-from hf_task2vec.cli.console import ranking_report
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.limits import Constraints
@@ -184,9 +183,6 @@ def test_measured_accuracies_are_shown(select: Callable[..., Ranking], filled: H
     assert lines[1 + measured.rank].split()[4] == cell
     assert "<th>measured</th>" in refined._repr_html_()
     assert f"<td>{cell}</td>" in refined._repr_html_()
-    report = ranking_report(refined)
-    position = [column.title for column in report.columns].index("measured")
-    assert [row[position] for row in report.rows] == [cell if c is measured else "" for c in refined]
     assert refined.to_pandas()["measured"].notna().sum() == 1
 
 

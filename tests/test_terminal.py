@@ -1,4 +1,4 @@
-"""What a user sees: tables at every width, colours, encodings, progress, `--quiet`, in a real pseudo-terminal."""
+"""The command line as a process: tables and progress in a real pseudo-terminal, pipes, and the main job as typed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_stub import run
-from hypothesis import given
-from hypothesis import strategies as st
-from test_cli import RANKING
-
-from hf_task2vec.cli.console import Column, encodable, ranking_report
-from hf_task2vec.cli.terminal_table import fitting, terminal_table, wrapped
 
 # A command line whose `select_backbone` works through stages as the real one does, without its libraries.
 DRIVER = """
@@ -44,19 +37,15 @@ class Ranking(list):
 def select_backbone(dataset, *, progress, **options):
     from tqdm.auto import tqdm
     for stage in ("reading the dataset", "loading the probe"):
-        logger.debug(stage, extra={"stage": stage})
-        time.sleep(float(os.environ.get("TEST_STAGE_SECONDS", unit)))
-    for done in range(0, 4):
-        logger.debug("drawing", extra={"stage": "drawing the sample", "count": (done, 4)})
+        logger.info(stage)
         time.sleep(unit)
-    logger.debug("features", extra={"stage": ""})
     with tqdm(total=4, desc="features", unit="img", disable=not progress, leave=False) as bar:
         for i in range(4):
             time.sleep(unit)
             bar.update()
             if i == 2:
                 logger.warning("an image is broken")
-                logger.info("a detail")
+                logger.debug("a detail")
     fields = dict(score=0.5, low=0.4, high=0.6, measured=None, params_m=1.0, gmacs=1.0, input_px=224, license="mit")
     names = ["timm/resnet18.a1_in1k", "timm/convnextv2_huge.fcmae_ft_in22k_in1k_384", "org/x"]
     return Ranking(SimpleNamespace(rank=i + 1, hub_id=name, **fields) for i, name in enumerate(names))
@@ -124,60 +113,6 @@ def selecting(*arguments: str) -> list[str]:
     return [sys.executable, "-c", DRIVER, "select", "org/data", *arguments]
 
 
-# ----------------------------------------------------------------------------------------------------------- tables
-
-
-def test_width_decides_which_columns_are_shown() -> None:
-    report = ranking_report(RANKING)
-    for width, hidden in ((140, []), (100, ["GMACs", "px", "licence"]), (86, ["params", "GMACs", "px", "licence"])):
-        lines = terminal_table(report.columns, report.rows, report.notes, width=width).splitlines()
-        plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-        assert max(map(len, plain)) <= width
-        assert [row.split()[1] for row in plain[1:4]] == [candidate.hub_id for candidate in RANKING], "ids are whole"
-        said = f"No room here for {', '.join(hidden)}: a wider terminal, a pipe or --json shows them."
-        assert (said in " ".join(plain)) == bool(hidden), plain
-        assert plain[-1] == "3 candidates were ranked."
-
-
-def test_ids_are_folded_and_not_cut_where_nothing_else_is_left() -> None:
-    report = ranking_report(RANKING)
-    lines = terminal_table(report.columns, report.rows, width=40).splitlines()
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    assert max(map(len, plain)) <= 40
-    start, end = plain[0].index("checkpoint"), plain[0].index("accuracy") - 1
-    rows = plain[1 : plain.index("")]
-    assert "".join(row[start:end].strip() for row in rows) == "".join(c.hub_id for c in RANKING)
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=1, max_size=8), st.integers(1, 120))
-def test_columns_go_in_the_order_of_their_ranks(columns: list[tuple[int, int]], width: int) -> None:
-    titles = [Column("x" * length, rank=rank) for length, rank in columns]
-    shown = fitting(titles, [], width)
-    hidden = set(range(len(columns))) - set(shown)
-    assert all(titles[i].rank > 0 for i in hidden)
-    if hidden:
-        # Not one of those hidden would have found room beside those that matter more.
-        first = min(hidden, key=lambda i: (titles[i].rank, i))
-        before = [i for i in range(len(columns)) if (titles[i].rank, i) <= (titles[first].rank, first)]
-        assert sum(columns[i][0] for i in before) + 2 * (len(before) - 1) > width
-
-
-@given(st.text(alphabet="ab -%±", max_size=80), st.integers(5, 40))
-def test_wrapping_loses_nothing(text: str, width: int) -> None:
-    assert wrapped(text, width).split() == text.split()
-
-
-def test_wrapping_keeps_numbers_and_ids_together() -> None:
-    lines = wrapped("predicted 85.4 % (2.7 ± 7.0) by timm/vit-base-patch16", 16).splitlines()
-    assert lines == ["predicted 85.4 %", "(2.7 ± 7.0) by", "timm/vit-base-patch16"]
-
-
-def test_characters_that_cannot_be_encoded_are_spelt_out() -> None:
-    assert encodable("75.6–91.7 ± 2 … ≥ 3", "ascii") == "75.6-91.7 +- 2 ... >= 3"
-    assert encodable("75.6–91.7", "utf-8") == "75.6–91.7"
-    assert encodable("75.6–91.7", None) == "75.6–91.7"
-
-
 # -------------------------------------------------------------------------------------------------- in a real terminal
 
 
@@ -196,27 +131,18 @@ def test_terminal(width: int) -> None:
     assert shown[-2:] == ["Take the first: accuracy 90.0 % ± 1.0.", ""]
 
 
-def test_progress_names_stages_and_time_left() -> None:
+def test_progress_names_what_is_done_and_the_time_left() -> None:
     raw = Terminal(selecting(), 100, TEST_SECONDS="0.15").raw
-    seen = [
-        raw.index(stage) for stage in ("starting", "reading the dataset", "loading the probe", "drawing the sample")
-    ]
-    seen.append(raw.index("features:"))
+    seen = [raw.index(step) for step in ("starting", "reading the dataset", "loading the probe", "features:")]
     assert seen == sorted(seen)
-    assert re.search(r"drawing the sample:.*\d/4 \[\d\d:\d\d<\d\d:\d\d, ", raw), "elapsed < left"
-    assert re.search(r"features:.*\d/4 \[\d\d:\d\d<\d\d:\d\d, ", raw)
-
-
-def test_long_stages_show_that_time_goes_on() -> None:
-    raw = Terminal(selecting(), 80, TEST_STAGE_SECONDS="1.6").raw
-    assert "reading the dataset 00:01" in raw
+    assert re.search(r"features:.*\d/4 \[\d\d:\d\d<\d\d:\d\d, ", raw), "elapsed < left"
 
 
 def test_no_colours_where_they_are_not_wanted() -> None:
     for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         terminal = Terminal(selecting("--top-k", "3"), 80, **environment)
         assert terminal.code == 0
-        assert not re.search(r"\x1b\[[0-9;]*m", terminal.raw)
+        assert not re.search(r"\x1b\[[0-9;]*3\dm", terminal.raw)
         assert terminal.screen[2].split()[:2] == ["#", "checkpoint"]
 
 
@@ -230,9 +156,9 @@ def test_answer_in_a_pipe_progress_on_the_terminal() -> None:
     assert "features:" in terminal.raw
     assert terminal.screen == ["an image is broken", "warning: only 3 images have a label", ""]
     lines = terminal.piped.splitlines()
-    assert [re.split(" {2,}", line) for line in lines[:2]] == [
-        ["#", "checkpoint", "accuracy", "80 % interval", "params", "GMACs", "px", "licence"],
-        ["1", "timm/resnet18.a1_in1k", "50.0", "40.0–60.0", "1.0M", "1.0", "224", "mit"],
+    assert [line.split("\t") for line in lines[:2]] == [
+        ["#", "checkpoint", "accuracy", "80 % interval", "params", "licence", "GMACs", "px"],
+        ["1", "timm/resnet18.a1_in1k", "50.0", "40.0–60.0", "1.0M", "mit", "1.0", "224"],
     ]
     assert "\x1b" not in terminal.piped
 
@@ -245,7 +171,9 @@ def test_json_in_a_pipe_is_one_document() -> None:
 
 def test_messages_in_a_pipe_come_without_bars() -> None:
     terminal = Terminal(selecting("-v"), 80, piped="stderr")
-    assert terminal.piped.splitlines() == ["an image is broken", "a detail", "warning: only 3 images have a label"]
+    assert terminal.piped.splitlines() == [
+        *("reading the dataset", "loading the probe", "an image is broken", "warning: only 3 images have a label")
+    ]
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
@@ -253,19 +181,119 @@ def test_poor_encodings(environment: dict[str, str]) -> None:
     terminal = Terminal(selecting(), 120, PYTHONUTF8="0", **environment)
     assert terminal.code == 0, terminal.raw
     assert terminal.raw.isascii()
-    assert "40.0-60.0" in terminal.screen[3]
+    assert "40.0?60.0" in terminal.screen[3]
 
 
 def test_facts_on_a_terminal() -> None:
-    """A table without a heading: the names of the facts are bold, and values are folded between words."""
-    columns, rows = (Column(""), Column("")), [["path", "x"], ["names", "one, two, three, four"]]
-    text = terminal_table(columns, rows, width=20)
-    assert text.count("\x1b[1m") == 2 or not os.environ.get("TERM")
-    assert "three" in text
+    terminal = Terminal([sys.executable, "-m", "hf_task2vec.cli", "index", "info"], 80)
+    assert re.search(r"\x1b\[1mcounts\.tasks *\x1b\[0m", terminal.raw), "names are bold"
 
 
-def test_pipe_table_of_other_commands_has_no_empty_cells(tmp_path: Path) -> None:
-    lines = run("index", "info").stdout.splitlines()
-    facts = [re.split(" {2,}", line) for line in lines if line]
-    assert {len(fact) for fact in facts} == {2}
-    assert ["counts.tasks", "115"] in facts
+# ------------------------------------------------------------------------------------------------------------- pipes
+
+
+def piped(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=False, **settings)
+
+
+def command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name("hf-task2vec")
+    assert script.exists(), f"{script} is missing: install the package first (pip install -e .)"
+    return piped(script, *arguments, cwd=cwd)
+
+
+def test_reader_that_goes_away() -> None:
+    program = [sys.executable, "-m", "hf_task2vec.cli", "index", "info"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait()) == ("", 1)
+
+
+def test_endpoint_and_offline_are_set_before_the_libraries_are_imported() -> None:
+    body = "import huggingface_hub.constants as c; sys.exit(f'{c.ENDPOINT} {c.HF_HUB_OFFLINE}')"
+    code = DRIVER.replace("from tqdm.auto import tqdm", body)
+    result = piped(sys.executable, "-c", code, "select", "x", "--endpoint", "http://127.0.0.1:9/", "--offline")
+    assert result.stderr.splitlines() == ["http://127.0.0.1:9 True"]
+
+
+def test_tab_imports_no_numerical_library() -> None:
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'numpy', 'pandas', 'torch', 'sklearn', 'datasets', 'huggingface_hub', 'pydantic', 'rich', 'tqdm'}\n"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
+        "from hf_task2vec.cli import main; main()\n"
+    )
+    variables = {"_HF_TASK2VEC_COMPLETE": "bash_complete", "COMP_WORDS": "hf-task2vec dis", "COMP_CWORD": "1"}
+    result = piped(sys.executable, "-c", code, env={**os.environ, **variables})
+    assert (result.stdout, result.stderr) == ("plain,distance\n", "[]\n")
+
+
+# ---------------------------------------------------------------------------------------------- as a user types them
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict:
+    result = command("select", "sklearn:digits", "--max-samples", "64", "--offline", "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_select_the_sample(digits: dict) -> None:
+    assert digits["dataset"] == "sklearn:digits"
+    candidates = digits["candidates"]
+    assert len(candidates) >= 10
+    for candidate in candidates:
+        assert candidate["hub_id"].count("/") == 1
+        assert candidate["std"] > 0
+    scores = [candidate["score"] for candidate in candidates]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.slow
+def test_limits_hold(digits: dict) -> None:
+    limits = ["--max-params", "10M", "--license", "apache-2.0", "--max-samples", "64", "--offline"]
+    result = command("select", "sklearn:digits", *limits, "--json")
+    assert result.returncode == 0, result.stderr
+    candidates = json.loads(result.stdout)["candidates"]
+    assert candidates
+    assert all(c["params_m"] <= 10 and c["license"] == "apache-2.0" for c in candidates)
+    assert any(c["params_m"] > 10 or c["license"] != "apache-2.0" for c in digits["candidates"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["select", "./no-such-folder"], 3, "no-such-folder"),
+        (["select", "sklearn:digits", "--max-params", "1", "--max-samples", "64"], 6, "max_params"),
+        (["index", "info", "no-such-index"], 4, "no-such-index"),
+        (["distance", "no-such-task", "mnist"], 4, "'no-such-task' is neither a folder nor a task of the index"),
+    ],
+)
+def test_mistakes(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    result = command(*arguments, "--json", "--offline", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (code, ""), result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_embeddings_and_their_distance(tmp_path: Path) -> None:
+    for name, seed in (("a", "0"), ("b", "1")):
+        result = command("embed", "sklearn:digits", "-o", tmp_path / name, "--max-samples", "64", "--seed", seed, "-q")
+        assert (result.returncode, result.stdout) == (0, f"{tmp_path / name}\n"), result.stderr
+    result = command("distance", "a", "b", "dtd_10", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (zero, near, far), *_ = json.loads(result.stdout)["distances"]
+    assert abs(zero) < 1e-6
+    assert near < far / 2
+
+
+def test_shipped_index() -> None:
+    result = command("index", "validate", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["valid"] is True
+    assert command("index", "info").returncode == 0

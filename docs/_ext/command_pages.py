@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 PAGE, MARK = "commands", "<!-- commands -->"
-# Ranges of numbers, which click writes as "[x>=1]": the sentence says what the value is.
-_RANGE = re.compile(r"(; |(?<=\[))[-\d.]*(<=?)?x[<>]=?[-\d.]+(?=\])")
+EXAMPLES = "\b\nExamples:\n"  # click keeps the lines after a backspace character
 
 
 def sections(command: click.Command, context: click.Context, level: int = 2) -> Iterator[str]:
@@ -41,23 +41,16 @@ def _shown(parameter: click.Parameter, context: click.Context) -> bool:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Yield the options under the headings that ``--help`` gives them."""
-    parts: dict[str, list[str]] = {}
-    for parameter in command.params:
-        record = parameter.get_help_record(context) if _shown(parameter, context) else None
-        if record is not None:
-            text = _RANGE.sub("", record[1]).replace("  []", "")
-            parts.setdefault(getattr(parameter, "section", "Options"), []).append(f"`{record[0]}`\n: {_escape(text)}")
-    for title, entries in parts.items():
-        yield f"**{title}**"
-        yield "\n\n".join(entries)
+    records = [parameter.get_help_record(context) for parameter in command.params if _shown(parameter, context)]
+    yield "\n\n".join(f"`{record[0]}`\n: {_escape(record[1])}" for record in records if record is not None)
 
 
 def _prose(text: str) -> str:
-    """Click marks text that keeps its lines with a backspace character."""
     paragraphs = inspect.cleandoc(text).partition("\f")[0].split("\n\n")
     return "\n\n".join(
-        "```bash\n" + paragraph.replace("\b\n", "") + "\n```" if "\b" in paragraph else _escape(paragraph)
+        f"```bash\n{textwrap.dedent(paragraph.removeprefix(EXAMPLES))}\n```"
+        if paragraph.startswith(EXAMPLES)
+        else _escape(paragraph)
         for paragraph in paragraphs
     )
 

@@ -1,54 +1,201 @@
-"""The commands: each turns its options into one call of the library and the result into one report."""
+"""The commands: each turns its options into one call of the library, and the result into one report."""
 
 from __future__ import annotations
 
+import logging
+import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_task2vec import __version__
-from hf_task2vec.cli.completers import datasets, tasks_of_index
-from hf_task2vec.cli.completion import completion
-from hf_task2vec.cli.console import distance_report, facts_report
-from hf_task2vec.cli.embeddings import load_embeddings
+from hf_task2vec.cli.command import EXIT_CODES, Settings, command, group
+from hf_task2vec.cli.console import Column, Report, facts_report
 from hf_task2vec.cli.evaluate_command import evaluate
-from hf_task2vec.cli.help import Command, Group, dressed
 from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
-from hf_task2vec.cli.index_place import IndexPlace
+from hf_task2vec.cli.inputs import index_folder, load_embeddings
 from hf_task2vec.cli.map_command import map_tasks
-from hf_task2vec.cli.options import common_options, dataset_options, given, index_option, kind_option, option
-from hf_task2vec.cli.progress import begin
-from hf_task2vec.cli.select_command import select
-from hf_task2vec.cli.session import EXIT_CODES, session
+from hf_task2vec.cli.options import (
+    POSITIVE,
+    Quantity,
+    dataset_options,
+    given,
+    index_option,
+    kind_option,
+    split_commas,
+)
 from hf_task2vec.processes import launched
 
+if TYPE_CHECKING:
+    from hf_task2vec.ranking import Candidate, Ranking
 
-@click.group(
-    cls=Group,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=EXIT_CODES,
-)
-@common_options
+logger = logging.getLogger(__name__)
+
+
+@group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
 @click.version_option(__version__)
 def cli() -> None:
     """Which Hub checkpoint should I fine-tune on my image dataset?
 
-    The answer goes to standard output: a table on a terminal, in a pipe plain lines whose columns are two or more
-    spaces apart, with --quiet bare values, with --json one document. All else goes to standard error.
+    The answer goes to standard output: a table on a terminal, tab-separated values in a pipe, with --quiet bare values,
+    with --json one document. All else goes to standard error.
 
     \b
-    hf-task2vec select org/data --max-params 30M --license apache-2.0
-    hf-task2vec select ./photos --json > ranking.json
-    hf-task2vec select --help
+    Examples:
+      hf-task2vec select org/data --max-params 30M --license apache-2.0
+      hf-task2vec select ./photos --json > ranking.json
+      hf-task2vec select --help
     """  # noqa: D301 (click wants the control character)
 
 
-@click.command(cls=Command, epilog=EXIT_CODES)
-@click.argument("dataset", shell_complete=datasets)
-@option(
+def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that could not be written in the end, before the long work."""
+    if path is not None and not ctx.resilient_parsing:
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise click.BadParameter(f"there is no folder {str(folder)!r}; make it first.", ctx, param)
+        if not os.access(folder, os.W_OK):
+            raise click.BadParameter(f"the folder {str(folder)!r} cannot be written to.", ctx, param)
+    return path
+
+
+@command()
+@click.argument("dataset", type=click.Path())
+@click.option("--top-k", type=click.IntRange(1), metavar="N", default=10, show_default=True, help="Candidates to show.")
+@click.option(
+    "--max-params", type=Quantity(), metavar="NUMBER", help="Most parameters a checkpoint may have, such as 30M."
+)
+@click.option("--max-gmacs", type=POSITIVE, metavar="NUMBER", help="Most multiply-adds for one image, in billions.")
+@click.option(
+    "--license",
+    "licenses",
+    multiple=True,
+    callback=split_commas,
+    metavar="ID",
+    help="Licences to accept: apache-2.0, mit … (repeat, or with commas).",
+)
+@click.option("--library", metavar="NAME", help="Library that loads the checkpoint: timm, transformers.")
+@click.option(
+    "--input-size",
+    type=click.IntRange(1),
+    metavar="PX",
+    help="Side of the images that the checkpoint takes, in pixels.",
+)
+@click.option(
+    "--candidates",
+    multiple=True,
+    callback=split_commas,
+    metavar="ID|QUERY",
+    help="Rank only these Hub ids, or those that 'author:timm license:mit params:<30M' finds (repeat, or with commas).",
+)
+@click.option(
+    "--refine",
+    type=click.IntRange(0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="How many of the best to download and measure on the sample.",
+)
+@click.option("--refine-bytes", type=Quantity(), metavar="SIZE", help="Most bytes that --refine downloads, such as 2G.")
+@click.option(
+    "--refine-seconds",
+    type=POSITIVE,
+    metavar="NUMBER",
+    help="Start no measurement that would end later than this.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=_free_to_write,
+    help="Also write a page (HTML, one file) with the ranking, its reasons and some of the images.",
+)
+@click.option("--no-images", "images", is_flag=True, default=True, flag_value=False, help="No images in the report.")
+@dataset_options
+@index_option
+@click.option(
+    "--metric",
+    type=click.Choice(("trained", "static")),
+    default="trained",
+    show_default=True,
+    help="What predicts the accuracies; static is the same order for every task.",
+)
+@click.option(
+    "--no-cache",
+    "cache",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="Make everything anew and keep nothing.",
+)
+@click.pass_obj
+def select(
+    settings: Settings, /, dataset: str, report: Path | None, images: bool, index: str | None, **options: Any
+) -> Report:
+    """Rank Hub checkpoints for DATASET.
+
+    DATASET is a dataset on the Hub (org/name), a local folder (one folder of images per class, or parquet files), or
+    sklearn:digits, an offline sample.
+
+    \b
+    Examples:
+      hf-task2vec select org/data --max-params 30M --license apache-2.0
+      hf-task2vec select ./photos --refine 3       # measure three of the best
+      hf-task2vec select ./photos --report report.html
+      hf-task2vec select ./photos --candidates "author:timm params:<30M"
+      hf-task2vec select sklearn:digits --quiet    # nothing but ids, in order
+    """  # noqa: D301 (click wants the control character)
+    if report is None and not images:
+        raise click.UsageError("--no-images goes with --report.")
+    from hf_task2vec.selection import select_backbone
+
+    options["index"] = index_folder(index, token=options["token"])
+    ranking = select_backbone(dataset, progress=settings.progress, **given(options))
+    for warning in ranking.warnings:
+        logger.warning("warning: %s", warning)
+    notes = [ranking.summary]
+    if report is not None:
+        notes.append(f"The report is in {ranking.report(report, images=images)}.")
+    return _ranking_report(ranking, notes)
+
+
+# The most important first: a narrow terminal shows as many as have room.
+_COLUMNS = (
+    *(Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % interval", True)),
+    *(Column("measured", True), Column("params", True), Column("licence"), Column("GMACs", True), Column("px", True)),
+)
+
+
+def _ranking_report(ranking: Ranking, notes: list[str]) -> Report:
+    """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
+    rows = [_ranking_row(candidate) for candidate in ranking]
+    # What is known of none of them takes no room.
+    shown = [i for i in range(len(_COLUMNS)) if i < 4 or any(row[i] not in ("", "?") for row in rows)]
+    columns = [_COLUMNS[i] if i != 2 else Column(ranking.score_name, True) for i in shown]
+    lines = [candidate.hub_id for candidate in ranking]
+    return Report(ranking.to_dict(), lines, columns, [[row[i] for i in shown] for row in rows], notes)
+
+
+def _ranking_row(candidate: Candidate) -> list[str]:
+    return [
+        str(candidate.rank),
+        candidate.hub_id,
+        f"{100 * candidate.score:.1f}",
+        f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}",
+        "" if candidate.measured is None else f"{100 * candidate.measured:.1f}",
+        "?" if candidate.params_m is None else f"{candidate.params_m:.1f}M",
+        candidate.license or "?",
+        "?" if candidate.gmacs is None else f"{candidate.gmacs:.1f}",
+        "?" if candidate.input_px is None else f"{candidate.input_px}",
+    ]
+
+
+@command(shared=True)
+@click.argument("dataset", type=click.Path())
+@click.option(
     "-o",
     "--output",
     required=True,
@@ -57,10 +204,9 @@ def cli() -> None:
     help="Folder to write.",
 )
 @dataset_options
-@common_options
-@click.pass_context
+@click.pass_obj
 def embed(
-    ctx: click.Context,
+    settings: Settings,
     /,
     dataset: str,
     output: Path,
@@ -69,26 +215,25 @@ def embed(
     batch_size: int | None,
     token: str | None,
     seed: int,
-    max_samples: int,
     **options: Any,
-) -> None:
+) -> Report:
     """Write the embedding of DATASET (see `select`) to a folder.
 
     Several processes share the images with `accelerate launch -m hf_task2vec.cli embed …` (on GPUs), or with
     `torchrun --nproc-per-node 2 -m hf_task2vec.cli embed … --device cpu`.
 
     \b
-    hf-task2vec embed ./photos -o photos-embedding
-    hf-task2vec embed org/data -o data-embedding --max-samples 1000 --seed 1
+    Examples:
+      hf-task2vec embed ./photos -o photos-embedding
+      hf-task2vec embed org/data -o data-embedding --max-samples 1000 --seed 1
     """  # noqa: D301 (click wants the control character)
-    with session(ctx, shared=True) as (settings, answer), launched(cpu=device == "cpu") as processes:
-        begin("starting")
+    with launched(cpu=device == "cpu") as processes:
         from hf_task2vec.cache import default_device, load_probe
         from hf_task2vec.embed import embed_task
         from hf_task2vec.task import Task
 
         with nullcontext() if processes is None else processes.main_process_first():
-            task = Task.from_dataset(dataset, token=token, seed=seed, max_samples=max_samples, **given(options))
+            task = Task.from_dataset(dataset, token=token, seed=seed, **given(options))
             network = load_probe(probe, token=token)
         if device is None and processes is None:
             device = default_device()
@@ -96,46 +241,40 @@ def embed(
         embedding = embed_task(task, network, seed=seed, progress=settings.progress, **chosen)
         if processes is None or processes.is_main_process:
             embedding.save(output)
-        answer(facts_report({"path": str(output), **embedding.describe()}, [str(output)]))
+    return facts_report({"path": str(output), **embedding.describe()}, [str(output)])
 
 
-@click.command(cls=Command, epilog=EXIT_CODES)
-@click.argument("tasks", nargs=-1, required=True, metavar="A B [C …]", shell_complete=tasks_of_index)
+@command()
+@click.argument("tasks", nargs=-1, required=True, type=click.Path(), metavar="A B [C …]")
 @kind_option
 @index_option
-@common_options
-@click.pass_context
-def distance(ctx: click.Context, /, tasks: tuple[str, ...], kind: str, index: IndexPlace | None) -> None:
+def distance(tasks: tuple[str, ...], kind: str, index: str | None) -> Report:
     """Print the distances between tasks.
 
     A, B, C … are folders or files written by `embed` or `pull`, repositories of embeddings on the Hub (org/name), or
     names of tasks of the index (an unknown one lists them all).
 
     \b
-    hf-task2vec distance photos-embedding trashnet cifar10
-    hf-task2vec distance photos-embedding cifar10 --kind asymmetric --json
+    Examples:
+      hf-task2vec distance photos-embedding trashnet cifar10
+      hf-task2vec distance photos-embedding cifar10 --kind asymmetric --json
     """  # noqa: D301 (click wants the control character)
     if len(tasks) < 2:
-        raise click.UsageError("A distance needs two tasks or more.", ctx)
-    with session(ctx) as (_, answer):
-        from hf_task2vec.distance import DISTANCES, pairwise
+        raise click.UsageError("A distance needs two tasks or more.")
+    from hf_task2vec.distance import pairwise
 
-        if kind not in DISTANCES:
-            raise click.UsageError(f"{kind!r} is no distance; there are: {', '.join(sorted(DISTANCES))}.", ctx)
-        distances = pairwise(load_embeddings(tasks, index), kind)
-        answer(distance_report(kind, tasks, distances.tolist()))
+    distances = pairwise(load_embeddings(tasks, index), kind).tolist()
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(tasks)) if i != j]
+    return Report(
+        {"kind": kind, "tasks": list(tasks), "distances": distances},
+        [f"{tasks[i]}\t{tasks[j]}\t{distances[i][j]:.6g}" for i, j in pairs],
+        [Column("from \\ to"), *(Column(name, True) for name in tasks)],
+        [[name, *(f"{value:.4f}" for value in row)] for name, row in zip(tasks, distances, strict=True)],
+    )
 
 
-# For commands whose own docstrings have no examples.
-_EXAMPLES = {
-    "index": "hf-task2vec index info\nhf-task2vec index validate my-index",
-    "index info": "hf-task2vec index info\nhf-task2vec index info my-index --json",
-    "index validate": "hf-task2vec index validate\nhf-task2vec index validate my-index",
-    "evaluate": "hf-task2vec evaluate\nhf-task2vec evaluate --tasks ./datasets --scores scores.csv",
-}
-
-for command in (select, embed, distance, map_tasks, search, push, pull, index, evaluate, completion):
-    cli.add_command(dressed(command, _EXAMPLES, str(command.name)))
+for added in (select, embed, distance, map_tasks, search, push, pull, index, evaluate):
+    cli.add_command(added)
 
 
 def main() -> None:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hf_task2vec.cli.command import Settings, command
 from hf_task2vec.cli.console import Column, Report
-from hf_task2vec.cli.options import common_options, index_option, split_commas
-from hf_task2vec.cli.session import EXIT_CODES, session
+from hf_task2vec.cli.inputs import index_folder
+from hf_task2vec.cli.options import index_option, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command(epilog=EXIT_CODES)
+@command()
 @index_option
 @click.option(
     "--tasks", type=click.Path(), metavar="FOLDER", help="Folder with one dataset folder for each task of --scores."
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 @click.option("--max-samples", type=click.IntRange(2), default=256, show_default=True, help="Images to draw of a task.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draw.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is].")
-@common_options
-@click.pass_context
+@click.pass_obj
 def evaluate(
-    ctx: click.Context,
+    settings: Settings,
     /,
     index: str | None,
     tasks: str | None,
@@ -41,34 +41,38 @@ def evaluate(
     max_samples: int,
     seed: int,
     device: str | None,
-) -> None:
+) -> Report:
     """Judge the trained metric and its alternatives by scores.
 
     With --tasks and --scores: by your own scores, on tasks that the index has never seen. Without: by the index's own,
     leaving out one task (and its near duplicates) at a time.
-    """
+
+    \b
+    Examples:
+      hf-task2vec evaluate
+      hf-task2vec evaluate --tasks ./datasets --scores scores.csv
+    """  # noqa: D301 (click wants the control character)
     if (tasks is None) != (scores is None):
         raise click.UsageError("--tasks and --scores go together.")
     if scores is not None and source is not None:
         raise click.UsageError("--source is for the index's own scores; leave out --scores or it.")
-    with session(ctx) as (settings, answer):
-        from hf_task2vec.evaluation import always, evaluate_metric, judge, leave_one_out_cases, summarise
-        from hf_task2vec.metric import METRICS, evidence, load_metric
-        from hf_task2vec.own_cases import OwnCases, own_cases, read_scores
-        from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.evaluation import always, evaluate_metric, judge, leave_one_out_cases, summarise
+    from hf_task2vec.metric import METRICS, evidence, load_metric
+    from hf_task2vec.own_cases import OwnCases, own_cases, read_scores
+    from hf_task2vec.zoo import ZooIndex
 
-        zoo = ZooIndex.load(index)
-        # The rule to beat is always among them.
-        judged = [load_metric(name, zoo) for name in dict.fromkeys([*(metrics or METRICS), "static"])]
-        if tasks is not None and scores is not None:
-            options: dict[str, Any] = {"max_samples": max_samples, "seed": seed, "device": device}
-            own = own_cases(zoo, read_scores(scores), tasks, **options, progress=settings.progress)
-        else:
-            own = OwnCases(tuple(leave_one_out_cases(zoo, evidence(zoo)[1], *([source] if source else []))), (), {})
-        predicted = {metric.name: evaluate_metric(metric, own.cases, progress=settings.progress) for metric in judged}
-        best, picks = always(own.cases)
-        rows = judge(own.cases, predicted | ({f"always:{best}": picks} if best else {}))
-        answer(_report(summarise(rows), rows, own.unknown, own.skipped, seen=scores is None))
+    zoo = ZooIndex.load(index_folder(index))
+    # The rule to beat is always among them.
+    judged = [load_metric(name, zoo) for name in dict.fromkeys([*(metrics or METRICS), "static"])]
+    if tasks is not None and scores is not None:
+        options: dict[str, Any] = {"max_samples": max_samples, "seed": seed, "device": device}
+        own = own_cases(zoo, read_scores(scores), tasks, **options, progress=settings.progress)
+    else:
+        own = OwnCases(tuple(leave_one_out_cases(zoo, evidence(zoo)[1], *([source] if source else []))), (), {})
+    predicted = {metric.name: evaluate_metric(metric, own.cases, progress=settings.progress) for metric in judged}
+    best, picks = always(own.cases)
+    rows = judge(own.cases, predicted | ({f"always:{best}": picks} if best else {}))
+    return _report(summarise(rows), rows, own.unknown, own.skipped, seen=scores is None)
 
 
 _COLUMNS = (

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_task2vec.cli.completers import DISTANCES, names, paths
-from hf_task2vec.cli.console import Column, Report, facts_report
-from hf_task2vec.cli.embeddings import load_embeddings
-from hf_task2vec.cli.help import Command
-from hf_task2vec.cli.options import common_options, given, hub_options, option
-from hf_task2vec.cli.session import EXIT_CODES, session
+from hf_task2vec.cli.command import Settings, command
+from hf_task2vec.cli.console import FACTS, Column, Report, facts_report
+from hf_task2vec.cli.inputs import load_embeddings
+from hf_task2vec.cli.options import given, hub_options, kind_option
 from hf_task2vec.errors import EmbeddingError
 
 if TYPE_CHECKING:
@@ -22,128 +20,122 @@ if TYPE_CHECKING:
     from hf_task2vec.zoo import ZooIndex
 
 
-@click.command(cls=Command, epilog=EXIT_CODES, short_help="Share an embedding or an index on the Hub.")
-@click.argument("path", shell_complete=paths)
+@command(short_help="Share an embedding or an index on the Hub.")
+@click.argument("path", type=click.Path())
 @click.argument("repo_id", metavar="ORG/NAME")
-@option("--private", is_flag=True, default=None, help="Make a new repository private.")
-@option("--create-pr", is_flag=True, default=None, help="Open a pull request instead of committing.")
-@option("--revision", metavar="BRANCH", help="Branch to commit to, made if there is none [default: main].")
-@option(
+@click.option("--private", is_flag=True, default=None, help="Make a new repository private.")
+@click.option("--create-pr", is_flag=True, default=None, help="Open a pull request instead of committing.")
+@click.option("--revision", metavar="BRANCH", help="Branch to commit to, made if there is none [default: main].")
+@click.option(
     "--into-dataset",
     is_flag=True,
     default=None,
     help="ORG/NAME is the dataset itself: add the embedding by a pull request, leave its card alone.",
 )
-@option("--license", metavar="ID", help="Licence to name in the card.")
-@option("--message", metavar="TEXT", help="Message of the commit, or title of the pull request.")
+@click.option("--license", metavar="ID", help="Licence to name in the card.")
+@click.option("--message", metavar="TEXT", help="Message of the commit, or title of the pull request.")
 @hub_options
-@common_options
-@click.pass_context
-def push(ctx: click.Context, /, path: str, repo_id: str, into_dataset: bool | None, **options: Any) -> None:
+def push(path: str, repo_id: str, into_dataset: bool | None, **options: Any) -> Report:
     """Share the embedding or index at PATH on the Hub, in the dataset repository ORG/NAME.
 
     PATH is a folder or file that `embed` or `pull` wrote, or the folder of an index ("shipped": the one that comes
     with the package). The repository is made if there is none, and gets a card.
 
     \b
-    hf-task2vec embed org/data -o data-embedding && hf-task2vec push data-embedding me/data-task2vec
-    hf-task2vec push data-embedding org/data --into-dataset    # a pull request to the dataset's own repository
+    Examples:
+      hf-task2vec embed org/data -o data-embedding
+      hf-task2vec push data-embedding me/data-task2vec
+      hf-task2vec push data-embedding org/data --into-dataset  # a pull request
     """  # noqa: D301 (click wants the control character)
-    with session(ctx) as (_, answer):
-        from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.embedding import TaskEmbedding
 
-        shared = _load(path)
-        arguments = given(options)
-        if into_dataset is not None:
-            arguments["into_dataset"] = into_dataset
-            if not isinstance(shared, TaskEmbedding):
-                raise click.UsageError("--into-dataset is for an embedding; this is an index.", ctx)
-        answer(_push_report(shared.push_to_hub(repo_id, **arguments)))
+    shared = _load(path)
+    arguments = given(options)
+    if into_dataset is not None:
+        arguments["into_dataset"] = into_dataset
+        if not isinstance(shared, TaskEmbedding):
+            raise click.UsageError("--into-dataset is for an embedding; this is an index.")
+    return _push_report(shared.push_to_hub(repo_id, **arguments))
 
 
-@click.command(cls=Command, epilog=EXIT_CODES, short_help="Get an embedding or an index from the Hub.")
+@command(short_help="Get an embedding or an index from the Hub.")
 @click.argument("repo_id", metavar="ORG/NAME")
-@option(
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="PATH",
     help="File (.safetensors) or folder to write [default: NAME.safetensors; for an index the folder NAME].",
 )
-@option("--revision", metavar="REVISION", help="Branch, tag or commit.")
-@option("--overwrite", is_flag=True, help="Replace what is at the output already.")
+@click.option("--revision", metavar="REVISION", help="Branch, tag or commit.")
+@click.option("--overwrite", is_flag=True, help="Replace what is at the output already.")
 @hub_options
-@common_options
-@click.pass_context
-def pull(ctx: click.Context, /, repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> None:
+def pull(repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> Report:
     """Write the embedding or index in the Hub's dataset repository ORG/NAME to a file or folder.
 
     The checksums of an index are compared. What was pulled once can be pulled again with --offline.
 
     \b
-    hf-task2vec pull me/data-task2vec
-    hf-task2vec pull me/my-index -o my-index --revision v1
+    Examples:
+      hf-task2vec pull me/data-task2vec
+      hf-task2vec pull me/my-index -o my-index --revision v1
     """  # noqa: D301 (click wants the control character)
-    with session(ctx) as (_, answer):
-        from hf_task2vec.embedding import TaskEmbedding
-        from hf_task2vec.hub import HubSession
-        from hf_task2vec.hub_pull import pull as pull_from_hub
+    from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.hub import HubSession
+    from hf_task2vec.hub_pull import pull as pull_from_hub
 
-        def check_free(path: Path) -> Path:
-            if not overwrite and path.exists():
-                raise EmbeddingError(f"{path} exists already; pass --overwrite, or another place with -o")
-            return path
+    def check_free(path: Path) -> Path:
+        if not overwrite and path.exists():
+            raise EmbeddingError(f"{path} exists already; pass --overwrite, or another place with -o")
+        return path
 
-        if output is not None:
-            check_free(output)  # before anything is downloaded
-        name = repo_id.rpartition("/")[2]
-        shared = pull_from_hub(HubSession(repo_id, **given(options)))
-        is_embedding = isinstance(shared, TaskEmbedding)
-        target = output or check_free(Path(f"{name}.safetensors" if is_embedding else name))
-        shared.save(target)
-        facts = shared.describe() if isinstance(shared, TaskEmbedding) else shared.info()
-        answer(facts_report({"repo_id": repo_id, **facts, "path": str(target)}, [str(target)]))
+    if output is not None:
+        check_free(output)  # before anything is downloaded
+    name = repo_id.rpartition("/")[2]
+    shared = pull_from_hub(HubSession(repo_id, **given(options)))
+    is_embedding = isinstance(shared, TaskEmbedding)
+    target = output or check_free(Path(f"{name}.safetensors" if is_embedding else name))
+    shared.save(target)
+    facts = shared.describe() if isinstance(shared, TaskEmbedding) else shared.info()
+    return facts_report({"repo_id": repo_id, **facts, "path": str(target)}, [str(target)])
 
 
-@click.command(cls=Command, epilog=EXIT_CODES, short_help="List embeddings that are shared on the Hub.")
+@command(short_help="List embeddings that are shared on the Hub.")
 @click.argument("text", required=False)
-@option(
+@click.option(
     "--near",
+    type=click.Path(),
     metavar="TASK",
     help="Rank by distance to this: a folder or file of `embed`, a task of the index, or a repository on the Hub.",
 )
-@option(
-    "--kind",
-    metavar="NAME",
-    shell_complete=names(DISTANCES),
-    help="Distance; an unknown name lists them all [default: log_correlation].",
+@kind_option
+@click.option("--probe", metavar="CHECKPOINT", help="Only embeddings by this probe.")
+@click.option("--author", metavar="NAME", help="Only repositories of this user or organization.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="Repositories at most."
 )
-@option("--probe", metavar="CHECKPOINT", help="Only embeddings by this probe.")
-@option("--author", metavar="NAME", help="Only repositories of this user or organization.")
-@option("--limit", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="Repositories at most.")
 @hub_options
-@common_options
-@click.pass_context
-def search(ctx: click.Context, /, text: str | None, near: str | None, **options: Any) -> None:
+@click.pass_obj
+def search(settings: Settings, /, text: str | None, near: str | None, **options: Any) -> Report:
     """List the repositories of the Hub that share embeddings (tag task2vec), with TEXT in their ids if given.
 
     \b
-    hf-task2vec search flowers
-    hf-task2vec search --near ./photos-embedding     # the shared tasks most like yours first
+    Examples:
+      hf-task2vec search flowers
+      hf-task2vec search --near ./photos-embedding     # the most like yours first
     """  # noqa: D301 (click wants the control character)
-    with session(ctx) as (settings, answer):
-        from tqdm import tqdm
+    from tqdm import tqdm
 
-        from hf_task2vec.hub_search import search_hub
+    from hf_task2vec.hub_search import search_hub
 
-        arguments = given(options)
-        # An index has its own probe; --probe says which embeddings of the Hub are looked at.
-        of_hub = ("token", "timeout") if "/" in (near or "") else ()
-        hub = {name: arguments[name] for name in of_hub if name in arguments}
-        target = None if near is None else load_embeddings([near], **hub)[0]
-        with tqdm(disable=target is None or not settings.progress, desc="comparing", unit="task", leave=False) as bar:
-            found = search_hub(text, near=target, on_done=bar.update, **arguments)
-        answer(_search_report(found, target))
+    arguments = given(options)
+    # An index has its own probe; --probe says which embeddings of the Hub are looked at.
+    of_hub = ("token", "timeout") if "/" in (near or "") else ()
+    hub = {name: arguments[name] for name in of_hub if name in arguments}
+    target = None if near is None else load_embeddings([near], **hub)[0]
+    with tqdm(disable=target is None or not settings.progress, desc="comparing", unit="task", leave=False) as bar:
+        found = search_hub(text, near=target, on_done=bar.update, **arguments)
+    return _search_report(found, target)
 
 
 def _load(path: str) -> TaskEmbedding | ZooIndex:
@@ -172,7 +164,7 @@ def _push_report(pushed: Pushed) -> Report:
         *([name, f"{size:,} bytes"] for name, size in pushed.files.items()),
         *([name, "deleted"] for name in pushed.deleted),
     ]
-    return Report(facts, [pushed.url], (Column(""), Column("")), rows)
+    return Report(facts, [pushed.url], FACTS, rows)
 
 
 def _search_report(found: list[SharedTask], near: TaskEmbedding | None) -> Report:

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_task2vec.cli.completers import tasks_of_index
+from hf_task2vec.cli.command import command
 from hf_task2vec.cli.console import Column, Report
-from hf_task2vec.cli.embeddings import load_embeddings
-from hf_task2vec.cli.help import Command
-from hf_task2vec.cli.index_place import IndexPlace
-from hf_task2vec.cli.options import common_options, given, hub_options, index_option, kind_option, option
-from hf_task2vec.cli.progress import begin
-from hf_task2vec.cli.session import EXIT_CODES, session
+from hf_task2vec.cli.inputs import index_folder, load_embeddings
+from hf_task2vec.cli.options import given, hub_options, index_option, kind_option
 from hf_task2vec.errors import Task2VecError
 
 if TYPE_CHECKING:
@@ -33,9 +29,9 @@ def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
     return path
 
 
-@click.command("map", cls=Command, epilog=EXIT_CODES, short_help="Draw a map of tasks, with their diversity.")
-@click.argument("tasks", nargs=-1, metavar="[TASK …]", shell_complete=tasks_of_index)
-@option(
+@command("map", short_help="Draw a map of tasks, with their diversity.")
+@click.argument("tasks", nargs=-1, type=click.Path(), metavar="[TASK …]")
+@click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -45,23 +41,14 @@ def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
     show_default=True,
     help="Page to write: one HTML file that loads nothing.",
 )
-@option("--with-index", is_flag=True, help="Show all tasks of the index as well.")
+@click.option("--with-index", is_flag=True, help="Show all tasks of the index as well.")
 @kind_option
-@option("--probe", metavar="CHECKPOINT", help="Probe of the embeddings [default: the only one there is].")
+@click.option("--probe", metavar="CHECKPOINT", help="Probe of the embeddings [default: the only one there is].")
 @index_option
 @hub_options
-@common_options
-@click.pass_context
 def map_tasks(
-    ctx: click.Context,
-    /,
-    tasks: tuple[str, ...],
-    output: Path,
-    with_index: bool,
-    kind: str,
-    index: IndexPlace | None,
-    **options: Any,
-) -> None:
+    tasks: tuple[str, ...], output: Path, with_index: bool, kind: str, index: str | None, **options: Any
+) -> Report:
     """Draw a map of tasks: similar ones near each other, with near duplicates and the diversity of the set.
 
     Each TASK is a folder or file written by `embed` or `pull`, a repository of embeddings on the Hub (org/name), or a
@@ -70,39 +57,35 @@ def map_tasks(
     The diversity is the mean distance between two tasks (the diversity coefficient of Lee et al. 2023).
 
     \b
-    hf-task2vec map -o map.html
-    hf-task2vec map photos-embedding me/data-task2vec cifar10 --json
-    hf-task2vec map photos-embedding --with-index
+    Examples:
+      hf-task2vec map -o map.html
+      hf-task2vec map photos-embedding me/data-task2vec cifar10 --json
+      hf-task2vec map photos-embedding --with-index
     """  # noqa: D301 (click wants the control character)
-    with session(ctx) as (_, answer):
-        begin("reading the embeddings")
-        from hf_task2vec.distance import DISTANCES as known_distances
-        from hf_task2vec.files import atomic_path
-        from hf_task2vec.plots.page import map_page
-        from hf_task2vec.task_map import map_tasks as compare
+    from hf_task2vec.files import atomic_path
+    from hf_task2vec.plots.page import map_page
+    from hf_task2vec.task_map import map_tasks as compare
 
-        if kind not in known_distances:
-            raise click.UsageError(f"{kind!r} is no distance; there are: {', '.join(sorted(known_distances))}.", ctx)
-        domains = _domains(index, options["probe"]) if with_index or not tasks or _may_be_of_index(tasks) else {}
-        shown = list(dict.fromkeys([*tasks, *(domains if with_index or not tasks else ())]))
-        if len(shown) < 2:
-            raise click.UsageError("A map needs two tasks or more: name more, or add --with-index.", ctx)
-        embeddings = load_embeddings(shown, index, **given(options))
-        begin("comparing them")
-        found = compare(embeddings, shown, [domains.get(name) for name in shown], kind=kind)
-        try:
-            with atomic_path(output) as temporary:
-                temporary.write_text(map_page(found), encoding="utf-8")
-        except OSError as error:
-            raise Task2VecError(f"the map cannot be written to {output}: {error}") from error
-        answer(_report(found, output))
+    index = index_folder(index, token=options["token"], timeout=options["timeout"])
+    domains = _domains(index, options["probe"]) if with_index or not tasks or _may_be_of_index(tasks) else {}
+    shown = list(dict.fromkeys([*tasks, *(domains if with_index or not tasks else ())]))
+    if len(shown) < 2:
+        raise click.UsageError("A map needs two tasks or more: name more, or add --with-index.")
+    embeddings = load_embeddings(shown, index, **given(options))
+    found = compare(embeddings, shown, [domains.get(name) for name in shown], kind=kind)
+    try:
+        with atomic_path(output) as temporary:
+            temporary.write_text(map_page(found), encoding="utf-8")
+    except OSError as error:
+        raise Task2VecError(f"the map cannot be written to {output}: {error}") from error
+    return _report(found, output)
 
 
 def _may_be_of_index(tasks: tuple[str, ...]) -> bool:
     return not all(Path(name).exists() or "/" in name for name in tasks)
 
 
-def _domains(index: IndexPlace | None, probe: str | None) -> dict[str, str]:
+def _domains(index: str | None, probe: str | None) -> dict[str, str]:
     """The embedded tasks of the index and their domains."""
     from hf_task2vec.zoo import ZooIndex
 

@@ -1,27 +1,44 @@
-"""The tasks that a command line names: embeddings in files, on the Hub, and in an index."""
+"""What a command line names: an index in a folder or on the Hub, and embeddings in files, on the Hub or in an index."""
 
 from __future__ import annotations
 
 import functools
-import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.errors import EmbeddingError, HubError
+from hf_task2vec.errors import EmbeddingError, HubError, ZooIndexError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.table import EmbeddingTable
 
+_REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+
+
+def index_folder(place: str | None, *, token: str | None = None, timeout: float | None = None) -> str | None:
+    """Return the folder of an index: `place` or, where there is none, a download of the Hub's ``org/name[@revision]``.
+
+    None stands for the shipped index, here and in what it is handed on to.
+    """
+    if place is None or (path := Path(place).expanduser()).exists():
+        return place and str(path)
+    missing = f"there is no folder {place!r} here ({Path.cwd()})"
+    match = _REPOSITORY.fullmatch(place)
+    if match is None:
+        raise ZooIndexError(f"{missing}, and an index on the Hub is named org/name or org/name@revision")
+    from hf_task2vec.hub import HubSession
+    from hf_task2vec.hub_pull import pull_index
+
+    try:
+        return str(pull_index(HubSession(match[1], revision=match[2], token=token, timeout=timeout)))
+    except HubError as error:
+        raise type(error)(f"{error}; and {missing}") from error
+
 
 def load_embeddings(
-    names: Sequence[str],
-    index: str | os.PathLike[str] | None = None,
-    *,
-    probe: str | None = None,
-    token: str | None = None,
-    timeout: float | None = None,
+    names: Sequence[str], index: str | None = None, *, probe: str | None = None, **hub: Any
 ) -> list[TaskEmbedding]:
     """Return the embedding that each name stands for.
 
@@ -31,30 +48,19 @@ def load_embeddings(
     Parameters
     ----------
     index
-        Folder of the index (default: the shipped one).
+        Where the index is: see :func:`index_folder`.
     probe
         Of the embeddings in the index (default: the only one there is).
-    token, timeout
-        For the Hub: see :meth:`TaskEmbedding.from_pretrained`.
-
-    Raises
-    ------
-    EmbeddingError
-        A file holds no embedding, or a name stands for nothing.
-    HubError
-        A repository cannot be had.
-    ZooIndexError
-        The index cannot be read.
+    **hub
+        ``token`` and ``timeout``.
     """
 
     @functools.cache
     def table() -> EmbeddingTable:
         from hf_task2vec.zoo import ZooIndex
 
-        zoo = ZooIndex.load(index)
-        return zoo.embeddings() if probe is None else zoo.embeddings(probe)
+        return ZooIndex.load(index_folder(index, **hub)).embeddings(probe)
 
-    hub = {"token": token, "timeout": timeout}
     return [_load(name, table, hub) for name in names]
 
 
@@ -64,7 +70,7 @@ def _load(name: str, table: Callable[[], EmbeddingTable], hub: dict[str, Any]) -
     path = Path(name).expanduser()
     if path.exists():
         return TaskEmbedding.load(path)
-    if name.count("/") == 1 and name[0] not in "./~":
+    if _REPOSITORY.fullmatch(name):
         try:
             return TaskEmbedding.from_pretrained(name, **hub)
         except HubError as error:
