@@ -116,7 +116,7 @@ def test_into_the_dataset_by_a_pull_request(hub: HubServer) -> None:
     assert set(repo.files()) == {"README.md"}
     assert set(repo.files("refs/pr/1")) == {"README.md", FILE}
     assert repo.read("README.md", "refs/pr/1") == readme
-    assert list(repo.discussions) == [1]
+    assert list(repo.pull_requests) == [1]
     assert same(TaskEmbedding.from_pretrained("org/data", revision="refs/pr/1"), own)
     with pytest.raises(HubNotFoundError, match="holds no task embedding"):
         TaskEmbedding.from_pretrained("org/data")

@@ -74,16 +74,12 @@ def commit(request: Request) -> Response:
     changes: dict[str, bytes | Blob | None] = {}
     for line in lines:
         changes |= _changes(request, head.tree, line["key"], line["value"])
-    author = request.writer().name
     answer = {}
     if request.flag("create_pr"):
-        opened = repo.open_discussion(header["summary"], author, pull_request=True, revision=revision)
-        opened.status = "open"
-        revision = f"refs/pr/{opened.num}"
-        answer["pullRequestUrl"] = f"{url_of(request, repo)}/discussions/{opened.num}"
-    oid = repo.commit(
-        changes, header["summary"], description=header.get("description", ""), author=author, revision=revision
-    )
+        number = repo.open_pull_request(header["summary"], revision)
+        revision = f"refs/pr/{number}"
+        answer["pullRequestUrl"] = f"{url_of(request, repo)}/discussions/{number}"
+    oid = repo.commit(changes, header["summary"], revision=revision)
     return reply({**answer, "commitOid": oid, "commitUrl": f"{url_of(request, repo)}/commit/{oid}"})
 
 
@@ -145,10 +141,3 @@ def _content(request: Request, blob: Blob, headers: dict[str, str]) -> Response:
     start, stop = part
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
     return Response(206, headers, blob.chunks(start, stop), stop - start)
-
-
-@route("GET", "/api/{kind}/{id}/discussions")
-def list_discussions(request: Request) -> Response:
-    found = request.repo("metadata").discussions.values()
-    answer = [views.discussion(request.repo("metadata"), item) for item in found]
-    return reply({"discussions": answer, "count": len(answer), "start": 0})

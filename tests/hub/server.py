@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from . import routes_content, routes_repos  # noqa: F401 - importing them fills the route table
@@ -22,7 +22,7 @@ from .http import Request, Response, dispatch, error_response
 from .store import ApiError, Kind, Repo, Store, Tokens
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    pass
 
 
 @dataclass
@@ -212,12 +212,6 @@ class HubServer:
     def bytes_sent(self) -> int:
         """Bytes of response bodies since the last reset or `forget_requests`."""
         return sum(entry.bytes_sent for entry in self.requests)
-
-    def client(self, token: str | Literal[False] = False) -> HfApi:
-        """Return the real client for this server, anonymous without a token."""
-        from huggingface_hub import HfApi
-
-        return HfApi(endpoint=self.endpoint, token=token, library_name="hf_task2vec", library_version="0")
 
     def create_model(self, repo_id: str, files: Mapping[str, bytes | Path] | None = None, **settings: Any) -> str:
         """Make a model repository; see :meth:`create`."""

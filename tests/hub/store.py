@@ -6,13 +6,13 @@ import hashlib
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-Kind = Literal["model", "dataset", "space"]
+Kind = Literal["model", "dataset"]
 Role = Literal["write", "read"]
 Changes = Mapping[str, "bytes | Path | Blob | None"]
 
@@ -89,33 +89,9 @@ class Blob:
 @dataclass(frozen=True)
 class Commit:
     oid: str
-    parent: Commit | None
     title: str
-    message: str
-    author: str
     date: str
     tree: Mapping[str, Blob]
-
-    def history(self) -> Iterator[Commit]:
-        """Yield the commit and its ancestors, the newest first."""
-        commit: Commit | None = self
-        while commit is not None:
-            yield commit
-            commit = commit.parent
-
-
-@dataclass
-class Discussion:
-    """A discussion or, with `base`, a pull request whose head is ``refs/pr/<num>``."""
-
-    num: int
-    title: str
-    author: str
-    date: str
-    base: Commit | None = None
-    status: str = "open"
-    merge_commit: str | None = None
-    events: list[dict[str, object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,7 +135,7 @@ class Repo:
         self.likes = 0
         self.refs: dict[str, Commit] = {}  # "refs/heads/main", "refs/tags/v1", "refs/pr/1"
         self.commits: dict[str, Commit] = {}
-        self.discussions: dict[int, Discussion] = {}
+        self.pull_requests: dict[int, tuple[str, Commit]] = {}  # title, and the commit that it was made from
         self._clock = clock
         self.created_at = clock.tick()[1]
 
@@ -191,24 +167,11 @@ class Repo:
             raise ApiError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return name
 
-    def commit(
-        self,
-        changes: Changes,
-        message: str = "Update",
-        *,
-        description: str = "",
-        author: str = "alice",
-        revision: str = "main",
-    ) -> str:
+    def commit(self, changes: Changes, title: str = "Update", *, revision: str = "main") -> str:
         """Add, replace and (None) delete files on a branch or ``refs/pr/<num>``; return the new commit's hash."""
         name = self.branch_name(revision) if self.refs else "refs/heads/main"
-        commit = self._make_commit(self.refs.get(name), changes, message, description, author)
-        self.refs[name] = commit
-        return commit.oid
-
-    def _make_commit(self, parent: Commit | None, changes: Changes, title: str, message: str, author: str) -> Commit:
         number, date = self._clock.tick()
-        tree = dict(parent.tree) if parent else {}
+        tree = dict(self.refs[name].tree) if name in self.refs else {}
         for path, content in changes.items():
             if content is None:
                 del tree[path]
@@ -218,9 +181,8 @@ class Repo:
                 size = len(content) if isinstance(content, bytes) else content.stat().st_size
                 tree[path] = Blob(content, lfs=stored_as_lfs(path, size))
         oid = hashlib.sha1(f"{self.kind}:{self.id}:{number}".encode()).hexdigest()
-        commit = Commit(oid, parent, title, message, author, date, tree)
-        self.commits[oid] = commit
-        return commit
+        self.commits[oid] = self.refs[name] = Commit(oid, title, date, tree)
+        return oid
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         """Return every file of a revision."""
@@ -229,25 +191,19 @@ class Repo:
     def read(self, path: str, revision: str = "main") -> bytes:
         return self.resolve(revision).tree[path].read()
 
-    def open_discussion(self, title: str, author: str, *, pull_request: bool, revision: str = "main") -> Discussion:
-        base = self.resolve(revision) if pull_request else None
-        status = "draft" if pull_request else "open"
-        discussion = Discussion(len(self.discussions) + 1, title, author, self._clock.tick()[1], base, status)
-        self.discussions[discussion.num] = discussion
-        if base is not None:
-            self.refs[f"refs/pr/{discussion.num}"] = base
-        return discussion
+    def open_pull_request(self, title: str, revision: str = "main") -> int:
+        """Return the number of a new pull request; its head is ``refs/pr/<number>``."""
+        number = len(self.pull_requests) + 1
+        self.pull_requests[number] = (title, self.resolve(revision))
+        self.refs[f"refs/pr/{number}"] = self.resolve(revision)
+        return number
 
-    def merge(self, num: int, *, author: str = "alice") -> str:
+    def merge(self, number: int) -> str:
         """Apply the changes of a pull request to ``main``; return the hash of the merge commit."""
-        request = self.discussions[num]
-        if request.base is None:
-            raise ApiError(400, None, f"Discussion {num} is no pull request")
-        base, head = request.base.tree, self.refs[f"refs/pr/{num}"].tree
+        title, commit = self.pull_requests[number]
+        base, head = commit.tree, self.refs[f"refs/pr/{number}"].tree
         changes = {path: head.get(path) for path in base.keys() | head.keys() if base.get(path) is not head.get(path)}
-        request.merge_commit = self.commit(changes, f"{request.title} (#{num})", author=author)
-        request.status = "merged"
-        return request.merge_commit
+        return self.commit(changes, f"{title} (#{number})")
 
 
 class Store:

@@ -9,16 +9,15 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
-from .store import Blob, Commit, Discussion, Repo
+from .store import Blob, Commit, Repo
 
 Json = dict[str, Any]
 
 _PREFIXED = {
     "model": {"license": "license", "datasets": "dataset", "base_model": "base_model"},
     "dataset": {"license": "license", "language": "language", "task_categories": "task_categories"},
-    "space": {"license": "license"},
 }
-_BARE = {"model": ("tags", "language", "library_name", "pipeline_tag"), "dataset": ("tags",), "space": ("tags",)}
+_BARE = {"model": ("tags", "language", "library_name", "pipeline_tag"), "dataset": ("tags",)}
 _LIST_FIELDS = {"tags", "downloads", "likes", "private", "createdAt", "library_name", "pipeline_tag"}
 _FULL_FIELDS = _LIST_FIELDS | {"author", "sha", "lastModified", "gated", "disabled", "siblings"}
 
@@ -192,16 +191,3 @@ def tree_entries(commit: Commit, folder: str, *, recursive: bool, expand: bool) 
         if recursive or not parents:
             entries[path] = file_entry(path, blob, commit, expand=expand)
     return list(entries.values()) if entries or not folder else None
-
-
-def discussion(repo: Repo, item: Discussion) -> Json:
-    """Return a discussion as in a list."""
-    return {
-        "num": item.num,
-        "title": item.title,
-        "author": {"name": item.author},
-        "createdAt": item.date,
-        "status": item.status,
-        "isPullRequest": True,
-        "repo": {"name": repo.id, "type": repo.kind},
-    }
