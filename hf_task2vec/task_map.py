@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.distance import DEFAULT_DISTANCE, pairwise
 from hf_task2vec.errors import EmbeddingError
-from hf_task2vec.plots.layout import euclidean, lay_out
+from hf_task2vec.pages import render_page
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
@@ -29,6 +29,8 @@ Array = NDArray[np.float64]
 #: Two tasks no farther apart than this many times the mean noise of their embeddings count as near duplicates: about
 #: 95 % of pairs of samples of one task are nearer (``benchmarks/near_duplicates.py``).
 DUPLICATE_RATIO = 2.2
+#: From this many tasks on a map keeps neighbours (t-SNE), below it keeps distances (MDS).
+LEAST_FOR_TSNE = 12
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Diversity:
 
 @dataclass(frozen=True, eq=False)
 class TaskMap:
-    """A set of n tasks: made by :func:`map_tasks`, drawn by the functions of :mod:`hf_task2vec.plots`.
+    """A set of n tasks: made by :func:`map_tasks`, drawn by :func:`map_page`.
 
     Attributes
     ----------
@@ -98,8 +100,6 @@ class TaskMap:
         Shape (n, 2): the places on the map, about their mean, in no unit.
     layout
         ``"tsne"`` or ``"mds"``.
-    duplicate_ratio
-        Largest noise ratio of near duplicates.
     """
 
     names: tuple[str, ...]
@@ -111,7 +111,6 @@ class TaskMap:
     noise_ratios: Array
     positions: Array
     layout: str
-    duplicate_ratio: float = DUPLICATE_RATIO
 
     def __len__(self) -> int:
         return len(self.names)
@@ -138,50 +137,20 @@ class TaskMap:
         order = np.argsort(self.distances[position], kind="stable")
         return [self._pair(position, int(j)) for j in order if j != position][:count]
 
-    @property
-    def stress(self) -> float:
-        """Kruskal's stress-1 of the map, in [0, 1]: 0 if distances on it are proportional to those of the tasks."""
-        upper = np.triu_indices(len(self), 1)
-        wanted, found = self.distances[upper], euclidean(self.positions)[upper]
-        if not wanted.any():
-            return 0.0
-        square = float(found @ found)
-        scale = float(found @ wanted) / square if square else 0.0
-        return math.sqrt(float(np.sum((scale * found - wanted) ** 2)) / float(wanted @ wanted))
-
-    @property
-    def neighbours_kept(self) -> float:
-        """Share of tasks whose nearest task is among the three nearest on the map."""
-        far = np.diag(np.full(len(self), np.inf))
-        nearest = (self.distances + far).argmin(axis=1)
-        drawn = np.argsort(euclidean(self.positions) + far, axis=1, kind="stable")[:, :3]
-        return float(np.mean((drawn == nearest[:, None]).any(axis=1)))
-
-    def linkage(self) -> Array:
-        """Return the dendrogram of average linkage, shape (n − 1, 4), in SciPy's form; near leaves lie side by side."""
-        from scipy.cluster.hierarchy import linkage
-        from scipy.spatial.distance import squareform
-
-        # The asymmetric distance can be negative; a dendrogram's heights cannot.
-        raised = squareform(self.distances, checks=False) - min(0.0, float(self.distances.min()))
-        return np.asarray(linkage(raised, method="average", optimal_ordering=True))
-
     def to_dict(self) -> dict[str, Any]:
         """Return the map as plain Python objects, ready for JSON; the distances in the order of the tasks."""
-        tasks = [
-            {"name": name, "domain": domain, "x": float(x), "y": float(y), "descriptors": dict(found)}
-            for name, domain, (x, y), found in zip(
-                self.names, self.domains, self.positions, self.descriptors, strict=True
-            )
-        ]
+        places = zip(self.names, self.domains, self.positions.tolist(), self.descriptors, strict=True)
         return {
             "kind": self.kind,
             "probe": self.probe,
             "diversity": asdict(self.diversity),
-            "duplicate_ratio": self.duplicate_ratio,
+            "duplicate_ratio": DUPLICATE_RATIO,
             "near_duplicates": [asdict(pair) for pair in self.near_duplicates],
-            "layout": {"method": self.layout, "stress": self.stress, "neighbours_kept": self.neighbours_kept},
-            "tasks": tasks,
+            "layout": self.layout,
+            "tasks": [
+                {"name": name, "domain": domain, "x": x, "y": y, "descriptors": found}
+                for name, domain, (x, y), found in places
+            ],
             "distances": self.distances.tolist(),
         }
 
@@ -192,7 +161,7 @@ class TaskMap:
             second=self.names[j],
             distance=float(self.distances[i, j]),
             noise_ratio=None if math.isnan(ratio) else ratio,
-            near_duplicate=ratio <= self.duplicate_ratio,  # False for NaN
+            near_duplicate=ratio <= DUPLICATE_RATIO,  # False for NaN
         )
 
 
@@ -202,14 +171,11 @@ def map_tasks(
     domains: Sequence[str | None] | None = None,
     *,
     kind: str = DEFAULT_DISTANCE,
-    duplicate_ratio: float = DUPLICATE_RATIO,
-    seed: int = 0,
 ) -> TaskMap:
     """Compare tasks and lay them out on a map.
 
     From twelve tasks on, the map is a t-SNE of the distances: it keeps neighbours together, while how far apart two
-    groups lie means little. With fewer it is a metric MDS, which keeps all distances as well as a plane can.
-    :attr:`TaskMap.stress` and :attr:`TaskMap.neighbours_kept` say how well it did.
+    groups lie means little. With fewer it is classical scaling (MDS), which keeps all distances as well as it can.
 
     Parameters
     ----------
@@ -218,14 +184,10 @@ def map_tasks(
     names
         Names to show (default: of the embedded datasets); all different.
     domains
-        Kind of each task, which colours the plots; None where it is not known.
+        Kind of each task, which colours the map; None where it is not known.
     kind
         A distance in :data:`~hf_task2vec.distance.DISTANCES`. Near duplicates are found by the default one always, for
         only that has a noise to be compared with.
-    duplicate_ratio
-        Pairs up to this noise ratio (see :class:`TaskPair`) count as near duplicates.
-    seed
-        Seed of the layout.
 
     Returns
     -------
@@ -249,7 +211,7 @@ def map_tasks(
         raise EmbeddingError(f"names must differ, found more than once: {', '.join(repeated)}; pass names=")
     distances = _symmetrised(pairwise(embeddings, kind))
     default = distances if kind == DEFAULT_DISTANCE else _symmetrised(pairwise(embeddings))
-    positions, layout = lay_out(np.maximum(distances, 0.0), seed)
+    positions, layout = _lay_out(np.maximum(distances, 0.0))
     return TaskMap(
         names=tuple(names),
         domains=tuple(domains),
@@ -260,7 +222,6 @@ def map_tasks(
         noise_ratios=_noise_ratios(embeddings, default),
         positions=positions,
         layout=layout,
-        duplicate_ratio=duplicate_ratio,
     )
 
 
@@ -288,3 +249,114 @@ def _noise_ratios(embeddings: Sequence[TaskEmbedding], distances: Array) -> Arra
     ratios = distances / ((noise[:, None] + noise[None, :]) / 2)
     np.fill_diagonal(ratios, math.nan)
     return ratios
+
+
+def _lay_out(distances: Array) -> tuple[Array, str]:
+    """Place n tasks in the plane, shape (n, 2); the widest direction is the horizontal."""
+    n = len(distances)
+    centre = np.eye(n) - 1.0 / n
+    values, vectors = np.linalg.eigh(-centre @ distances**2 @ centre / 2)
+    # Classical scaling (Torgerson 1952): scikit-learn has it from 1.8 on, which Python 3.10 does not get.
+    start = vectors[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0.0))
+    if n < LEAST_FOR_TSNE or not start[:, 0].any():
+        return np.asarray(start), "mds"
+    from sklearn.manifold import TSNE
+
+    start = start / start[:, 0].std() * 1e-4  # as small as scikit-learn makes a start by principal components
+    model = TSNE(metric="precomputed", init=start, perplexity=min(8.0, (n - 1) / 3), method="exact", random_state=0)
+    found = model.fit_transform(distances.copy())  # a copy, for it squares the matrix that it gets
+    found = found - found.mean(axis=0)
+    return np.asarray(found @ np.linalg.svd(found, full_matrices=False)[2].T, dtype=np.float64), "tsne"
+
+
+# Lengths on the picture are in the units of its view box, about pixels on a wide screen.
+_WIDTH, _MARGIN, _GAP, _FONT = 1000.0, 46.0, 9.0, 11.5
+_LETTER = 0.58  # mean width of a letter over the size of the font, of the wider sans-serif fonts
+_COLOURS, _SHAPES = 6, 4  # of the template
+_SHOWN_PAIRS, _LONGEST_LABEL = 20, 32
+
+
+def map_page(tasks: TaskMap, *, title: str | None = None) -> str:
+    """Return a page with the map, the nearest pairs and all tasks.
+
+    Pointing at a task shows its facts and the three nearest tasks. The page follows the light or dark setting of the
+    browser.
+
+    Parameters
+    ----------
+    tasks
+        From :func:`map_tasks`.
+    title
+        Heading (default: how many tasks there are).
+
+    Returns
+    -------
+    str
+        An HTML document, to be written as UTF-8. It names the tasks and domains, and holds no image.
+    """
+    counts = Counter(domain or "no domain given" for domain in tasks.domains)
+    marks = {name: (k % _COLOURS, k // _COLOURS % _SHAPES) for k, (name, _) in enumerate(counts.most_common())}
+    points, height = _fit(tasks.positions)
+    labels = [name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…" for name in tasks.names]
+    rows = [
+        {
+            "name": name,
+            "domain": domain or "no domain given",
+            "n_classes": found.get("n_classes"),
+            "n_samples": found.get("n_samples"),
+            "nearest": tasks.nearest(i),
+            "point": points[i],
+            "label": label,
+            "place": place,
+        }
+        for i, (name, domain, found, label, place) in enumerate(
+            zip(tasks.names, tasks.domains, tasks.descriptors, labels, _place_labels(points, labels), strict=True)
+        )
+    ]
+    return render_page(
+        "map.html.j2",
+        styles=("page.css", "map.css"),
+        title=f"Map of {len(tasks)} tasks" if title is None else title,
+        tasks=tasks,
+        rows=rows,
+        counts=counts if len(counts) > 1 else {},
+        marks=marks,
+        width=_WIDTH,
+        height=height,
+        pairs=tasks.pairs[:_SHOWN_PAIRS],
+        judged=bool(np.isfinite(tasks.noise_ratios).any()),
+        duplicate_ratio=DUPLICATE_RATIO,
+    )
+
+
+def _fit(positions: Array) -> tuple[list[tuple[float, float]], float]:
+    """Return the points of a picture, with y downwards, and its height."""
+    low, (wide, high) = positions.min(axis=0), np.ptp(positions, axis=0)
+    scale = (_WIDTH - 4 * _MARGIN) / max(float(wide), 1e-12)  # some room for labels on both sides
+    height = max(high * scale + 2 * _MARGIN, 260.0)
+    x = 2 * _MARGIN + (positions[:, 0] - low[0]) * scale
+    y = height / 2 - (positions[:, 1] - low[1] - high / 2) * scale
+    return list(zip(x.tolist(), y.tolist(), strict=True)), float(height)
+
+
+def _place_labels(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[dict[str, Any] | None]:
+    """Put each label right, left, above or below its point, wherever it covers nothing, else nowhere."""
+    taken = [(x - _GAP, y - _GAP, x + _GAP, y + _GAP) for x, y in points]
+    found: list[dict[str, Any] | None] = []
+    for (x, y), label in zip(points, labels, strict=True):
+        wide = _LETTER * _FONT * len(label)
+        for anchor, at, middle, left in (
+            ("start", x + _GAP, y, x + _GAP),
+            ("end", x - _GAP, y, x - _GAP - wide),
+            ("middle", x, y - 1.9 * _GAP, x - wide / 2),
+            ("middle", x, y + 1.9 * _GAP, x - wide / 2),
+        ):
+            box = (left, middle - 0.6 * _FONT, left + wide, middle + 0.6 * _FONT)
+            apart = (box[2] <= a or c <= box[0] or box[3] <= b or d <= box[1] for a, b, c, d in taken)
+            if left >= 0 and box[2] <= _WIDTH and all(apart):
+                taken.append(box)
+                found.append({"anchor": anchor, "x": at, "y": middle})
+                break
+        else:
+            found.append(None)
+    return found

@@ -163,3 +163,17 @@ def shared() -> Path:
     if not (folder / "tasks").is_dir():
         pytest.skip(f"real test data are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The machine's Chromium, driven by Playwright; tests of pages are skipped without either."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium on this machine")
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with api.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=[*switches, "--disable-sync"])
+        yield opened
+        opened.close()

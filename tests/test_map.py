@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hub import HubServer
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from scipy.spatial.distance import pdist, squareform
 from shipped_map import shipped_map
 from synthetic import REFERENCES, embedding, zoo
 
@@ -22,8 +21,7 @@ from hf_task2vec.cli.map_command import map_tasks as map_command
 from hf_task2vec.distance import pairwise
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, HubNotFoundError, ProbeMismatchError
-from hf_task2vec.plots.layout import euclidean
-from hf_task2vec.task_map import DUPLICATE_RATIO, TaskMap, diversity, map_tasks
+from hf_task2vec.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
 from hf_task2vec.zoo import ZooIndex
 
 # ---------------------------------------------------------------------- diversity
@@ -31,7 +29,7 @@ from hf_task2vec.zoo import ZooIndex
 
 def random_distances(n: int, rng: np.random.Generator) -> np.ndarray:
     """Distances of n points drawn from one population."""
-    return euclidean(rng.normal(size=(n, 2)) * [2.0, 1.0])
+    return squareform(pdist(rng.normal(size=(n, 2)) * [2.0, 1.0]))
 
 
 def test_diversity_and_its_error_by_leaving_out_each_task() -> None:
@@ -82,9 +80,6 @@ def test_distances_are_those_of_both_directions() -> None:
         expected = (both + both.T) / 2 * (1 - np.eye(4))
         np.testing.assert_allclose(found.distances, expected, atol=1e-12)
         assert found.names == ("task0", "task1", "task2", "task3")
-        heights = found.linkage()[:, 2]
-        assert (np.diff(heights) >= 0).all()
-        assert (heights >= 0).all()
         json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -110,8 +105,6 @@ def test_near_duplicates_are_within_the_noise() -> None:
     assert pair.noise_ratio is not None
     assert pair.noise_ratio <= DUPLICATE_RATIO
     assert found.pairs[0] == pair
-    strict = map_tasks([noisy(1), first, near], ["other", "first", "near"], duplicate_ratio=pair.noise_ratio / 2)
-    assert strict.near_duplicates == []
 
 
 def test_nearest_tasks() -> None:
@@ -122,14 +115,20 @@ def test_nearest_tasks() -> None:
     assert [pair.distance for pair in found.pairs] == sorted(found.distances[np.triu_indices(5, 1)])
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.permutations(range(6)))
-def test_order_of_the_tasks_changes_nothing(order: list[int]) -> None:
-    embeddings = [noisy(seed) for seed in range(6)]
+def test_order_of_the_tasks_changes_nothing() -> None:
+    embeddings, order = [noisy(seed) for seed in range(6)], [3, 0, 5, 1, 4, 2]
     plain, turned = map_tasks(embeddings), map_tasks([embeddings[i] for i in order])
     assert turned.diversity.mean == pytest.approx(plain.diversity.mean)
     assert turned.diversity.std_error == pytest.approx(plain.diversity.std_error)
     assert [{p.first, p.second} for p in turned.pairs] == [{p.first, p.second} for p in plain.pairs]
+
+
+@pytest.mark.parametrize("n", [2, 3, LEAST_FOR_TSNE - 1, LEAST_FOR_TSNE, 20])
+def test_equal_tasks_are_no_trouble(n: int) -> None:
+    for embeddings in ([noisy(0)] * n, [noisy(max(0, seed - 1)) for seed in range(n)]):
+        found = map_tasks(embeddings, [f"task{i}" for i in range(n)])
+        assert found.positions.shape == (n, 2)
+        assert np.isfinite(found.positions).all()
 
 
 def test_maps_that_cannot_be() -> None:
@@ -150,14 +149,17 @@ def test_maps_that_cannot_be() -> None:
 
 def test_shipped_index(shipped: TaskMap) -> None:
     assert shipped.layout == "tsne"
-    assert shipped.neighbours_kept > 0.85
-    assert 0.2 < shipped.stress < 0.45
+    far = np.diag(np.full(len(shipped), np.inf))
+    drawn = np.argsort(squareform(pdist(shipped.positions)) + far, axis=1)[:, :3]
+    nearest = (shipped.distances + far).argmin(axis=1)
+    assert (drawn == nearest[:, None]).any(axis=1).mean() > 0.85  # neighbours are kept
     cifar10 = shipped.names.index("cifar10")
     assert shipped.nearest(cifar10)[0].second == "cifar100"
     # Tasks of one domain are nearer to each other than to others, and the map shows it.
     domains = np.array(shipped.domains)
     same = (domains[:, None] == domains[None, :]) & ~np.eye(len(shipped), dtype=bool)
-    for matrix in (shipped.distances, euclidean(shipped.positions)):
+    places = squareform(pdist(shipped.positions))
+    for matrix in (shipped.distances, places):
         assert matrix[same].mean() < 0.8 * matrix[~same & ~np.eye(len(shipped), dtype=bool)].mean()
     found = shipped.diversity
     assert found.std_error is not None
@@ -227,7 +229,7 @@ def test_all_tasks_of_an_index(index: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(document["distances"], expected.distances)
     assert document["diversity"]["mean"] == pytest.approx(expected.diversity.mean)
     page = (tmp_path / "new" / "all.html").read_text(encoding="utf-8")
-    assert page.startswith("<!doctype html>")
+    assert page.startswith("<!DOCTYPE html>")
     assert all(name in page for name in REFERENCES)
 
 

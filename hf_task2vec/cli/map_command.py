@@ -22,7 +22,7 @@ _SHOWN_PAIRS = 10
 def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter(
-            f"{str(path)!r}: the map is a web page, so name it .html (pictures: hf_task2vec.plots.task_map in Python).",
+            f"{str(path)!r}: the map is a web page, so name it .html.",
             ctx,
             param,
         )
@@ -63,7 +63,7 @@ def map_tasks(
       hf-task2vec map photos-embedding --with-index
     """  # noqa: D301 (click wants the control character)
     from hf_task2vec.files import atomic_path
-    from hf_task2vec.plots.page import map_page
+    from hf_task2vec.task_map import map_page
     from hf_task2vec.task_map import map_tasks as compare
 
     index = index_folder(index, token=options["token"], timeout=options["timeout"])
@@ -102,6 +102,8 @@ _COLUMNS = (
 
 
 def _report(tasks: TaskMap, output: Path) -> Report:
+    from hf_task2vec.task_map import DUPLICATE_RATIO
+
     rows = [
         [
             pair.first,
@@ -115,7 +117,7 @@ def _report(tasks: TaskMap, output: Path) -> Report:
     diversity = tasks.diversity
     error = "" if diversity.std_error is None else f" ± {diversity.std_error:.4f}"
     spread = f"mean distance over {diversity.n_pairs} pairs, {tasks.kind}"
-    threshold = f"no farther apart than {tasks.duplicate_ratio} times their noise, as two samples of one task are"
+    threshold = f"no farther apart than {DUPLICATE_RATIO} times their noise, as two samples of one task are"
     judged = any(pair.noise_ratio is not None for pair in tasks.pairs)
     notes = [
         f"Diversity of the {len(tasks)} tasks ({spread}): {diversity.mean:.4f}{error}.",

@@ -1,0 +1,76 @@
+"""HTML pages that need nothing else: no network, no other file, no program but a browser.
+
+A page forbids itself everything but its own style and script (by their hashes) and the images it holds. Names of
+datasets, classes, files and checkpoints come from elsewhere: the templates escape whatever they print.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+from typing import Any
+
+# A user access token; `hub_errors` looks for shorter ones too, but a folder may be called hf_pictures.
+_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{30,}")
+_LONGEST_TEXT = 2000
+
+
+def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **context: Any) -> str:
+    """Return the page of a template that extends ``page.html.j2``, with its styles and scripts inline."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from hf_task2vec import __version__
+
+    environment = Environment(
+        loader=PackageLoader("hf_task2vec"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+    )
+    environment.filters["sentence"] = lambda text: (clean := printable(text))[:1].upper() + clean[1:]
+    environment.filters["breakable"] = _breakable
+    style, script = (Markup("".join(map(_read, names))) for names in (styles, scripts))
+    return environment.get_template(template).render(
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        version=__version__,
+        **context,
+    )
+
+
+def printable(value: object) -> str:
+    """Return text for a page: no token in it, no sign that could turn a line round, and not too much of it."""
+    text = "".join(c if c.isprintable() else " " for c in without_tokens(str(value)))
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+
+
+def without_tokens(text: str) -> str:
+    """Return `text` without the token of the user who is logged in, and without what else looks like one."""
+    from huggingface_hub import get_token
+
+    if token := get_token():
+        text = text.replace(token, "***")
+    return _TOKEN.sub("***", text)
+
+
+def _breakable(text: str) -> Any:
+    """Say where an id may go on in the next line."""
+    from markupsafe import Markup
+
+    return Markup(re.sub(r"([/._])", r"\1<wbr>", str(Markup.escape(printable(text)))))
+
+
+def _read(name: str) -> str:
+    return (files("hf_task2vec") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Return what a content security policy calls a text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
