@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from local_checkpoints import CHECKPOINTS, load_local
+from safetensors.numpy import load_file
+from transferability import other_scores
 
 from hf_task2vec.build import Build, Checkpoint, TaskSpec
 from hf_task2vec.cells import Cell, CellStore
@@ -54,7 +56,7 @@ FAMILIES = {
 TRAINED_ON = {"resnet56_cifar.cifar10": ("cifar10",), "mobilenetv2_100.keras_dogs19": ("stanford_dogs",)}
 FIELDS = (
     "task", "checkpoint", "n", "n_train", "n_test", "dim", "linear", "linear_se", "knn", "knn_se", "logme", "h_score",
-    "test", "test_se", "seconds", "features_sha256",
+    "seconds", "features_sha256",
 )  # fmt: skip
 
 
@@ -161,6 +163,8 @@ def write_results(build: Build, folder: Path) -> None:
             continue
         name = matrix_name(cell.checkpoint.name)
         row = report_row(document) | {"checkpoint": name, "seconds": document["seconds"]["score"]}
+        kept = load_file(store.features_path(cell))
+        row |= other_scores(kept["features"], kept["labels"])
         rows.append(row | {"features_sha256": sha256_file(store.features_path(cell))[:16]})
         correct[f"{name.replace('/', '--')}:{cell.task.name}"] = np.packbits(store.correct(cell)["linear"])
     with atomic_path(folder / "matrix.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:

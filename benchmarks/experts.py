@@ -167,7 +167,7 @@ def measure(folder: Path, nets: dict[str, nn.Module]) -> list[dict[str, Any]]:
                 with torch.inference_mode():
                     z = torch.cat([frozen[name](normalised(part)) for part in images.split(16)]).double().numpy()
                 result = ridge_leave_one_out(z, labels)
-                cells.append({"task": task, "expert": name, "n": len(z), "linear": result.accuracy})
+                cells.append({"task": task, "expert": name, "n": len(z), "linear": float(result.mean())})
             write_json(path, cells)
             pixels.cache_clear()
         rows += json.loads(path.read_text())

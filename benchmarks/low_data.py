@@ -36,11 +36,10 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import METRICS, Metric
-from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.task import Task
-from hf_task2vec.transferability import RIDGE_GRID, ridge_leave_one_out
+from hf_task2vec.transferability import RIDGE_GRID, Score, ridge_leave_one_out
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,13 +80,13 @@ def ridge_test(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndar
 def picks_of(fold: Metric, case: Case, query: Any, known: np.ndarray, n: int, static: np.ndarray) -> dict[str, int]:
     """What each method picks among the candidates; `known` are their accuracies on the n images."""
     ids = case.candidates.ids
-    seen = {PROBE: Measured(float(known[ids.index(PROBE)]), n)} if PROBE in ids else {}
+    seen = {PROBE: Score.of_share(float(known[ids.index(PROBE)]), n)} if PROBE in ids else {}
     found = {
         "static": int(static.argmax()),
         "everything": int(np.lexsort((static, known))[-1]),
         "trained": int(fold.predict_features(query, case.candidates, seen).mean.argmax()),
     }
-    every = {name: Measured(float(value), n) for name, value in zip(ids, known, strict=True)}
+    every = {name: Score.of_share(float(value), n) for name, value in zip(ids, known, strict=True)}
     found["trained+everything"] = int(fold.predict_features(query, case.candidates, every).mean.argmax())
     chosen: list[str] = []
     for _ in range(3):
@@ -124,7 +123,7 @@ def evaluate(matrix: Matrix, features: Any, cache: Path, sizes: list[int], itera
                 rest = np.setdiff1d(np.arange(len(labels)), at)
                 embedding = embedding_of(task, probe, cache / f"{case.name}-{n}-{seed}.safetensors")
                 x = [table["features"].astype(np.float64) for table in tables]
-                known = np.array([ridge_leave_one_out(z[at], labels[at]).accuracy for z in x])
+                known = np.array([ridge_leave_one_out(z[at], labels[at]).mean() for z in x])
                 obtained = np.array([ridge_test(z[at], labels[at], z[rest], labels[rest]) for z in x])
                 query = matrix.space.of_embedding(embedding)
                 picks = picks_of(folds[case.held_out], case, query, known, n, static)

@@ -4,7 +4,7 @@
 
 Real images, several labels each: mosaics of two by two photographs of one to three classes of a shared task, labelled
 with the set of classes in them (no photograph is in two mosaics), and the built-in digits with attributes (even,
-prime, has a loop, above 4). The 16 checkpoints of the measured matrix are measured by `measure_label_features`: the mAP
+prime, has a loop, above 4). The 16 checkpoints of the measured matrix are measured by `score_features`: the mAP
 of a leave-one-out linear probe. They are predicted by the trained metric from an index that lacks the scores of the
 source task and its near duplicates.
 
@@ -38,12 +38,12 @@ from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import checkpoint_features
-from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import HALF_WIDTH_80
+from hf_task2vec.recommendation import probe_score
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.task import Task
-from hf_task2vec.transfer import extract_features, measure_label_features
+from hf_task2vec.transfer import extract_features, score_features
 from hf_task2vec.zoo import ZooIndex
 
 DIGITS = "digit_attributes"
@@ -142,11 +142,11 @@ def judged(name: str, metric: RankingMetric, index: ZooIndex, cache: Path) -> di
     metric = without(metric, [other for other, group in groups.items() if group == groups[source]])  # type: ignore[assignment]
     frame = index.checkpoints[index.checkpoints["hub_id"].isin(list(features))].reset_index(drop=True)
     ids = tuple(frame["hub_id"])
-    results = {i: measure_label_features(features[i], task.labels) for i in ids}
-    measured = np.array([results[i].linear.mean_average_precision for i in ids])
+    results = {i: score_features(features[i], task.labels) for i in ids}
+    measured = np.array([results[i].value for i in ids])
     query, candidates = metric.space.of_embedding(embedding), checkpoint_features(frame)
     blind = metric.predict_features(query, candidates)
-    known = metric.predict_features(query, candidates, {PROBE: Measured.by_probe(embedding.descriptors)})
+    known = metric.predict_features(query, candidates, {PROBE: probe_score(embedding.descriptors)})
     sd = np.sqrt(known.variance())
     inside = np.abs(logit(measured) - known.mean) <= HALF_WIDTH_80 * sd
     others = np.array(ids) != PROBE
@@ -163,13 +163,13 @@ def judged(name: str, metric: RankingMetric, index: ZooIndex, cache: Path) -> di
         "probe": float(measured[ids.index(PROBE)]),
         "best": float(measured.max()),
         "mean": float(measured.mean()),
-        "std_error_of_best": results[ids[int(measured.argmax())]].linear.std_error,
+        "std_error_of_best": results[ids[int(measured.argmax())]].std_error,
         "mean_absolute_error": float(np.abs(expit(known.mean) - measured)[others].mean()),
         "inside_80": float(inside[others].mean()),
         "slope_of_logits": float(np.polyfit(known.mean, logit(measured), 1)[0]),
         "refine": refined(metric, query, candidates, features, task.labels),
         "checkpoints": [
-            {"checkpoint": i, "map": float(m), "std_error": results[i].linear.std_error, "predicted": float(p)}
+            {"checkpoint": i, "map": float(m), "std_error": results[i].std_error, "predicted": float(p)}
             for i, m, p in zip(ids, measured, expit(known.mean), strict=True)
         ],
         "seconds": time.perf_counter() - started,
@@ -185,8 +185,8 @@ def refined(
     prior, best = [], []
     for seed in range(SPLITS):
         half = stratified_folds(labels, 2, seed) == seed % 2
-        ours = {i: measure_label_features(features[i][half], labels[half]).measured for i in ids}
-        other = np.array([measure_label_features(features[i][~half], labels[~half]).measured.accuracy for i in ids])
+        ours = {i: score_features(features[i][half], labels[half]) for i in ids}
+        other = np.array([score_features(features[i][~half], labels[~half]).value for i in ids])
         known, chosen = {PROBE: ours[PROBE]}, []
         for k in range(max(REFINED) + 1):
             prediction = metric.predict_features(query, candidates, known)
@@ -197,7 +197,7 @@ def refined(
             chosen.append(name)
             known[name] = ours[name]
         prior.append(float(other[int(np.argmax(metric.predict_features(query, candidates).prior))]))
-        best.append(float(other[int(np.argmax([ours[i].accuracy for i in ids]))]))
+        best.append(float(other[int(np.argmax([ours[i].value for i in ids]))]))
     rows = [{"k": str(k), "map": float(np.mean(found))} for k, found in picks.items()]
     return [{"k": "prior", "map": float(np.mean(prior))}, *rows, {"k": "all", "map": float(np.mean(best))}]
 

@@ -34,9 +34,9 @@ from hf_task2vec.evaluation import Case, always, evaluate_metric, judge, leave_o
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import Metric, RankingMetric, evidence
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations, TaskSpace
-from hf_task2vec.prediction import Measured
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.training import fit_parameters
+from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -254,7 +254,7 @@ def run_refine(matrix: Matrix, iterations: int, ceiling: float) -> dict[str, Any
             for half, other in (matrix.halves(case, seed), matrix.halves(case, seed)[::-1]):
                 known = {}
                 if PROBE in case.candidates.ids:
-                    known[PROBE] = Measured(half[case.candidates.ids.index(PROBE)], n)
+                    known[PROBE] = Score.of_share(half[case.candidates.ids.index(PROBE)], n)
                 chosen: list[str] = []
                 for k in range(max(accuracy) + 1):
                     prediction = fold.predict_features(case.task, case.candidates, known)
@@ -267,7 +267,7 @@ def run_refine(matrix: Matrix, iterations: int, ceiling: float) -> dict[str, Any
                     if name is None:
                         break
                     chosen.append(name)
-                    known[name] = Measured(half[case.candidates.ids.index(name)], n)
+                    known[name] = Score.of_share(half[case.candidates.ids.index(name)], n)
         for found, values in ((accuracy, picks), (best_measured, tops)):
             for k, by_task in found.items():
                 by_task.append(values[k] or [np.nan])
@@ -305,7 +305,7 @@ def run_coverage(matrix: Matrix, iterations: int) -> dict[str, Any]:
         anchor = case.candidates.ids.index(PROBE)
         n = matrix.correct[case.name].shape[1]
         prediction = left[case.held_out].predict_features(
-            case.task, case.candidates, {PROBE: Measured(float(case.obtained[anchor]), n)}
+            case.task, case.candidates, {PROBE: Score.of_share(float(case.obtained[anchor]), n)}
         )
         sd = np.sqrt(prediction.variance())
         smoothed = (case.obtained * n + 0.5) / (n + 1.0)

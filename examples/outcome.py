@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from common import Choice, Data
 
-from hf_task2vec import measure
+from hf_task2vec import linear_probe
 from hf_task2vec.cards import escape
 from hf_task2vec.files import write_json
 from hf_task2vec.local_scores import add_score
@@ -131,10 +131,10 @@ def _teach(args: argparse.Namespace, data: Data, choice: Choice, accuracies: dic
     A fine-tuned accuracy can only be compared with others of its kind. The linear probe is what the index ranks by,
     and the probe network's own is known: so the index learns from the first run on.
     """
-    linear = measure(choice.hub_id, data.sample).linear
+    linear = linear_probe(choice.hub_id, data.sample)
     rows = [
         *((hub_id, value, protocol, "test", len(data.train), len(data.test)) for hub_id, value in accuracies.items()),
-        (choice.hub_id, linear.accuracy, "linear_probe_loo", "sample", len(data.sample) - 1, len(data.sample)),
+        (choice.hub_id, linear.value, "linear_probe_loo", "sample", len(data.sample) - 1, len(data.sample)),
     ]
     task: Any = choice.embedding
     for hub_id, value, by, split, n_train, n_test in rows:

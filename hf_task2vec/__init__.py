@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .relations import contains as contains
     from .selection import select_backbone as select_backbone
     from .task import Task as Task
-    from .transfer import measure as measure
+    from .transfer import linear_probe as linear_probe
     from .zoo import ZooIndex as ZooIndex
 
 __version__ = "0.1.0"
@@ -53,7 +53,7 @@ _MODULE_OF = {
     "diagonal_fisher": "fisher",
     "embed_task": "embed",
     "fit_head": "head",
-    "measure": "transfer",
+    "linear_probe": "transfer",
     "pairwise": "distance",
     "search_hub": "hub_search",
     "select_backbone": "selection",
@@ -77,7 +77,7 @@ __all__ = [
     "diagonal_fisher",
     "embed_task",
     "fit_head",
-    "measure",
+    "linear_probe",
     "pairwise",
     "search_hub",
     "select_backbone",

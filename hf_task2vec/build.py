@@ -35,9 +35,8 @@ def build_index(
 ) -> BuildReport:
     """Measure checkpoints on tasks, embed the tasks, and write an index that `select` can use.
 
-    Every pair is a cell: frozen features are extracted once, and evaluated by a linear probe and nearest neighbours
-    (leave-one-out over all images, training and test split pooled), by LogME and H-score, and by a logistic regression
-    on the plain test split, each with its standard error (see :func:`~hf_task2vec.sweep_measure.evaluate`). Each cell
+    Every pair is a cell: frozen features are extracted once, and evaluated by a linear probe (leave-one-out over all
+    images, training and test split pooled), with its standard error. Each cell
     is stored as soon as it is done, under a key of the dataset's revision, the checkpoint's revision and the settings:
     a build that was killed goes on where it was, and one that is complete measures nothing. A cell that cannot be
     measured is recorded with the reason, and the others go on. The same measurements give the same bytes.

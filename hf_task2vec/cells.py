@@ -164,7 +164,7 @@ class CellStore:
         return self._path(cell, ".safetensors")
 
     def correct(self, cell: Cell) -> dict[str, NDArray[np.bool_]]:
-        """Return which examples were classified rightly, by classifier: ``linear``, ``knn``, and ``test`` if any.
+        """Return which examples were classified rightly, by classifier: ``linear``.
 
         Raises
         ------
@@ -176,11 +176,8 @@ class CellStore:
         document, path = self.document(cell), self.payload_path(cell)
         if document is None or document["status"] != "done" or not path.is_file():
             raise ZooIndexError(f"{cell} is not measured yet in {self.folder}")
-        sample = document["sample"]
-        counts = {"linear": sample["n"], "knn": sample["n"], "test": sample["n_test"]}
-        return {
-            name: np.unpackbits(bits, count=counts[name]).astype(np.bool_) for name, bits in load_file(path).items()
-        }
+        count = document["sample"]["n"]
+        return {name: np.unpackbits(bits, count=count).astype(np.bool_) for name, bits in load_file(path).items()}
 
     def features_path(self, cell: Cell) -> Path:
         """Return where a cell's features lie if they were kept."""

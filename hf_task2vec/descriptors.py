@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.average_precision import LabelScores
-from hf_task2vec.transferability import ridge_label_scores, ridge_leave_one_out
+from hf_task2vec.transferability import (
+    average_precisions,
+    mean_average_precision,
+    ridge_leave_one_out,
+    ridge_predictions,
+)
 
 if TYPE_CHECKING:
     from hf_task2vec.task import Task
@@ -42,7 +46,7 @@ def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[ND
         with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
 
         Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
-        probe, leave-one-out, as :func:`~hf_task2vec.transfer.measure` measures it.
+        probe, leave-one-out, as :func:`~hf_task2vec.transfer.linear_probe` measures it.
     """
     counts = {"n_samples": float(len(task)), "n_rows": float(task.n_rows)}
     return counts | _classes(task, features, depths) | _images(task)
@@ -66,27 +70,31 @@ def _classes(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray
 
 def _probe(features: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
     if labels.ndim == 1:
-        accuracy = ridge_leave_one_out(features, labels).accuracy
+        accuracy = float(ridge_leave_one_out(features, labels).mean())
         return {"probe_accuracy": accuracy, "probe_accuracy_gain": _over_chance(accuracy, labels)}
-    scored = ridge_label_scores(features, labels)
-    facts = {"probe_accuracy": _balanced_accuracy(scored), "probe_accuracy_gain": _label_gain(scored)}
-    if not np.isnan(scored.average_precisions).all():  # else no label varies in the sample: there is nothing to rank
-        facts |= {"probe_map": scored.mean_average_precision, "probe_map_std_error": scored.std_error}
+    predictions = ridge_predictions(features, labels.astype(np.float64))
+    facts = {
+        "probe_accuracy": _balanced_accuracy(labels > 0, predictions),
+        "probe_accuracy_gain": _label_gain(labels > 0, predictions),
+    }
+    if (labels != labels[0]).any():  # else no label varies in the sample: there is nothing to rank
+        score = mean_average_precision(labels > 0, predictions)
+        facts |= {"probe_map": score.value, "probe_map_std_error": score.std_error}
     return facts
 
 
 def _gain(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """What of the way from chance to perfection a linear probe covers."""
     if labels.ndim == 2:
-        return _label_gain(ridge_label_scores(features, labels))
-    return _over_chance(ridge_leave_one_out(features, labels).accuracy, labels)
+        return _label_gain(labels > 0, ridge_predictions(features, labels.astype(np.float64)))
+    return _over_chance(float(ridge_leave_one_out(features, labels).mean()), labels)
 
 
-def _balanced_accuracy(scored: LabelScores) -> float:
+def _balanced_accuracy(present: NDArray[np.bool_], predictions: NDArray[np.float64]) -> float:
     """Mean over labels of the accuracy balanced between present and absent; a label's share is its threshold."""
-    share = scored.present.mean(axis=0)
+    share = present.mean(axis=0)
     varied = (share > 0) & (share < 1)
-    present, right = scored.present[:, varied], (scored.scores > share)[:, varied] == scored.present[:, varied]
+    present, right = present[:, varied], (predictions > share)[:, varied] == present[:, varied]
     recall, specificity = ((right & side).sum(axis=0) / side.sum(axis=0) for side in (present, ~present))
     return float(np.mean((recall + specificity) / 2)) if varied.any() else 0.5
 
@@ -96,11 +104,12 @@ def _over_chance(accuracy: float, labels: NDArray[np.int64]) -> float:
     return (accuracy - chance) / max(1.0 - chance, 1e-9)
 
 
-def _label_gain(scored: LabelScores) -> float:
+def _label_gain(present: NDArray[np.bool_], predictions: NDArray[np.float64]) -> float:
     """The same by average precision, whose chance is the share of examples with the label; mean over labels."""
-    varied = ~np.isnan(scored.average_precisions)
-    chance = scored.present.mean(axis=0)[varied]
-    return float(np.mean((scored.average_precisions[varied] - chance) / (1.0 - chance))) if varied.any() else 0.0
+    found = average_precisions(present, predictions)
+    varied = ~np.isnan(found)
+    chance = present.mean(axis=0)[varied]
+    return float(np.mean((found[varied] - chance) / (1.0 - chance))) if varied.any() else 0.0
 
 
 def _images(task: Task) -> dict[str, float]:

@@ -31,9 +31,9 @@ def source_row() -> dict[str, Any]:
         "path": "hf_task2vec/build.py",
         "protocol": (
             "frozen pooled features; linear_probe_loo: ridge on one-hot labels, closed-form leave-one-out over all "
-            "images; linear_probe_logistic: L2 logistic regression on train, strength by 3-fold cross-validation"
+            "images"
         ),
-        "split": "both splits pooled, such as train-test; test",
+        "split": "both splits pooled, such as train-test",
         "metric": "top-1 accuracy",
         "license": LICENSE,
     }
@@ -125,13 +125,13 @@ def checkpoint_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[str, Any]]:
-    """Return rows of ``scores.csv``: leave-one-out over all images, and the plain test split where there is one.
+    """Return rows of ``scores.csv``: leave-one-out over all images.
 
     Parameters
     ----------
     rows
-        One a cell: ``task, checkpoint, n, n_train, n_test, splits, linear, linear_se, test, test_se, versions`` and,
-        of a Hub checkpoint, ``checkpoint_revision``.
+        One a cell: ``task, checkpoint, n, splits, linear, linear_se, versions`` and, of a Hub checkpoint,
+        ``checkpoint_revision``.
     index
         Holds the tasks, checkpoints and the source; rows of others are an error.
 
@@ -148,29 +148,24 @@ def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[
         if source is None or row["task"] not in tasks or row["checkpoint"] not in checkpoints:
             raise ZooIndexError(f"the index has no row of {row['task']!r}, {row['checkpoint']!r} or {SOURCE!r}")
         leak = is_leak(tasks[row["task"]], checkpoints[row["checkpoint"]])
-        splits = [_slug(split) for split in row["splits"]]
-        evaluations = [("linear_probe_loo", "-".join(splits), "linear", row["n"] - 1, row["n"])]
-        if row["n_test"]:
-            evaluations.append(("linear_probe_logistic", splits[-1], "test", row["n_train"], row["n_test"]))
-        found += [
+        found.append(
             {
                 "task": row["task"],
                 "checkpoint": row["checkpoint"],
-                "score": round(row[column], 6),
-                "score_std_error": round(row[f"{column}_se"], 6),
+                "score": round(row["linear"], 6),
+                "score_std_error": round(row["linear_se"], 6),
                 "metric": "top1",
-                "protocol": protocol,
-                "split": split,
-                "n_train": n_train,
-                "n_test": n_test,
+                "protocol": "linear_probe_loo",
+                "split": "-".join(_slug(split) for split in row["splits"]),
+                "n_train": row["n"] - 1,
+                "n_test": row["n"],
                 "source": SOURCE,
                 "source_license": source.license,
                 "checkpoint_match": "measured",
                 "leak": leak,
                 "versions": _versions(row, checkpoints[row["checkpoint"]]),
             }
-            for protocol, split, column, n_train, n_test in evaluations
-        ]
+        )
     return found
 
 

@@ -36,8 +36,9 @@ from hf_task2vec.observations import (
     observations,
     source_codes,
 )
-from hf_task2vec.prediction import Measured, Posterior, Prediction, with_scored
+from hf_task2vec.prediction import Posterior, Prediction, with_scored
 from hf_task2vec.task_space import TaskFeatures, TaskSpace
+from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ class Metric:
         return cls(*evidence(index))  # type: ignore[call-arg]
 
     def predict(
-        self, embedding: TaskEmbedding, checkpoints: pd.DataFrame, measured: Mapping[str, Measured] | None = None
+        self, embedding: TaskEmbedding, checkpoints: pd.DataFrame, measured: Mapping[str, Score] | None = None
     ) -> Prediction:
         """Predict the standing of `checkpoints` (rows of ``checkpoints.csv``) on a task.
 
@@ -85,7 +86,7 @@ class Metric:
         checkpoints
             Candidates, n rows.
         measured
-            Accuracies measured on this very task, by the id of a candidate: what turns standings into accuracies, and
+            Scores measured on this very task, by the id of a candidate: what turns standings into accuracies, and
             tells of the task what no embedding can.
 
         Raises
@@ -96,7 +97,7 @@ class Metric:
         return self.predict_features(self.space.of_embedding(embedding), checkpoint_features(checkpoints), measured)
 
     def predict_features(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Measured] | None = None
+        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Score] | None = None
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
         raise NotImplementedError
@@ -173,7 +174,7 @@ class RankingMetric(Metric):
         return factor[0], cho_solve(factor, self.data.y)
 
     def predict_features(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Measured] | None = None
+        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Score] | None = None
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
         from scipy.linalg import solve_triangular
@@ -242,7 +243,7 @@ class Static(Metric):
     data: Observations
 
     def predict_features(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Measured] | None = None
+        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Score] | None = None
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints; see :meth:`Metric.predict`."""
         prior = self.prior(candidates)

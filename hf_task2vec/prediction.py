@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hf_task2vec.covariance import checkpoint_kernel, prior_covariance, residual_covariance
 from hf_task2vec.errors import MetricError
 from hf_task2vec.observations import CheckpointFeatures
+from hf_task2vec.transferability import Score
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -26,71 +27,6 @@ SHARED_ERROR = 0.47
 #: Prior variance of a task's level, in squared logits: so wide that one measurement tells of the level alone. A tighter
 #: one would take a hard task for a weakness of whatever was measured first.
 LEVEL_VARIANCE = 1e3
-
-
-@dataclass(frozen=True)
-class Measured:
-    """An accuracy measured on a task, or another score in [0, 1] (of multi-label tasks the mAP).
-
-    Attributes
-    ----------
-    accuracy
-        Share of right answers, in [0, 1].
-    n
-        Images it was measured on, ≥ 1; of another score see `with_std_error`.
-    """
-
-    accuracy: float
-    n: int
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.accuracy <= 1.0 or self.n < 1:
-            raise MetricError(f"accuracy={self.accuracy!r} on n={self.n!r} images: give one in [0, 1] on at least 1")
-
-    @property
-    def smoothed(self) -> float:
-        """Share of right answers with half an image added to either side, so that its logit is finite."""
-        return (self.accuracy * self.n + 0.5) / (self.n + 1.0)
-
-    @classmethod
-    def with_std_error(cls, score: float, std_error: float) -> Measured:
-        """Return a score that is no share of right answers, such as a mAP, as one of equal standard error.
-
-        `n` is the number of images on which a share of right answers as large has that standard error, by the
-        Agresti-Coull rule of :class:`~hf_task2vec.transferability.Predictions`.
-
-        Parameters
-        ----------
-        score
-            In [0, 1].
-        std_error
-            Above 0.
-        """
-
-        def error(n: float) -> float:
-            share = (score * n + 2.0) / (n + 4.0)
-            return float(np.sqrt(share * (1.0 - share) / (n + 4.0)))
-
-        low, high = 1.0, 1e9
-        if not error(high) < std_error < error(low):
-            return cls(score, int(low if std_error >= error(low) else high))
-        while high - low > 1e-3:
-            middle = (low + high) / 2.0
-            low, high = (middle, high) if error(middle) > std_error else (low, middle)
-        return cls(score, max(round(low), 1))
-
-    @classmethod
-    def by_probe(cls, descriptors: Mapping[str, float]) -> Measured:
-        """Return what the probe itself reaches on an embedded task: its mAP where that is known, else its accuracy.
-
-        Parameters
-        ----------
-        descriptors
-            Of the embedding: see :func:`~hf_task2vec.descriptors.describe_task`.
-        """
-        if "probe_map" in descriptors:
-            return cls.with_std_error(descriptors["probe_map"], descriptors["probe_map_std_error"])
-        return cls(descriptors["probe_accuracy"], max(int(descriptors["n_samples"]), 1))
 
 
 def with_scored(
@@ -239,8 +175,8 @@ class Prediction:
             joint = joint - self._learned[rows] @ self._learned[rows].T
         return max(float(joint[0, 0] + joint[1, 1] - 2.0 * joint[0, 1]), 1e-9)
 
-    def given(self, measured: Mapping[str, Measured], level_variance: float = LEVEL_VARIANCE) -> Prediction:
-        """Condition on accuracies measured on this task.
+    def given(self, measured: Mapping[str, Score], level_variance: float = LEVEL_VARIANCE) -> Prediction:
+        """Condition on scores measured on this task.
 
         The numbers of right answers are binomial. Their likelihood is replaced by the normal one that agrees with it at
         the posterior mode (Laplace's method: Rasmussen and Williams 2006, section 3.4). Taken at the measured accuracy
@@ -263,7 +199,7 @@ class Prediction:
             raise MetricError(f"measured checkpoints that are not among the candidates: {', '.join(missing)}")
         at = np.array([position[name] for name in measured], dtype=np.int64)
         share = np.array([m.smoothed for m in measured.values()])
-        n = np.array([m.n for m in measured.values()], dtype=np.float64) / (1.0 - SHARED_ERROR)
+        n = np.array([m.trials for m in measured.values()]) / (1.0 - SHARED_ERROR)
         cross = self._with_noise(np.arange(len(self.ids)), at)
         before = cross[at] + level_variance
         excess, error = _normal_likelihood((self.prior + self.residual)[at], before, share, n)

@@ -16,8 +16,9 @@ from hf_task2vec.labels import score_name
 from hf_task2vec.limits import Constraints
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import logit
-from hf_task2vec.prediction import Measured, Prediction
+from hf_task2vec.prediction import Prediction
 from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Ranking, TaskGain, percent
+from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,14 @@ def check_descriptors(embedding: TaskEmbedding) -> None:
         )
 
 
+def probe_score(descriptors: Mapping[str, float]) -> Score:
+    """Return what the probe itself reaches on an embedded task: its mAP where that is known, else its accuracy."""
+    n = max(int(descriptors["n_samples"]), 1)
+    if "probe_map" in descriptors:
+        return Score(descriptors["probe_map"], descriptors["probe_map_std_error"], n)
+    return Score.of_share(descriptors["probe_accuracy"], n)
+
+
 def rank(
     embedding: TaskEmbedding,
     zoo: ZooIndex,
@@ -43,7 +52,7 @@ def rank(
     *,
     top_k: int,
     metric: Metric | None = None,
-    measured: Mapping[str, Measured] | None = None,
+    measured: Mapping[str, Score] | None = None,
 ) -> Ranking:
     """Rank rows of ``checkpoints.csv`` for an embedded task; see :func:`~hf_task2vec.selection.select_backbone`.
 
@@ -109,15 +118,15 @@ def predict(
     zoo: ZooIndex,
     checkpoints: pd.DataFrame,
     metric: Metric,
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Score],
 ) -> Prediction:
     """Predict the standing of candidates, and of the probe if the index knows it, on an embedded task."""
     return metric.predict(embedding, *_with_probe(embedding, zoo, checkpoints, measured))
 
 
 def _with_probe(
-    embedding: TaskEmbedding, zoo: ZooIndex, checkpoints: pd.DataFrame, measured: Mapping[str, Measured]
-) -> tuple[pd.DataFrame, dict[str, Measured]]:
+    embedding: TaskEmbedding, zoo: ZooIndex, checkpoints: pd.DataFrame, measured: Mapping[str, Score]
+) -> tuple[pd.DataFrame, dict[str, Score]]:
     """Add the probe to the candidates if the index knows it: its accuracy on this very task is known already."""
     import pandas as pd
 
@@ -125,7 +134,7 @@ def _with_probe(
     name, facts = str(embedding.probe["name"]), embedding.descriptors
     row = zoo.checkpoints[zoo.checkpoints["hub_id"] == name]
     if len(row):
-        known.setdefault(name, Measured.by_probe(facts))
+        known.setdefault(name, probe_score(facts))
         if name not in set(checkpoints["hub_id"]):
             checkpoints = pd.concat([checkpoints, row], ignore_index=True)
     return checkpoints, known
@@ -137,7 +146,7 @@ def _accuracies(prediction: Prediction, embedding: TaskEmbedding) -> dict[str, n
 
     level = 0.0
     if not prediction.measured:  # the probe is no candidate: at least its accuracy tells how hard the task is
-        level = float(logit(Measured.by_probe(embedding.descriptors).smoothed))
+        level = float(logit(probe_score(embedding.descriptors).smoothed))
     return {
         "score": expit(level + prediction.mean),
         "prior": expit(level + prediction.level + prediction.prior),
@@ -164,7 +173,7 @@ def _intervals_again(
     metric: Metric,
     embedding: TaskEmbedding,
     frame: pd.DataFrame,
-    known: Mapping[str, Measured],
+    known: Mapping[str, Score],
     scores: Mapping[str, np.ndarray],
     rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
@@ -173,7 +182,7 @@ def _intervals_again(
 
 
 def _candidate(
-    position: int, row: dict[str, Any], numbers: Mapping[str, float], count: int, measured: Measured | None
+    position: int, row: dict[str, Any], numbers: Mapping[str, float], count: int, measured: Score | None
 ) -> Candidate:
     import pandas as pd
 
@@ -192,7 +201,7 @@ def _candidate(
         library=row["library"],
         architecture=row["architecture"],
         evidence=evidence,
-        measured=None if measured is None else measured.accuracy,
+        measured=None if measured is None else measured.value,
         **facts,
     )
 

@@ -16,9 +16,10 @@ from hf_task2vec.cache import default_device
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.labels import score_name
 from hf_task2vec.limits import Budget
-from hf_task2vec.prediction import Measured, Prediction
+from hf_task2vec.prediction import Prediction
 from hf_task2vec.ranking import Ranking, percent
-from hf_task2vec.transfer import check_measurable, measure
+from hf_task2vec.transfer import check_measurable, linear_probe
+from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +75,8 @@ def refine_ranking(
     k: int,
     *,
     checkpoints: pd.DataFrame,
-    predict: Callable[[Mapping[str, Measured]], Prediction],
-    rerank: Callable[[Mapping[str, Measured]], Ranking],
+    predict: Callable[[Mapping[str, Score]], Prediction],
+    rerank: Callable[[Mapping[str, Score]], Ranking],
     known: Collection[str] = (),
     budget: Budget | None = None,
     device: str | None = None,
@@ -84,9 +85,8 @@ def refine_ranking(
 ) -> Ranking:
     """Measure up to `k` candidates, each chosen in the light of those before, and rank all again.
 
-    A linear probe on a candidate's frozen features gives its leave-one-out accuracy (with several labels an image, its
-    mAP) on the sample: see :func:`~hf_task2vec.transfer.measure`. The metric takes it as one more observation, so what
-    is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
+    Each is measured by :func:`~hf_task2vec.transfer.linear_probe`. The metric takes that as one more observation, so
+    what is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
     prediction, with the reason among the warnings, and another is tried, `2k` in all.
 
     Parameters
@@ -120,7 +120,7 @@ def refine_ranking(
     known = set(checkpoints["hub_id"]) & set(known)
     left = set(checkpoints["hub_id"]) - known
     spending = _Spending(budget if budget is not None else Budget(), checkpoints)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, Score] = {}
     failures: dict[str, str] = {}
     notes: list[str] = []
     with tqdm(total=k, desc="measuring", unit="model", disable=not progress, leave=False) as bar:
@@ -136,12 +136,12 @@ def refine_ranking(
             spending.add(name)
             logger.info("loading %s", name)
             try:
-                transfer = measure(name, task, device=device, token=token, progress=progress)
+                score = linear_probe(name, task, device=device, token=token, progress=progress)
             except Task2VecError as error:
                 logger.info("%s cannot be measured: %s", name, error)
                 failures[name] = f"{name} was not measured: {error}"
                 continue
-            measured[name] = transfer.measured
+            measured[name] = score
             bar.update()
     refined = rerank(measured)
     summary = _summary(refined, ranking, measured, failures, score_name(task.label_kind))
@@ -180,7 +180,7 @@ class _Spending:
 
 
 def _summary(
-    after: Ranking, before: Ranking, measured: Mapping[str, Measured], failed: Collection[str], score: str
+    after: Ranking, before: Ranking, measured: Mapping[str, Score], failed: Collection[str], score: str
 ) -> str:
     if not measured:
         return f"No candidate could be measured. {before.summary}"
@@ -194,8 +194,8 @@ def _summary(
     else:
         why = "it could not be measured (see the warnings)" if best.hub_id in failed else "it was not measured itself"
         text += f"{score} {percent(best.score)} % ({interval}) predicted, but {why}. "
-        name = max(measured, key=lambda hub_id: measured[hub_id].accuracy)
-        text += f"The best of those measured is {name}: {percent(measured[name].accuracy)} %."
+        name = max(measured, key=lambda hub_id: measured[hub_id].value)
+        text += f"The best of those measured is {name}: {percent(measured[name].value)} %."
     if best.hub_id != before.best.hub_id:
         text += f" Before measuring, {before.best.hub_id} was first."
     return text

@@ -24,8 +24,7 @@ CELLS_FILE = "cells.csv"
 #: Columns of the report beside those of `measurement`.
 _REPORT = (
     "task", "checkpoint", "kind", "status", "error", "reason", "n", "n_train", "n_test", "n_classes", "skipped", "dim",
-    "linear", "linear_se", "knn", "knn_se", "logme", "logme_se", "h_score", "h_score_se", "test", "test_se",
-    "load", "draw", "extract", "score", "device", "host", "measured", "key",
+    "linear", "linear_se", "load", "draw", "extract", "score", "device", "host", "measured", "key",
 )  # fmt: skip
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +14,8 @@ from hf_task2vec.errors import LabelError
 from hf_task2vec.sources import open_source
 from hf_task2vec.sweep_inputs import Checkpoint, SweepTask
 from hf_task2vec.task import Task
-from hf_task2vec.transfer import measure_features
-from hf_task2vec.transferability import Predictions, h_score, logistic_test, logme
+from hf_task2vec.transfer import finite
+from hf_task2vec.transferability import Score, ridge_leave_one_out
 
 if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
@@ -115,62 +113,21 @@ class Sample:
         }
 
 
-def half_sample_errors(
-    statistics: Mapping[str, Callable[[Any, Any], float]],
-    features: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    *,
-    splits: int = 5,
-) -> dict[str, float]:
-    """Return the standard error of each statistic of (features, labels) from random half samples.
-
-    A statistic's values on two disjoint halves differ by 2 standard errors in the root mean square (McCarthy 1969,
-    "Pseudo-replication: half samples"), exactly for means, otherwise as far as the variance falls like 1/N. What the
-    statistic owes to the number of examples cancels. Each class is halved. With five splits the standard error is
-    itself known to within about a third.
-    """
-    rng = np.random.default_rng(0)
-    squares: dict[str, list[float]] = {name: [] for name in statistics}
-    for _ in range(splits):
-        order = np.lexsort((rng.random(len(labels)), labels))
-        first = np.zeros(len(labels), dtype=np.bool_)
-        first[order[rng.integers(2) :: 2]] = True
-        for name, function in statistics.items():
-            values = [function(features[half], labels[half]) for half in (first, ~first)]
-            squares[name].append((values[0] - values[1]) ** 2)
-    return {name: 0.5 * float(np.sqrt(np.mean(found))) for name, found in squares.items()}
-
-
 def evaluate(
-    features: NDArray[np.float32], labels: NDArray[np.int64], n_train: int
-) -> tuple[dict[str, float | None], dict[str, Predictions]]:
-    """Evaluate features, shape (N, d), of which the first `n_train` belong to the training split.
+    features: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[dict[str, float], dict[str, NDArray[np.bool_]]]:
+    """Evaluate features, shape (N, d).
 
     Returns
     -------
     measurement
-        ``linear``, ``knn`` (leave-one-out accuracies over all N), ``logme``, ``h_score``, ``test`` (accuracy on the
-        test split of a logistic regression fitted on the training split; None without one), each with its standard
-        error under ``<name>_se``; and ``dim``.
-    predictions
-        Which examples ``linear``, ``knn`` and ``test`` classified rightly.
+        ``linear`` and ``linear_se``, the leave-one-out accuracy of a linear probe and its standard error; and ``dim``.
+    correct
+        Which examples ``linear`` classified rightly.
     """
-    transfer = measure_features(features, labels)
-    predictions = {"linear": transfer.linear, "knn": transfer.knn}
-    x = features.astype(np.float64)
-    if n_train < len(labels):
-        predictions["test"] = logistic_test(x[:n_train], labels[:n_train], x[n_train:], labels[n_train:])
-    errors = half_sample_errors({"logme": logme, "h_score": h_score}, x, labels)
-    measurement: dict[str, float | None] = {"dim": transfer.feature_dim, "test": None, "test_se": None}
-    for name, found in predictions.items():
-        measurement |= {name: found.accuracy, f"{name}_se": found.std_error}
-    for name, value in (("logme", transfer.logme), ("h_score", transfer.h_score)):
-        measurement |= {name: _finite(value), f"{name}_se": _finite(errors[name])}
-    return measurement, predictions
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    correct = ridge_leave_one_out(finite(features), labels)
+    score = Score.of_share(float(correct.mean()), len(labels))
+    return {"dim": features.shape[1], "linear": score.value, "linear_se": score.std_error}, {"linear": correct}
 
 
 def facts_of(checkpoint: Checkpoint, probe: Probe) -> dict[str, Any]:

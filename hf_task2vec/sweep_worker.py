@@ -109,8 +109,8 @@ class Worker:
                 raise ProbeError("the features kept from an earlier time are of other images; delete their file")
             document["facts"] = dict(cell.checkpoint.facts)
         with clock("score"):
-            document["measurement"], predictions = evaluate(x, sample.labels, len(sample.train))
-        tensors = {name: np.packbits(found.correct) for name, found in predictions.items()}
+            document["measurement"], correct = evaluate(x, sample.labels)
+        tensors = {name: np.packbits(found) for name, found in correct.items()}
         new = {"features": x, "labels": sample.labels, "n_train": np.array([len(sample.train)])}
         return CellResult(document, save(tensors), save(new) if self.keep_features and kept is None else None)
 

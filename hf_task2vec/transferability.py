@@ -1,65 +1,70 @@
-"""How well frozen features separate a task's classes: linear probe, k-NN, LogME, H-score. Pure functions of arrays."""
+"""Scores of frozen features: how well a linear probe solves a task with them. Pure functions of arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-
-from hf_task2vec.average_precision import LabelScores
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 #: Ridge penalties tried, as multiples of the mean eigenvalue of the features' Gram matrix.
 RIDGE_GRID = tuple(float(x) for x in np.logspace(-4, 2, 13))
+_RESAMPLES = 100
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """Out-of-sample decisions of a classifier.
+@dataclass(frozen=True)
+class Score:
+    """A score measured on a task: a share of right answers, or of tasks with several labels an image the mAP.
 
     Attributes
     ----------
-    correct
-        Shape (N,), bool: whether each example was classified rightly without having been trained on.
+    value
+        In [0, 1].
+    std_error
+        Its standard error, above 0.
+    n
+        Images it was measured on.
     """
 
-    correct: NDArray[np.bool_]
+    value: float
+    std_error: float
+    n: int
+
+    @classmethod
+    def of_share(cls, value: float, n: int) -> Score:
+        """Return a share of right answers among `n` images; its error is that of :func:`_share_error`."""
+        return cls(value, _share_error(value, n), n)
+
+    @cached_property
+    def trials(self) -> float:
+        """How many images a share of right answers of this value and standard error would be of, at least 1."""
+        from scipy.optimize import brentq
+
+        if self.std_error >= _share_error(self.value, 1.0):
+            return 1.0
+        return float(np.exp(brentq(lambda x: _share_error(self.value, np.exp(x)) - self.std_error, 0.0, 40.0)))
 
     @property
-    def accuracy(self) -> float:
-        """Share of right decisions, in [0, 1]."""
-        return float(self.correct.mean())
-
-    @property
-    def std_error(self) -> float:
-        """Standard error of the accuracy; never 0, by the Agresti-Coull rule of two added successes and failures."""
-        n = len(self.correct)
-        p = (self.correct.sum() + 2.0) / (n + 4.0)
-        return float(np.sqrt(p * (1.0 - p) / (n + 4.0)))
+    def smoothed(self) -> float:
+        """The value with half a right and half a wrong answer added, so that its logit is finite."""
+        return (self.value * self.trials + 0.5) / (self.trials + 1.0)
 
 
-def ridge_leave_one_out(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> Predictions:
-    """Leave-one-out decisions of a linear probe: the largest of :func:`ridge_scores`."""
-    return Predictions(ridge_scores(features, labels, grid).argmax(axis=1) == np.unique(labels, return_inverse=True)[1])
+def _share_error(share: float, n: float) -> float:
+    """Standard error of a share of `n`; never 0, by the Agresti-Coull rule of two added successes and failures."""
+    p = (share * n + 2.0) / (n + 4.0)
+    return float(np.sqrt(p * (1.0 - p) / (n + 4.0)))
 
 
-def ridge_scores(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> Array:
-    """Leave-one-out scores of a ridge regression on one-hot labels, shape (N, classes present), in closed form.
-
-    Parameters
-    ----------
-    features
-        Shape (N, d).
-    labels
-        Shape (N,), integers.
-    grid
-        As in :func:`ridge_predictions`.
-    """
+def ridge_leave_one_out(features: Array, labels: Labels, grid: tuple[float, ...] = RIDGE_GRID) -> NDArray[np.bool_]:
+    """Whether a linear probe that has not seen an example classifies it rightly, shape (N,)."""
     classes, inverse = np.unique(labels, return_inverse=True)
-    return ridge_predictions(features, np.eye(len(classes))[inverse], grid)
+    scores = ridge_predictions(features, np.eye(len(classes))[inverse], grid)
+    return np.asarray(scores.argmax(axis=1) == inverse)
 
 
 def ridge_predictions(features: Array, targets: Array, grid: tuple[float, ...] = RIDGE_GRID) -> Array:
@@ -105,115 +110,32 @@ def ridge_predictions(features: Array, targets: Array, grid: tuple[float, ...] =
     return best[1] + (y - y.mean(axis=0)) / max(1, n - 1)
 
 
-def knn_leave_one_out(features: Array, labels: Labels, k: int = 5) -> Predictions:
-    """Leave-one-out decisions of the k nearest neighbours by cosine similarity of the centred features.
+def average_precisions(present: NDArray[np.bool_], scores: Array) -> Array:
+    """Average precision of each label, from (N, C) arrays; NaN for labels that no example or every example carries."""
+    from sklearn.metrics import average_precision_score
 
-    A neighbour of similarity s votes with weight exp(s).
+    varies = np.ptp(present.astype(np.int8), axis=0) > 0
+    return np.array(
+        [average_precision_score(present[:, c], scores[:, c]) if varies[c] else np.nan for c in range(present.shape[1])]
+    )
+
+
+def mean_average_precision(present: NDArray[np.bool_], scores: Array) -> Score:
+    """Mean average precision over the labels that vary (macro average); at least one must.
+
+    Its standard error is that of a bootstrap over examples, and at least that of a share of as many decisions as labels
+    are carried.
     """
-    nearest, weights = _neighbours(features, k)
-    classes, inverse = np.unique(labels, return_inverse=True)
-    votes = np.zeros((len(nearest), len(classes)))
-    np.add.at(votes, (np.arange(len(nearest))[:, None], inverse[nearest]), weights)
-    return Predictions(votes.argmax(axis=1) == inverse)
-
-
-def knn_label_scores(features: Array, labels: Labels, k: int = 5) -> LabelScores:
-    """Leave-one-out scores of :func:`knn_leave_one_out` for 0/1 labels: the share of the votes for each, (N, C)."""
-    nearest, weights = _neighbours(features, k)
-    votes = np.einsum("nk,nkc->nc", weights, labels[nearest].astype(np.float64))
-    return LabelScores(labels > 0, votes / weights.sum(axis=1, keepdims=True))
-
-
-def _neighbours(features: Array, k: int) -> tuple[NDArray[np.int64], Array]:
-    """Return the k nearest of the other examples and the weights of their votes, both of shape (N, k)."""
-    x = np.asarray(features, dtype=np.float64)
-    x = x - x.mean(axis=0)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    similarity = x @ x.T
-    np.fill_diagonal(similarity, -np.inf)
-    k = min(k, len(x) - 1)
-    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    return nearest, np.exp(np.take_along_axis(similarity, nearest, axis=1))
-
-
-def ridge_label_scores(features: Array, labels: Labels) -> LabelScores:
-    """Leave-one-out scores of a linear probe for 0/1 labels, shape (N, C), several an example."""
-    return LabelScores(labels > 0, ridge_predictions(features, labels.astype(np.float64)))
-
-
-def logistic_test(
-    train: Array, train_labels: Labels, test: Array, test_labels: Labels, *, seed: int = 0
-) -> Predictions:
-    """Test-split decisions of an L2 logistic regression trained on the train split, λ by cross-validation there."""
-    from hf_task2vec.head import cross_validated_accuracy, fit_head
-
-    classes = int(max(train_labels.max(), test_labels.max())) + 1
-    strengths = (1e-4, 1e-3, 1e-2, 1e-1)
-    scores = [cross_validated_accuracy(train, train_labels, classes, folds=3, l2=l2, seed=seed) for l2 in strengths]
-    head = fit_head(train, train_labels, classes, l2=strengths[int(np.argmax(scores))])
-    return Predictions(head.predict(np.asarray(test, dtype=np.float64)) == test_labels)
-
-
-def logme(features: Array, labels: Labels, *, max_iterations: int = 100) -> float:
-    """Logarithm of maximum evidence per example and class (You et al. 2021, arXiv 2102.11005); higher is better.
-
-    Each one-hot column is a Bayesian linear regression whose prior precision α and noise precision β are set by the
-    fixed-point iteration of the paper's algorithm 3. Features that are all zero give -inf.
-    """
-    f = np.asarray(features, dtype=np.float64)
-    n, d = f.shape
-    if not f.any():
-        return -np.inf
-    u, s, _ = np.linalg.svd(f, full_matrices=False)
-    sigma = s**2
-    classes, inverse = np.unique(labels, return_inverse=True)
-    evidences = []
-    for c in range(len(classes)):
-        y = (inverse == c).astype(np.float64)
-        z2 = (u.T @ y) ** 2
-        outside = max(float(y @ y - z2.sum()), 0.0)
-        alpha, beta = 1.0, 1.0
-        for _ in range(max_iterations):
-            t = alpha / beta
-            m2 = float(np.sum(sigma * z2 / (t + sigma) ** 2))
-            gamma = float(np.sum(sigma / (sigma + t)))
-            error = float(np.sum(z2 / (1.0 + sigma / t) ** 2)) + outside
-            alpha, beta = gamma / (m2 + 1e-12), (n - gamma) / (error + 1e-12)
-            if abs(alpha / beta - t) <= 1e-3 * t:
-                break
-        t = alpha / beta
-        m2 = float(np.sum(sigma * z2 / (t + sigma) ** 2))
-        error = float(np.sum(z2 / (1.0 + sigma / t) ** 2)) + outside
-        log_determinant = float(np.sum(np.log(alpha + beta * sigma))) + (d - len(sigma)) * np.log(alpha)
-        evidence = 0.5 * (
-            d * np.log(alpha) + n * np.log(beta) - beta * error - alpha * m2 - log_determinant - n * np.log(2.0 * np.pi)
-        )
-        evidences.append(evidence / n)
-    return float(np.mean(evidences))
-
-
-def h_score(features: Array, labels: Labels) -> float:
-    """H-score with Ledoit-Wolf shrinkage (Bao et al. 2019; Ibrahim et al. 2021, arXiv 2110.06893); higher is better.
-
-    ``tr(Σ⁻¹ Σ_between)`` with the shrunk covariance of the features, computed in the examples' space.
-    """
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
-    f = np.asarray(features, dtype=np.float64)
-    f = f - f.mean(axis=0)
-    n, d = f.shape
-    shrinkage = float(ledoit_wolf_shrinkage(f, assume_centered=True))
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    means = np.zeros((len(counts), d))
-    np.add.at(means, inverse, f)
-    means /= counts[:, None]
-    # Σ = (1−ρ) FᵀF/n + ρ μ I is inverted through its eigenvectors.
-    _, s, vt = np.linalg.svd(f, full_matrices=False)
-    if not s.any():
-        return 0.0
-    vt, s = vt[s > 1e-12 * s[0]], s[s > 1e-12 * s[0]]
-    floor = shrinkage * float(np.sum(s**2)) / (n * d)
-    projected = means @ vt.T
-    # Class means lie in the span of the features, so the rest of the space adds nothing.
-    inside = np.sum(projected**2 / ((1.0 - shrinkage) * s**2 / n + floor), axis=1)
-    return float((1.0 - shrinkage) * np.sum(counts / n * inside))
+    known = average_precisions(present, scores)
+    value, n = float(np.nanmean(known)), len(scores)
+    varies = np.flatnonzero(~np.isnan(known))
+    order = np.argsort(-scores[:, varies], axis=0)
+    hits = np.take_along_axis(present[:, varies], order, axis=0)
+    drawn = []
+    for times in np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), _RESAMPLES):
+        found = times[order] * hits
+        total: Array = found.sum(axis=0)
+        precision = found.cumsum(axis=0) / np.maximum(times[order].cumsum(axis=0), 1)  # ties aside
+        if total.any():
+            drawn.append(((found * precision).sum(axis=0)[total > 0] / total[total > 0]).mean())
+    return Score(value, max(float(np.std(drawn)), _share_error(value, int(hits.sum()))), n)

@@ -25,8 +25,8 @@ from hf_task2vec.distance import asymmetric, relative_fisher, symmetric
 from hf_task2vec.errors import MetricError
 from hf_task2vec.metric import METRICS, Metric, Static, additive_fit, load_metric
 from hf_task2vec.observations import Observations
-from hf_task2vec.prediction import Measured
 from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
+from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 
@@ -228,7 +228,7 @@ def test_one_interface(metric: Metric, index: ZooIndex) -> None:
 
 def test_measurements_fix_the_level(metric: Metric, index: ZooIndex) -> None:
     first = index.checkpoints["hub_id"][0]
-    low, high = (metric.predict(embedding(50), index.checkpoints, {first: Measured(p, 4000)}) for p in (0.3, 0.9))
+    low, high = (metric.predict(embedding(50), index.checkpoints, {first: Score.of_share(p, 4000)}) for p in (0.3, 0.9))
     assert low.measured
     assert np.isfinite(low.mean).all()
     assert (high.mean > low.mean).all()

@@ -29,7 +29,7 @@ from hf_task2vec.selection import select_backbone
 from hf_task2vec.sweep_inputs import load_probe_of
 from hf_task2vec.sweep_measure import family_of
 from hf_task2vec.task import Task
-from hf_task2vec.transfer import measure
+from hf_task2vec.transfer import linear_probe
 from hf_task2vec.zoo import ZooIndex
 
 
@@ -98,24 +98,20 @@ def one_net(world: Path, load: Any, name: str = "local:odd") -> Checkpoint:
 def test_every_pair_is_measured_in_every_way(world: Path, tmp_path: Path) -> None:
     report = build(tmp_path / "out", world)
     assert (report.done, report.failed, report.failures) == (6, 0, ())
-    assert dict(report.counts) == {"checkpoints": 3, "tasks": 2, "scores": 12, "sources": 1}
+    assert dict(report.counts) == {"checkpoints": 3, "tasks": 2, "scores": 6, "sources": 1}
 
     with report.cells_file.open(encoding="utf-8", newline="") as handle:
         rows = {(row["task"], row["checkpoint"]): row for row in csv.DictReader(handle)}
     row = rows["task0", "local:net1"]
     parts = [Task.from_dataset(tasks_of(world)[0], split=split, max_samples=None) for split in ("train", "test")]
     assert (row["status"], row["n"], row["n_train"], row["n_test"]) == ("done", "45", "30", "15")
-    for name in ("linear", "knn", "logme", "h_score", "test"):
-        assert float(row[f"{name}_se"]) > 0, name
-    assert 0 <= float(row["test"]) <= 1
     assert all(float(row[name]) >= 0 for name in ("load", "draw", "extract", "score"))
 
-    # Leave-one-out over both splits is what `measure` gives on a task of all these images.
+    # Leave-one-out over both splits is what `linear_probe` gives on a task of all these images.
     both = datasets.concatenate_datasets([datasets.load_from_disk(tasks_of(world)[0])[s] for s in ("train", "test")])
-    whole = measure(nets_of(world)[1], Task.from_dataset(both, max_samples=None), device="cpu")
-    assert float(row["linear"]) == pytest.approx(whole.linear.accuracy)
-    assert float(row["logme"]) == pytest.approx(whole.logme, rel=1e-4)
-    assert float(row["linear_se"]) == pytest.approx(whole.linear.std_error)
+    whole = linear_probe(nets_of(world)[1], Task.from_dataset(both, max_samples=None), device="cpu")
+    assert float(row["linear"]) == pytest.approx(whole.value)
+    assert float(row["linear_se"]) == pytest.approx(whole.std_error)
     assert [len(part) for part in parts] == [30, 15]
 
 
@@ -124,13 +120,11 @@ def test_the_index_holds_the_measurements(world: Path, tmp_path: Path) -> None:
     index = ZooIndex.load(tmp_path / "out")
     assert index.validate() == []
     scores = index.scores.set_index(["task", "checkpoint", "protocol"])
-    pooled, plain = (scores.loc["task0", "local:net0", f"linear_probe_{how}"] for how in ("loo", "logistic"))
+    pooled = scores.loc["task0", "local:net0", "linear_probe_loo"]
     assert (pooled["split"], pooled["n_train"], pooled["n_test"]) == ("train-test", 44, 45)
-    assert (plain["split"], plain["n_train"], plain["n_test"]) == ("test", 30, 15)
     with report.cells_file.open(encoding="utf-8", newline="") as handle:
         first = next(row for row in csv.DictReader(handle) if row["checkpoint"] == "local:net0")
     assert pooled["score"] == round(float(first["linear"]), 6)
-    assert plain["score"] == round(float(first["test"]), 6)
     net = index.checkpoints.set_index("hub_id").loc["local:net0"]
     assert (net["library"], net["architecture"], net["family"], net["input_px"]) == (
         "timm",
@@ -151,9 +145,8 @@ def test_halves_of_a_task_can_be_compared(world: Path, tmp_path: Path) -> None:
     correct = plan.sweep.store.correct(cell)
     document = plan.sweep.store.document(cell)
     assert document is not None
-    for name, count in (("linear", 45), ("knn", 45), ("test", 15)):
-        assert correct[name].shape == (count,)
-        assert correct[name].mean() == pytest.approx(document["measurement"][name])
+    assert correct["linear"].shape == (45,)
+    assert correct["linear"].mean() == pytest.approx(document["measurement"]["linear"])
 
 
 def test_one_split_is_judged_by_leave_one_out_alone(world: Path, tmp_path: Path) -> None:
@@ -169,7 +162,7 @@ def test_a_test_split_without_labels_gives_way_to_the_next(world: Path, tmp_path
     parts = {"train": dataset(24), "test": hidden, "validation": dataset(12, seed=5)}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "hidden")
     build(tmp_path / "out", world, tasks=[str(tmp_path / "hidden")], checkpoints=nets_of(world, 1))
-    assert set(ZooIndex.load(tmp_path / "out").scores["split"]) == {"train-validation", "validation"}
+    assert set(ZooIndex.load(tmp_path / "out").scores["split"]) == {"train-validation"}
 
 
 def test_classes_of_both_splits_are_matched_by_name(world: Path, tmp_path: Path) -> None:
@@ -495,13 +488,13 @@ def test_a_base_is_extended(world: Path, tmp_path: Path) -> None:
     base = base.add_checkpoints(rows, replace=True)
     build(tmp_path / "out", world, base=base)
     index = ZooIndex.load(tmp_path / "out")
-    assert len(index.scores) == 12
+    assert len(index.scores) == 6
     assert list(index.checkpoints["license"]) == ["mit", "mit", None]
     assert list(index.tasks["embedded"]) == [True, False]
     with pytest.raises(ZooIndexError, match=r"whose 1 tasks \(task1, …\) would be lost; extend it with base="):
         build(tmp_path / "out", world, tasks=tasks_of(world)[:1])
     build(tmp_path / "out", world, tasks=tasks_of(world)[:1], base=tmp_path / "out")
-    assert len(ZooIndex.load(tmp_path / "out").scores) == 12
+    assert len(ZooIndex.load(tmp_path / "out").scores) == 6
 
 
 def test_embeddings_of_one_probe_only(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

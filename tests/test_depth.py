@@ -215,7 +215,7 @@ def test_one_reader_serves_batches_of_any_size() -> None:
 
 def gain(depth: np.ndarray, labels: np.ndarray) -> float:
     chance = np.bincount(labels).max() / len(labels)
-    return float((ridge_leave_one_out(depth.astype(np.float64), labels).accuracy - chance) / (1.0 - chance))
+    return float((ridge_leave_one_out(depth.astype(np.float64), labels).mean() - chance) / (1.0 - chance))
 
 
 def test_gains_by_hand() -> None:

@@ -27,8 +27,9 @@ from hf_task2vec.covariance import (
 from hf_task2vec.errors import MetricError, ProbeMismatchError
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures
-from hf_task2vec.prediction import LEVEL_VARIANCE, SHARED_ERROR, Measured
+from hf_task2vec.prediction import LEVEL_VARIANCE, SHARED_ERROR
 from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
+from hf_task2vec.transferability import Score
 
 # ---------------------------------------------------------------------- the model's text, with plain loops
 
@@ -114,7 +115,7 @@ class Oracle:
         prior += self.two_sources(d.sources[d.source[i]], self.source) * smooth
         return self.slope(i) * prior, self.slope(i) * residual * similarity
 
-    def given(self, measured: dict[str, Measured]) -> tuple[float, np.ndarray, np.ndarray]:
+    def given(self, measured: dict[str, Score]) -> tuple[float, np.ndarray, np.ndarray]:
         """Level, accuracies' logits and their variances after measurements; the mode by a general optimiser."""
         n = len(self.candidates.ids)
         mean = np.concatenate([[0.0], self.prior + self.residual])  # level, then results
@@ -124,7 +125,7 @@ class Oracle:
         reads = np.zeros((len(measured), n + 1))
         for row, name in enumerate(measured):
             reads[row, 0] = reads[row, 1 + self.candidates.ids.index(name)] = 1.0
-        share = np.array([(m.accuracy * m.n + 0.5) / (m.n + 1) for m in measured.values()])
+        share = np.array([(m.value * m.n + 0.5) / (m.n + 1) for m in measured.values()])
         count = np.array([m.n for m in measured.values()]) / (1.0 - SHARED_ERROR)
         m0, gram = reads @ mean, reads @ joint @ reads.T
         inverse = np.linalg.inv(gram)
@@ -187,7 +188,7 @@ def test_measurements_against_the_joint_gaussian(seed: int, count: int) -> None:
     metric, task, candidates = world(seed)
     rng = np.random.default_rng(seed)
     names = rng.permutation(candidates.ids)[:count]
-    measured = {str(name): Measured(int(rng.integers(0, 65)) / 64, 64) for name in names}
+    measured = {str(name): Score.of_share(int(rng.integers(0, 65)) / 64, 64) for name in names}
     level, mean, variance = Oracle(metric, task, candidates).given(measured)
     found = metric.predict_features(task, candidates, measured)
     assert found.measured
@@ -267,7 +268,7 @@ def test_parts_of_the_residual_sum_to_it() -> None:
 def test_measured_elsewhere() -> None:
     metric, task, candidates = world()
     with pytest.raises(MetricError, match="measured checkpoints that are not among the candidates: org/none"):
-        metric.predict_features(task, candidates, {"org/none": Measured(0.5, 10)})
+        metric.predict_features(task, candidates, {"org/none": Score.of_share(0.5, 10)})
 
 
 def test_embeddings_of_another_probe() -> None:

@@ -20,29 +20,22 @@ from hub import HubServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.metrics import average_precision_score
 from synthetic import TINY, pictures, tiny_probe, zoo
 
 from hf_task2vec import recommendation
-from hf_task2vec.average_precision import LabelScores, average_precision
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import ColumnError, LabelError
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.labels import read_labels, split_joined
-from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
-from hf_task2vec.transfer import MultiLabelTransfer, measure, measure_features, measure_label_features
-from hf_task2vec.transferability import Predictions, knn_label_scores, ridge_label_scores, ridge_predictions
+from hf_task2vec.transfer import linear_probe, score_features
+from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 ABC = ["a", "b", "c"]
-#: The selection and the ranking name the score once the change to them is in.
-names_the_score = pytest.mark.skipif(
-    not hasattr(Ranking, "score_name"), reason="this ranking does not yet say that its score is a mAP"
-)
 
 
 def sets(count: int = 24) -> list[list[int]]:
@@ -217,97 +210,6 @@ def test_folds_are_more_even_than_random_ones() -> None:
     assert uneven["stratified"] < 0.5 * uneven["random"]
 
 
-# ---------------------------------------------------------------------- average precision
-
-
-@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(0, 2))
-@settings(max_examples=60, deadline=None)
-def test_average_precision_is_that_of_scikit_learn(seed: int, n: int, decimals: int) -> None:
-    rng = np.random.default_rng(seed)
-    present, scores = rng.random(n) < 0.4, np.round(rng.normal(size=n), decimals)
-    found = average_precision(present, scores)
-    if present.any() and not present.all():
-        assert found == pytest.approx(average_precision_score(present, scores), abs=1e-12)
-    else:
-        assert np.isnan(found)
-
-
-def test_the_mean_leaves_out_labels_that_do_not_vary() -> None:
-    rng = np.random.default_rng(0)
-    present = np.stack([rng.random(30) < 0.3, np.zeros(30, bool), np.ones(30, bool), rng.random(30) < 0.5], axis=1)
-    scores = rng.normal(size=(30, 4))
-    result = LabelScores(present, scores)
-    assert np.isnan(result.average_precisions[[1, 2]]).all()
-    expected = average_precision_score(present[:, [0, 3]], scores[:, [0, 3]], average="macro")
-    assert result.mean_average_precision == pytest.approx(expected, abs=1e-12)
-
-
-def test_standard_error_is_the_jackknife_by_brute_force() -> None:
-    rng = np.random.default_rng(1)
-    present = np.stack([rng.random(40) < 0.3, np.arange(40) == 7], axis=1)  # leaving 7 out leaves one label
-    scores = np.round(rng.normal(size=(40, 2)) + present, 1)
-    without = []
-    for i in range(40):
-        kept = np.arange(40) != i
-        without.append(LabelScores(present[kept], scores[kept]).mean_average_precision)
-    spread = np.array(without) - np.mean(without)
-    assert LabelScores(present, scores).std_error == pytest.approx(
-        float(np.sqrt(39 / 40 * np.sum(spread**2))), rel=1e-9
-    )
-
-
-def test_standard_error_is_about_the_spread_over_samples() -> None:
-    values, errors = [], []
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        present = rng.random((120, 4)) < 0.3
-        result = LabelScores(present, rng.normal(size=(120, 4)) + 1.5 * present)
-        values.append(result.mean_average_precision)
-        errors.append(result.std_error)
-    assert 0.75 < np.mean(errors) / np.std(values) < 1.5
-    perfect = LabelScores(present, present.astype(float))
-    assert perfect.mean_average_precision == 1.0
-    assert 0 < perfect.std_error < 0.02
-
-
-def test_closed_form_is_leave_one_out_by_brute_force() -> None:
-    rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(25, 6)), (rng.random((25, 3)) < 0.4).astype(float)
-    penalty = 0.3
-    centred = x - x.mean(axis=0)
-    scale = np.sum(centred**2) / min(24, 6)
-    expected = np.empty((25, 3))
-    for i in range(25):
-        kept = np.arange(25) != i
-        z = centred[kept] - 0.0  # centred on all, with an intercept of its own
-        design = np.concatenate([z, np.ones((24, 1))], axis=1)
-        ridge = np.diag([penalty * scale] * 6 + [0.0])
-        weights = np.linalg.solve(design.T @ design + ridge, design.T @ y[kept])
-        expected[i] = np.append(centred[i], 1.0) @ weights
-    corrected = expected + (y - y.mean(axis=0)) / 24
-    assert np.allclose(ridge_predictions(x, y, (penalty,)), corrected, atol=1e-9)
-
-
-def test_features_that_tell_nothing_give_the_average_precision_of_chance() -> None:
-    found: dict[str, list[float]] = {"ridge": [], "knn": [], "chance": []}
-    for seed in range(15):
-        rng = np.random.default_rng(seed)
-        x, y = rng.normal(size=(100, 200)), (rng.random((100, 4)) < 0.25).astype(np.int64)
-        found["ridge"].append(ridge_label_scores(x, y).mean_average_precision)
-        found["knn"].append(knn_label_scores(x, y).mean_average_precision)
-        found["chance"].append(LabelScores(y > 0, rng.normal(size=(100, 4))).mean_average_precision)
-    assert np.mean(found["ridge"]) == pytest.approx(np.mean(found["chance"]), abs=0.03)
-    assert np.mean(found["knn"]) == pytest.approx(np.mean(found["chance"]), abs=0.03)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.95, 1.0])
-@pytest.mark.parametrize("n", [20, 1000])
-def test_a_score_with_an_error_is_worth_as_many_images(share: float, n: int) -> None:
-    right = Predictions(np.arange(n) < share * n)
-    assert Measured.with_std_error(right.accuracy, right.std_error) == Measured(right.accuracy, n)
-    assert Measured.with_std_error(0.5, 10.0).n == 1
-
-
 # ---------------------------------------------------------------------- measuring
 
 
@@ -322,31 +224,27 @@ def probe() -> Probe:
 
 
 def test_measure(task: Task, probe: Probe) -> None:
-    result = measure(probe, task)
-    assert isinstance(result, MultiLabelTransfer)
-    assert result.linear.scores.shape == result.knn.scores.shape == (48, 3)
-    assert 0.75 < result.linear.mean_average_precision <= 1.0
-    assert result.measured.accuracy == result.linear.mean_average_precision
-    rng = np.random.default_rng(0)
-    shuffled = measure_label_features(rng.normal(size=(48, 5)).astype(np.float32), task.labels)
-    assert shuffled.linear.mean_average_precision < 0.7
-    with pytest.raises(LabelError, match=r"labels of shape \(48, 3\) are several an image; measure_label_features"):
-        measure_features(np.zeros((48, 2), np.float32), task.labels)
+    found = linear_probe(probe, task)
+    assert found.n == 48
+    assert 0.75 < found.value <= 1.0
+    noise = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
+    assert score_features(noise, task.labels).value < 0.7
 
 
 def test_labels_that_do_not_vary_cannot_be_measured(probe: Probe) -> None:
     task = Task.from_dataset(data(sets(24), List(ClassLabel(names=ABC))), max_samples=None)
     alike = task.subset([i for i in range(24) if task.labels[i].tolist() == task.labels[0].tolist()])
     with pytest.raises(LabelError, match=r"every label is carried by all or by none.*draw more images"):
-        measure(probe, alike)
+        linear_probe(probe, alike)
 
 
 def test_descriptors_hold_what_measure_says_of_the_probe(task: Task, probe: Probe) -> None:
     facts = embed_task(task, probe).descriptors
-    result = measure(probe, task).linear
-    assert facts["probe_map"] == pytest.approx(result.mean_average_precision, abs=1e-3)
-    assert Measured.by_probe(facts).n == pytest.approx(Measured.with_std_error(0.9, result.std_error).n, rel=2.0)
-    assert Measured.by_probe({"probe_accuracy": 0.7, "n_samples": 30.0}) == Measured(0.7, 30)
+    found, kept = linear_probe(probe, task), recommendation.probe_score(facts)
+    assert (kept.value, kept.std_error) == (facts["probe_map"], facts["probe_map_std_error"])
+    assert kept.value == pytest.approx(found.value, abs=1e-3)
+    assert kept.std_error == pytest.approx(found.std_error, rel=0.1)
+    assert recommendation.probe_score({"probe_accuracy": 0.7, "n_samples": 30.0}) == Score.of_share(0.7, 30)
 
 
 # ---------------------------------------------------------------------- ranking
@@ -368,7 +266,6 @@ def select(
     return partial(select_backbone, task, index=index, probe=probe)
 
 
-@names_the_score
 def test_the_score_is_a_map_whose_level_is_the_probes_own(select: Callable[..., Ranking], task: Task) -> None:
     ranking = select()
     assert ranking.score_name == ranking.provenance["score"] == "mAP"
@@ -382,7 +279,6 @@ def test_the_score_is_a_map_whose_level_is_the_probes_own(select: Callable[..., 
     assert json.loads(ranking.to_json())["provenance"]["score"] == "mAP"
 
 
-@names_the_score
 def test_one_label_an_image_is_ranked_by_accuracy(index: ZooIndex, probe: Probe) -> None:
     one = Task.from_dataset(data([i % 3 for i in range(24)], ClassLabel(names=ABC), "label"))
     assert select_backbone(one, index=index, probe=probe, cache=False).score_name == "accuracy"
@@ -400,7 +296,7 @@ def test_refine_measures_map(select: Callable[..., Ranking], hub: HubServer, tmp
     measured = {c.hub_id: c.measured for c in ranking if c.measured is not None}
     assert len(measured) == 2
     for hub_id, found in measured.items():
-        assert found == pytest.approx(measure(hub_id, task).measured.accuracy)
+        assert found == pytest.approx(linear_probe(hub_id, task).value)
     assert "2 candidates measured on the sample." in ranking.summary
     assert "mAP" in ranking.summary
     assert "accuracy" not in ranking.summary
@@ -413,7 +309,7 @@ def test_a_measured_map_moves_the_level_not_the_order(index: ZooIndex, probe: Pr
     embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints
     found = [
-        recommendation.predict(embedding, index, frame, metric, {"org/mid": Measured.with_std_error(level, 0.03)})
+        recommendation.predict(embedding, index, frame, metric, {"org/mid": Score(level, 0.03, 48)})
         for level in (0.3, 0.6)
     ]
     assert found[0].level < found[1].level - 0.5
@@ -432,5 +328,5 @@ def test_python_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text(encoding="utf-8"))
     for number, code in enumerate(blocks):
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
-    assert 0.5 < names["result"].mean_average_precision <= 1.0
+    assert 0.5 < names["result"].value <= 1.0
     assert "mAP " in capsys.readouterr().out

@@ -18,14 +18,14 @@ from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.limits import Constraints
 from hf_task2vec.metric import RankingMetric
-from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Candidate, Ranking
 from hf_task2vec.recommendation import predict, rank
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
-from hf_task2vec.transfer import measure
+from hf_task2vec.transfer import linear_probe
+from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 #: The four of the synthetic index that the loopback Hub holds, best first by their scores in it.
@@ -89,11 +89,11 @@ def by_hand(task: Task, index: ZooIndex, probe: Probe, count: int) -> tuple[list
     """The candidates that should be measured, in order, and the ranking that should come out."""
     embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints[index.checkpoints["hub_id"].isin(ON_HUB)].reset_index(drop=True)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, Score] = {}
     for _ in range(count):
         prediction = predict(embedding, index, frame, metric, measured)
         name = next_candidate(prediction, measured, set(ON_HUB) - set(measured))
-        measured[name] = Measured(measure(name, task).linear.accuracy, len(task))
+        measured[name] = linear_probe(name, task)
     limits = Constraints(candidates=tuple(ON_HUB))
     return list(measured), rank(embedding, index, frame, limits, top_k=10, measured=measured)
 
@@ -115,7 +115,7 @@ def test_two_are_downloaded_measured_and_ranked_again(
     assert refined.candidates == expected.candidates
     before = {c.hub_id: c for c in first}
     for c in refined:
-        assert c.measured == (measure(c.hub_id, task).linear.accuracy if c.hub_id in names else None)
+        assert c.measured == (linear_probe(c.hub_id, task).value if c.hub_id in names else None)
         assert sd_of_logit(c) < sd_of_logit(before[c.hub_id])  # what is learned of one tells of the others
         assert c.residual == pytest.approx(c.score - c.prior)
     assert [c.rank for c in refined] == [1, 2, 3, 4]

@@ -16,21 +16,23 @@ from test_ranking import candidate
 from hf_task2vec import refinement
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.limits import Budget
-from hf_task2vec.prediction import Measured, Prediction
+from hf_task2vec.prediction import Prediction
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.refinement import expected_improvement, next_candidate, refine_ranking
+from hf_task2vec.transferability import Score
 
 
 def predicted(means: Mapping[str, float], variances: Collection[float] | None = None) -> Prediction:
     """Return a prediction of uncorrelated candidates."""
     spread = np.array(list(variances) if variances is not None else [0.25] * len(means))
 
-    def covariance(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        assert len(rows) * len(columns) <= 64 * 64, "too many candidates were looked at"
-        return np.where(rows[:, None] == columns[None, :], spread[rows][:, None], 0.0)
+    def variance(rows: np.ndarray) -> np.ndarray:
+        assert len(rows) <= 64, "too many candidates were looked at"
+        return spread[rows]
 
     values = np.array(list(means.values()))
-    return Prediction(tuple(means), values, np.zeros(len(values)), 1.0, covariance, noise=0.0)
+    posterior: Any = SimpleNamespace(variance=variance)
+    return Prediction(tuple(means), values, np.zeros(len(values)), 1.0, noise=0.0, posterior=posterior)
 
 
 # ---------------------------------------------------------------------- expected improvement
@@ -107,23 +109,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple[Ranking, list[str]]]:
     """Refine a ranking of six candidates, a worse one after the other; those named in `broken` cannot be measured."""
     names = [f"org/net{i}" for i in range(1, 7)]
-    task = SimpleNamespace(label_kind="single_label", label_column="label", dataset="d", num_classes=2)
+    task: Any = SimpleNamespace(label_kind="single_label", labels=np.arange(4))
 
     def run(k: int, broken: Collection[str] = (), **options: Any) -> tuple[Ranking, list[str]]:
         tried: list[str] = []
 
-        def measure(name: str, task: Any, **_: Any) -> SimpleNamespace:
+        def linear_probe(name: str, task: Any, **_: Any) -> Score:
             tried.append(name)
             clock.now += clock.seconds
             if name in broken:
                 raise ProbeError(f"{name} is broken")
-            return SimpleNamespace(measured=Measured(0.5, 100))
+            return Score.of_share(0.5, 100)
 
-        def predict(measured: Mapping[str, Measured]) -> Prediction:
-            assert all(m == Measured(0.5, 100) for m in measured.values())
+        def predict(measured: Mapping[str, Score]) -> Prediction:
+            assert all(m.value == 0.5 for m in measured.values())
             return predicted({name: -float(i) for i, name in enumerate(names)})
 
-        monkeypatch.setattr(refinement, "measure", measure)
+        monkeypatch.setattr(refinement, "linear_probe", linear_probe)
         ranking = Ranking(tuple(candidate(i) for i in range(1, 7)), "org/pets", "Take org/net1.", (), {}, 6)
         params = [4.0, 300.0, None, 2.0, 1.0, 3.0]
         frame = pd.DataFrame({"hub_id": names, "params_m": pd.array(params, dtype="Float64")})

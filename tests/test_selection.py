@@ -48,11 +48,11 @@ from hf_task2vec.errors import (
 )
 from hf_task2vec.metric import METRICS, RankingMetric
 from hf_task2vec.observations import checkpoint_features, logit
-from hf_task2vec.prediction import Measured
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
+from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 ON_HUB = {name for name in CHECKPOINTS if not name.startswith("local:")} | {UNSCORED}
@@ -532,7 +532,7 @@ def test_contributions_sum_to_the_residual(query: TaskEmbedding, index: ZooIndex
     points = sum(neighbour.contribution for neighbour in why.neighbours)  # all five tasks are near enough to show
     assert len(why.neighbours) == 5
     facts = query.descriptors
-    known = {TINY: Measured(facts["probe_accuracy"], int(facts["n_samples"]))}
+    known = {TINY: Score.of_share(facts["probe_accuracy"], int(facts["n_samples"]))}
     update = metric.predict(query, index.checkpoints, known).update[
         list(index.checkpoints["hub_id"]).index(best.hub_id)
     ]
