@@ -130,18 +130,6 @@ def _minimise(x: Array, targets: Array, l2: float, multi_label: bool) -> tuple[A
     return result.x[: c * d].reshape(c, d), result.x[c * d :]
 
 
-def cross_validated_accuracy(
-    features: Array, labels: NDArray[np.int64], num_classes: int, *, folds: int = 5, l2: float = 1e-2, seed: int = 0
-) -> float:
-    """Accuracy of the head on held-out folds of the sample, stratified by class; shapes (N, d) and (N,)."""
-    fold_of = stratified_folds(labels, min(folds, len(labels)), seed)
-    predicted = np.zeros_like(labels)
-    for fold in np.unique(fold_of):
-        test = fold_of == fold
-        predicted[test] = fit_head(features[~test], labels[~test], num_classes, l2=l2).predict(features[test])
-    return float(np.mean(predicted == labels))
-
-
 def stratified_folds(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """Assign every example to a fold, shape (N,), spreading each class, or each set of labels (N, C), evenly."""
     if labels.ndim == 2:
