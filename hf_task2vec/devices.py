@@ -1,4 +1,4 @@
-"""Feed a device without making the host wait for it."""
+"""Devices: find one, feed it without making the host wait for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,32 @@ import contextlib
 
 import torch
 from torch import Tensor, nn
+
+from hf_task2vec.errors import ProbeError
+
+
+def default_device() -> str:
+    """Return the torch device to compute on where none was asked for: a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device by name, or raise ProbeError if this machine cannot compute on it."""
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    # An unknown name is a RuntimeError; a backend this torch was built without may be an AssertionError.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ProbeError(f"Device {str(device)!r} cannot be used here: {reason}; 'cpu' always works.") from error
+    return target
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer of `module` (the CPU if it has none)."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

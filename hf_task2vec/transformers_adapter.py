@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from hf_task2vec.checkpoint_files import CheckpointSource
+from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, hub_errors
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.features import Extractor
-from hf_task2vec.transformers_loader import TransformersLoader
+from hf_task2vec.hub_errors import brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,6 +48,8 @@ _TOWERS = {
 _CLASSIFIERS = {"vit_mae": "ViTForImageClassification"}
 
 _POOLER = re.compile(r"(^|\.)pooler\.")
+# No feature depends on these: the counter is for training, the token for masked pre-training.
+_UNUSED = re.compile(r"(^|\.)(num_batches_tracked|mask_token)$")
 
 
 @dataclass(frozen=True)
@@ -101,75 +106,54 @@ class TowerFeatures(nn.Module):
         return features
 
 
-def load_transformers(source: CheckpointSource, *, token: str | None, trust_remote_code: bool) -> Extractor:
-    """Load a transformers checkpoint as a feature extractor, by the rules in this module's docstring.
-
-    Raises
-    ------
-    ProbeError
-        If transformers cannot load it, weights of the feature path are missing, it is no vision model, or its
-        preprocessing does not give images of one size.
-    HubError
-        If its files cannot be downloaded.
-    """
-    loader = TransformersLoader(source, token, trust_remote_code)
-    transform, input_size, preprocessing = _load_preprocessing(loader)
+def load_transformers(
+    source: CheckpointSource, *, num_classes: int, token: str | None
+) -> tuple[nn.Module, Preprocessing]:
+    """Load a transformers checkpoint as an image classifier with a fresh head, or a feature extractor for 0 classes."""
+    preprocessing = _load_preprocessing(source, token)
+    if num_classes:
+        return _load_fresh_classifier(source, num_classes, token), preprocessing
     architecture = (source.config.get("architectures") or [""])[0]
-    if "ForImageClassification" in architecture:
-        model, missing = loader.load_model(_classifier_class(source))
-        _refuse_missing(source, missing)
-        _remove_classifier(model, source.name)
-        module: nn.Module = ClassifierFeatures(model)
-    else:
-        module = _load_tower(loader)
-    return Extractor(module, transform, input_size, preprocessing)
+    if "ForImageClassification" not in architecture:
+        return _load_tower(source, token), preprocessing
+    model, missing = _load_model(source, token, _classifier_class(source))
+    _refuse_missing(source, missing)
+    if model.config.num_labels:  # with 0 labels transformers builds an identity itself
+        for path in _final_linears(model, source.name):
+            model.set_submodule(path, nn.Identity())
+    return ClassifierFeatures(model), preprocessing
 
 
-def load_transformers_classifier(
-    source: CheckpointSource, *, num_classes: int, token: str | None, trust_remote_code: bool
-) -> Extractor:
-    """Load a transformers checkpoint as an image classifier with a fresh head of `num_classes`.
-
-    Raises
-    ------
-    ProbeError, HubError
-        As `load_transformers`; also if transformers has no image classifier for this model type.
-    """
-    loader = TransformersLoader(source, token, trust_remote_code)
-    transform, input_size, preprocessing = _load_preprocessing(loader)
-    model, missing = loader.load_model(_classifier_class(source), num_labels=num_classes, ignore_mismatched_sizes=True)
+def _load_fresh_classifier(source: CheckpointSource, num_classes: int, token: str | None) -> nn.Module:
+    model, missing = _load_model(
+        source, token, _classifier_class(source), num_labels=num_classes, ignore_mismatched_sizes=True
+    )
     heads = _final_linears(model, source.name)
     # Outside the encoder everything may be fresh; inside, only the head of a wrapped timm model and a pooler may.
     prefix = f"{_encoder_of(model)}."
     fresh = tuple(f"{path}." for path in heads)
-    _refuse_missing(
-        source,
-        {
-            name
-            for name in missing
-            if name.startswith(prefix) and not name.startswith(fresh) and not _POOLER.search(name)
-        },
-    )
+    inside = {name for name in missing if name.startswith(prefix) and not name.startswith(fresh)}
+    _refuse_missing(source, {name for name in inside if not _POOLER.search(name)})
     for head in heads.values():
         head.reset_parameters()  # with an equal number of labels the checkpoint's own head was loaded
-    return Extractor(model, transform, input_size, preprocessing)
+    return model
 
 
-def _load_preprocessing(loader: TransformersLoader) -> tuple[ProcessorTransform, tuple[int, int, int], dict[str, Any]]:
+def _load_preprocessing(source: CheckpointSource, token: str | None) -> Preprocessing:
     from PIL import Image
     from transformers import AutoImageProcessor
 
-    processor = loader.load(AutoImageProcessor)
+    processor = _load(source, token, AutoImageProcessor)
     transform = ProcessorTransform(processor)
     shapes = [tuple(transform(Image.new("RGB", size)).shape) for size in ((320, 240), (240, 320))]
     if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][0] != 3:
         raise ProbeError(
-            f"The image processor of {loader.source.name!r} turns a 320x240 and a 240x320 image into shapes "
+            f"The image processor of {source.name!r} turns a 320x240 and a 240x320 image into shapes "
             f"{shapes[0]} and {shapes[1]}; batches need one shape (3, H, W). Use Probe.wrap with a transform that "
             "resizes or crops."
         )
     _, height, width = shapes[0]
-    return transform, (3, height, width), json.loads(processor.to_json_string())
+    return Preprocessing(transform, (3, height, width), json.loads(processor.to_json_string()))
 
 
 def _classifier_class(source: CheckpointSource) -> Any:
@@ -178,17 +162,17 @@ def _classifier_class(source: CheckpointSource) -> Any:
     return getattr(transformers, _CLASSIFIERS.get(source.config["model_type"], "AutoModelForImageClassification"))
 
 
-def _load_tower(loader: TransformersLoader) -> TowerFeatures:
+def _load_tower(source: CheckpointSource, token: str | None) -> TowerFeatures:
     import transformers
 
-    cls = getattr(transformers, _TOWERS.get(loader.source.config["model_type"], "AutoModel"))
-    model, missing = loader.load_model(cls)
+    cls = getattr(transformers, _TOWERS.get(source.config["model_type"], "AutoModel"))
+    model, missing = _load_model(source, token, cls)
     untrained_pooler = {name for name in missing if _POOLER.search(name)}
-    _refuse_missing(loader.source, missing - untrained_pooler)
+    _refuse_missing(source, missing - untrained_pooler)
     if untrained_pooler:
         if "add_pooling_layer" not in inspect.signature(type(model).__init__).parameters:
-            _refuse_missing(loader.source, untrained_pooler)
-        model, _ = loader.load_model(type(model), add_pooling_layer=False)
+            _refuse_missing(source, untrained_pooler)
+        model, _ = _load_model(source, token, type(model), add_pooling_layer=False)
     names = [name.rpartition(".")[2] for name, _ in model.named_parameters()]
     return TowerFeatures(model, cls_token="cls_token" in names or "class_embedding" in names)
 
@@ -230,7 +214,72 @@ def _final_linears(model: Any, name: str) -> dict[str, nn.Linear]:
     return found
 
 
-def _remove_classifier(model: Any, name: str) -> None:
-    if model.config.num_labels:  # with 0 labels transformers builds an identity itself
-        for path in _final_linears(model, name):
-            model.set_submodule(path, nn.Identity())
+def _load_model(source: CheckpointSource, token: str | None, cls: Any, **options: Any) -> tuple[Any, set[str]]:
+    """Return the float32 network and the names of the tensors that the checkpoint lacks and features may need.
+
+    transformers fills such tensors at random, so the caller has to refuse or remove them.
+    """
+    # Without dtype=, half-precision checkpoints would stay so.
+    model, info = _load(source, token, cls, dtype=torch.float32, output_loading_info=True, **options)
+    missing = set(info["missing_keys"])
+    for name in filter(_UNUSED.search, missing):
+        model.get_parameter_or_buffer(name).data.zero_()  # otherwise the hash would change from load to load
+    return model, {name for name in missing if not _UNUSED.search(name)}
+
+
+def _load(source: CheckpointSource, token: str | None, cls: Any, **options: Any) -> Any:
+    """Return ``cls.from_pretrained`` of the checkpoint; Hub files are taken at the commit of its ``config.json``."""
+    import transformers
+
+    location = source.repo_id or str(source.folder)
+    if source.repo_id is not None:
+        options |= {"revision": source.revision, "token": token}
+    try:
+        with _without_load_report():
+            return cls.from_pretrained(location, trust_remote_code=False, **options)
+    # A bad config, misfitting weights, an unknown model type: transformers raises a dozen types for them.
+    except Exception as error:
+        if (hub_failure := _hub_failure(error)) is not None:
+            with hub_errors(source.name, source.revision, token):
+                raise hub_failure from error
+        hint = "A newer transformers may know it."
+        if "Unrecognized configuration class" in str(error):
+            hint = "It has no such head for this model type: put a linear layer after Probe.from_pretrained(…).module."
+        if "trust_remote_code" in str(error):
+            hint = "It runs its own code: if you trust that, load it with transformers yourself and use Probe.wrap."
+        raise ProbeError(
+            f"{cls.__name__} of transformers {transformers.__version__} cannot load {source.name!r}: "
+            f"{type(error).__name__}: {brief(error, token)} {hint}"
+        ) from error
+
+
+def _hub_failure(error: BaseException | None) -> BaseException | None:
+    """Return the Hub client's error behind a transformers one; transformers turns it into a plain OSError."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    while error is not None:
+        if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError)):
+            # A file the repository lacks is the checkpoint's fault, not the connection's.
+            return None if isinstance(error, errors.RemoteEntryNotFoundError) else error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from logging its table of unexpected and missing tensors.
+
+    Heads and text towers are left out on purpose, and a missing tensor is refused or removed by our own check: the
+    table would only alarm. Other messages of that logger pass.
+    """
+
+    def is_no_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_no_report)

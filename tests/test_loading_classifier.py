@@ -11,7 +11,8 @@ from architectures import CLASSES, TRANSFORMERS_CASES, images, save_timm
 from PIL import Image
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.loading import load_checkpoint, load_classifier
+from hf_task2vec.loading import load_classifier
+from hf_task2vec.probe import Probe
 
 
 def logits_of(model: Any, batch: torch.Tensor) -> torch.Tensor:
@@ -30,7 +31,7 @@ def test_load_classifier(case: str, num_classes: int, tmp_path: Path) -> None:
         TRANSFORMERS_CASES[case](tmp_path)
     model, transform = load_classifier(tmp_path, num_classes)
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
-    frozen = load_checkpoint(tmp_path)
+    frozen = Probe.from_pretrained(tmp_path)
     assert transform(Image.new("RGB", (70, 90))).shape == frozen.input_size
     model.train()
     logits = logits_of(model, images(frozen.input_size))
@@ -74,5 +75,5 @@ def test_classifier_of_bundled_weights() -> None:
 def test_classifier_errors(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="num_classes=0; a classifier needs at least 1"):
         load_classifier("timm/tf_efficientnet_lite0.in1k", 0)
-    with pytest.raises(ProbeError, match=r"no such head for this model type: put a linear layer after load_checkpoint"):
+    with pytest.raises(ProbeError, match=r"no such head for this model type: put a linear layer after Probe"):
         load_classifier(TRANSFORMERS_CASES["siglip_vision"](tmp_path), 3)

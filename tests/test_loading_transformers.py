@@ -13,15 +13,15 @@ from hub import HubServer
 from PIL import Image
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.features import weights_hash
-from hf_task2vec.loading import load_checkpoint, load_classifier
+from hf_task2vec.loading import load_classifier
+from hf_task2vec.probe import Probe, weights_hash
 
 
 @pytest.mark.parametrize("case", TRANSFORMERS_CASES)
 def test_transformers_checkpoints(case: str, tmp_path: Path) -> None:
     folder = TRANSFORMERS_CASES[case](tmp_path / case)
-    loaded = load_checkpoint(folder)
-    assert (loaded.name, loaded.library) == (case, "transformers")
+    loaded = Probe.from_pretrained(folder)
+    assert loaded.name == case
     assert not loaded.module.training
     assert not any(p.requires_grad for p in loaded.module.parameters())
     assert {p.dtype for p in loaded.module.parameters()} == {torch.float32}
@@ -35,11 +35,10 @@ def test_transformers_checkpoints(case: str, tmp_path: Path) -> None:
     features = loaded.module(batch)
     assert (features.shape, features.dtype) == ((4, loaded.feature_dim), torch.float32)
     assert torch.isfinite(features).all()
-    assert torch.equal(features, loaded.module(batch))
     assert (features.std(0) > 0).any(), "all images have the same features"
     torch.testing.assert_close(loaded.module(batch[2:3])[0], features[2], rtol=1e-4, atol=1e-5)
 
-    again = load_checkpoint(folder)
+    again = Probe.from_pretrained(folder)
     assert weights_hash(again.module) == weights_hash(loaded.module), "some weights are random"
     torch.testing.assert_close(again.module(batch), features, rtol=1e-5, atol=1e-6)
 
@@ -49,7 +48,7 @@ def test_features_of_a_classifier_are_what_its_linear_layer_gets(case: str, tmp_
     from transformers import AutoModelForImageClassification
 
     folder = TRANSFORMERS_CASES[case](tmp_path / case)
-    loaded = load_checkpoint(folder)
+    loaded = Probe.from_pretrained(folder)
     original = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
     linears = [m for m in original.modules() if isinstance(m, torch.nn.Linear) and m.out_features == CLASSES]
     got: list[torch.Tensor] = []
@@ -79,7 +78,7 @@ def test_pooling_of_other_checkpoints(case: str, tower: str, pooled: str, tmp_pa
     import transformers
 
     folder = TRANSFORMERS_CASES[case](tmp_path / case)
-    loaded = load_checkpoint(folder)
+    loaded = Probe.from_pretrained(folder)
     batch = images(loaded.input_size)
     with torch.no_grad():
         output = getattr(transformers, tower).from_pretrained(folder).eval()(pixel_values=batch)
@@ -93,7 +92,7 @@ def test_masked_autoencoder_sees_the_whole_image(tmp_path: Path) -> None:
     from transformers import ViTMAEModel
 
     folder = TRANSFORMERS_CASES["vit_mae"](tmp_path)
-    loaded = load_checkpoint(folder)
+    loaded = Probe.from_pretrained(folder)
     batch = images(loaded.input_size)
     unmasked = ViTMAEModel.from_pretrained(folder, mask_ratio=0.0).eval()
     with torch.no_grad():
@@ -110,7 +109,7 @@ def test_missing_encoder_weights_are_refused(tmp_path: Path) -> None:
     assert len(dropped) == 2
     save_file({k: v for k, v in state.items() if k not in dropped}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ProbeError, match=r"lacks 2 tensors of its network \(encoder.layer.1.norm1.*would be random"):
-        load_checkpoint(folder)
+        Probe.from_pretrained(folder)
     with pytest.raises(ProbeError, match=r"lacks 2 tensors of its network \(dinov2.encoder.layer.1.norm1"):
         load_classifier(folder, 3)
 
@@ -119,9 +118,9 @@ def test_transformers_repository_with_token_and_revision(hub: HubServer, tmp_pat
     folder = TRANSFORMERS_CASES["vit_classifier"](tmp_path / "a")
     first = hub.create_model("org/vit", files_of(folder), private=True)
     hub.repo("org/vit").commit(files_of(TRANSFORMERS_CASES["vit_classifier"](tmp_path / "b")))
-    pinned = load_checkpoint("org/vit", revision=first, token=hub.tokens.read)
+    pinned = Probe.from_pretrained("org/vit", revision=first, token=hub.tokens.read)
     assert (pinned.name, pinned.revision) == ("org/vit", first)
-    assert weights_hash(pinned.module) == weights_hash(load_checkpoint(folder).module)
+    assert weights_hash(pinned.module) == weights_hash(Probe.from_pretrained(folder).module)
 
 
 def test_repository_code_is_not_run_unasked(tmp_path: Path) -> None:
@@ -131,8 +130,8 @@ def test_repository_code_is_not_run_unasked(tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text("raise SystemExit('was run')\n")
     TRANSFORMERS_CASES["vit"](tmp_path / "vit")
     (tmp_path / "vit/preprocessor_config.json").replace(tmp_path / "preprocessor_config.json")
-    with pytest.raises(ProbeError, match="pass trust_remote_code=True if you trust it"):
-        load_checkpoint(tmp_path)
+    with pytest.raises(ProbeError, match="if you trust that, load it with transformers yourself"):
+        Probe.from_pretrained(tmp_path)
 
 
 def test_images_of_various_sizes_are_refused(tmp_path: Path) -> None:
@@ -142,7 +141,7 @@ def test_images_of_various_sizes_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"do_center_crop": true', '"do_center_crop": false'))
     path.write_text(path.read_text().replace('"do_resize": true', '"do_resize": false'))
     with pytest.raises(ProbeError, match=r"\(3, 240, 320\) and \(3, 320, 240\); batches need one shape"):
-        load_checkpoint(folder)
+        Probe.from_pretrained(folder)
 
 
 def test_missing_image_processor(tmp_path: Path) -> None:
@@ -150,4 +149,4 @@ def test_missing_image_processor(tmp_path: Path) -> None:
     for path in folder.glob("*processor_config.json"):
         path.unlink()
     with pytest.raises(ProbeError, match=r"AutoImageProcessor of transformers .* cannot load"):
-        load_checkpoint(folder)
+        Probe.from_pretrained(folder)

@@ -228,7 +228,8 @@ def embed(
       hf-task2vec embed org/data -o data-embedding --max-samples 1000 --seed 1
     """  # noqa: D301 (click wants the control character)
     with launched(cpu=device == "cpu") as processes:
-        from hf_task2vec.cache import default_device, load_probe
+        from hf_task2vec.cache import load_probe
+        from hf_task2vec.devices import default_device
         from hf_task2vec.embed import embed_task
         from hf_task2vec.task import Task
 
