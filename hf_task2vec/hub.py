@@ -63,25 +63,9 @@ def time_limit(timeout: float | None = None) -> float:
 
 
 class HubSession:
-    """The calls of one push, pull or search, which together may take a limited time.
+    """The calls about one repository (None: a search), which together may take `timeout` seconds.
 
-    Parameters
-    ----------
-    repo_id, revision
-        What the calls are about, and errors speak of; None for a search.
-    repo_type
-        ``"dataset"``, which embeddings and indexes are, or ``"model"``.
-    token
-        Hub token; by default the one of the environment or the cached login.
-    timeout
-        Seconds for all calls together; see :func:`time_limit`.
-
-    Attributes
-    ----------
-    api
-        The client; its methods go through :meth:`call`.
-    place, url
-        The repository as messages name it, and its page.
+    The methods of the client `api` go through :meth:`call`; `place` is what messages call the repository.
     """
 
     def __init__(
@@ -117,19 +101,11 @@ class HubSession:
     ) -> R:
         """Return ``function(*args, **options)``, tried again after failures that may pass, or raise a `HubError`.
 
-        Parameters
-        ----------
-        action
-            What is done, for messages, such as ``"listing its files"``.
-        limit
-            Seconds that one try may take; by default, all that are left.
-        attempts
-            Tries at most.
+        One try may take `limit` seconds, if so many are left; `action` says in messages what is done.
         """
         for attempt in range(1, attempts + 1):
-            seconds = min(self.left, limit)
             try:
-                return self._in_time(partial(function, *args, **options), seconds)
+                return self._in_time(partial(function, *args, **options), min(self.left, limit))
             except client_errors() as error:
                 delay = retry_delay(error, attempt)
                 if delay is None or attempt == attempts or delay >= self.left:

@@ -115,7 +115,7 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
         return _refused(error, session, doing)
     if isinstance(error, errors.HFValidationError):
         return HubNotFoundError(f"{session.repo_id!r} is no valid id of a Hub repository, such as 'org/name'")
-    said = f"{type(error).__name__}: {brief(error, session.token)}"
+    said = f"{type(error).__name__}: {redact(error, session.token)}"
     if _broke_off(error) or isinstance(error, httpx.InvalidURL):
         return HubUnavailableError(
             f"{doing} failed: {session.api.endpoint} cannot be reached, or broke off ({said}). Check the connection "
@@ -150,7 +150,7 @@ def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
             f"{session.place} has no revision {session.revision!r}; pass a branch, a tag or a full commit hash"
         )
     status = error.response.status_code
-    answer, said = f"{doing}: the Hub answered {status}", brief(error.server_message or error, session.token)
+    answer, said = f"{doing}: the Hub answered {status}", redact(error.server_message or error, session.token)
     if status in (404, 410):
         return HubNotFoundError(f"{answer} ({said})")
     if status == 401:
@@ -170,8 +170,8 @@ def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
     return HubError(f"{answer} ({said})")
 
 
-def redact(text: str, token: str | bool | None = None) -> str:
-    """Return `text` without the token, that of the login, whatever looks like one, and without signatures of addresses.
+def without_tokens(text: str, token: str | bool | None = None) -> str:
+    """Return `text` without the token, that of the login, and whatever else looks like one.
 
     Nothing that this package says or writes holds a token.
     """
@@ -180,9 +180,10 @@ def redact(text: str, token: str | bool | None = None) -> str:
     for secret in (token, get_token()):
         if isinstance(secret, str) and secret:
             text = text.replace(secret, "***")
-    return _QUERY.sub(r"\1?…", _TOKEN.sub("***", text))
+    return _TOKEN.sub("***", text)
 
 
-def brief(error: object, token: str | bool | None = None) -> str:
-    """Return the first line of an error's message, redacted."""
-    return redact(next(iter(str(error).strip().splitlines()), ""), token)
+def redact(error: object, token: str | bool | None = None) -> str:
+    """Return the first line of an error's message without tokens and without the signatures of addresses."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return _QUERY.sub(r"\1?…", without_tokens(line, token))

@@ -30,33 +30,15 @@ _IN_A_DATASET = (
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed.
+    """What was pushed."""
 
-    Attributes
-    ----------
-    url
-        Page of the pull request or, without one, of the repository.
-    repo_id
-        The repository.
-    files
-        Paths in the repository -> size in bytes.
-    deleted
-        Paths that were removed: files of an older index.
-    created
-        Whether the repository is new.
-    commit
-        Full hash of the commit.
-    pull_request
-        Address of the pull request, None without one.
-    """
-
-    url: str
+    url: str  # of the pull request or, without one, of the repository
     repo_id: str
-    files: Mapping[str, int]
-    deleted: tuple[str, ...] = ()
-    created: bool = False
-    commit: str | None = None
-    pull_request: str | None = None
+    files: Mapping[str, int]  # path in the repository -> bytes
+    deleted: tuple[str, ...]  # files of an older index
+    created: bool  # the repository is new
+    commit: str
+    pull_request: str | None
 
     def __str__(self) -> str:
         return self.url

@@ -21,39 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedTask:
-    """A repository tagged ``task2vec``.
-
-    Attributes
-    ----------
-    repo_id
-        Its id.
-    kind
-        ``"embedding"``, ``"dataset"`` (with an embedding beside its data), or ``"index"``.
-    dataset, probe, n_classes
-        What was embedded and by which probe, and its number of classes, as the card says; None where it does not.
-    private
-        Whether only you and those you chose can see it.
-    downloads, likes
-        As the Hub counts them.
-    last_modified
-        Date, YYYY-MM-DD, None if unknown.
-    distance
-        Distance to the task asked for; None without one, or where there is none by the same probe.
-    problem
-        Why there is no distance, None if there is one or none was asked for.
-    """
+    """A repository tagged ``task2vec``; what its card does not say is None."""
 
     repo_id: str
-    kind: str
+    kind: str  # "embedding", "dataset" (with an embedding beside its data), or "index"
     dataset: str | None
     probe: str | None
-    n_classes: int | None = None
-    private: bool = False
-    downloads: int = 0
-    likes: int = 0
-    last_modified: str | None = None
+    n_classes: int | None
+    private: bool
+    last_modified: str | None  # YYYY-MM-DD
     distance: float | None = None
     problem: str | None = None
+    """Why there is no distance, if one was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -143,8 +122,6 @@ def _shared(info: Any) -> SharedTask:
         probe=probe if isinstance(probe, str) else None,
         n_classes=n_classes if type(n_classes) is int else None,
         private=bool(info.private),
-        downloads=info.downloads or 0,
-        likes=info.likes or 0,
         last_modified=info.last_modified.date().isoformat() if info.last_modified else None,
     )
 

@@ -108,6 +108,11 @@ def test_card_of_an_index(index: ZooIndex) -> None:
     assert "ZooIndex.from_pretrained(&quot;org/index&quot;)" in page
 
 
+@pytest.mark.parametrize("text", ["", "# none", "---\n: [\n---\n", "---\n- a\n---\n", "---\ntags: task2vec\n---\n\0"])
+def test_a_card_that_says_nothing_of_ours(text: str) -> None:
+    assert "task2vec" not in card_metadata(text)
+
+
 def test_nearest_tasks() -> None:
     near = nearest_tasks(embedding(2), zoo())
     assert near[0] == ("task1", pytest.approx(0, abs=1e-9))  # made of the same seed

@@ -32,7 +32,7 @@ from synthetic import embedding, zoo
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import HubError, HubUnavailableError, Task2VecError
 from hf_task2vec.hub import TIMEOUT_VARIABLE, time_limit
-from hf_task2vec.hub_errors import brief, retry_delay
+from hf_task2vec.hub_errors import redact, retry_delay
 from hf_task2vec.hub_search import search_hub
 from hf_task2vec.zoo import ZooIndex
 
@@ -441,7 +441,7 @@ def test_messages_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret-of-the-environment")
     signed = "https://cdn.example/f?X-Amz-Signature=12"
     told = f"hf_{'abcDEF123' * 3} given secret-of-the-environment {signed} end\nsecond line"
-    assert brief(told, "given") == "*** *** *** https://cdn.example/f?… end"
+    assert redact(told, "given") == "*** *** *** https://cdn.example/f?… end"
 
 
 def test_interruption_does_not_wait(hub: HubServer) -> None:

@@ -173,6 +173,11 @@ def test_ids_and_tokens(hub: HubServer) -> None:
             TaskEmbedding.from_pretrained(bad)
     with pytest.raises(HubAccessError, match=r"(?s)401.*token=… \(--token\), set HF_TOKEN, or run `hf auth login`"):
         push(hub, token=None)
+    with pytest.raises(HubAccessError, match=r"needs a token: pass token=… \(--token\), set HF_TOKEN, or run"):
+        push(hub, token=True)  # that of a login, and there is none
+    hub.inject(pattern="/api/datasets/org/shared", status=400)
+    with pytest.raises(HubError, match=r"the Hub answered 400 \(injected fault 400\)"):
+        push(hub)
     with pytest.raises(HubAccessError, match=r"403, not allowed .*a token with the right to write"):
         push(hub, token=hub.tokens.read)
     with pytest.raises(HubAccessError, match="403"):
@@ -213,6 +218,8 @@ def test_an_index_changed_by_hand_is_refused(hub: HubServer) -> None:
     hub.repo("org/index").commit({"manifest.json": b"{"})
     with pytest.raises(ZooIndexError, match=r"'org/index' holds no usable zoo index: .*not readable as JSON"):
         ZooIndex.from_pretrained("org/index")
+    assert zoo().push_to_hub("org/index", token=hub.tokens.write).deleted == ()
+    assert ZooIndex.from_pretrained("org/index").fingerprint == zoo().fingerprint
 
 
 OFFLINE = f"""
@@ -290,12 +297,14 @@ def test_an_index_as_typed(hub: HubServer) -> None:
         (["push", "saved", "no id!"], 5, "is no valid id of a Hub repository"),
         (["push", "saved", REPO, "--token", "hf_loopback_wrong"], 5, "401, no valid token"),
         (["pull", "org/absent"], 5, "No Hub repository 'org/absent'"),
+        (["pull", "org/empty"], 5, "holds no task embedding (task2vec/embedding.safetensors) and no zoo index (manif"),
         (["pull", "org/absent", "--timeout", "0"], 2, "--timeout"),
         (["push", "saved"], 2, "Missing argument 'ORG/NAME'"),
     ],
 )
 def test_what_cannot_be(hub: HubServer, arguments: list[str], code: int, message: str) -> None:
     embedding().save("saved")
+    hub.create_dataset("org/empty")
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert message in result.stderr

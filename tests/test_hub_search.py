@@ -11,6 +11,7 @@ from hub import HubServer, card
 from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.errors import EmbeddingError, HubError
+from hf_task2vec.hub import HubSession
 from hf_task2vec.hub_search import search_hub
 
 OTHER = {"name": "org/other-probe", "weights_hash": "cd" * 32}
@@ -72,6 +73,12 @@ def test_nearest_first(filled: HubServer) -> None:
     assert "holds no task embedding" in problems["org/strange"]
     asymmetric = search_hub("zero", near=embedding(1), kind="asymmetric")[0].distance
     assert asymmetric == DISTANCES["asymmetric"](embedding(0), embedding(1))
+
+
+def test_what_there_is_no_time_for_is_listed(filled: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HubSession, "left", 0.0)
+    monkeypatch.setattr(HubSession, "call", lambda self, action, function: function())
+    assert {s.problem for s in search_hub("zero", near=embedding(1))} == {"time was over before it could be read"}
 
 
 def test_arguments(filled: HubServer) -> None:

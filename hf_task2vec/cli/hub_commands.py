@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +94,12 @@ def pull(repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> 
         check_free(output)  # before anything is downloaded
     name = repo_id.rpartition("/")[2]
     shared = pull_from_hub(HubSession(repo_id, **given(options)))
-    is_embedding = isinstance(shared, TaskEmbedding)
-    target = output or check_free(Path(f"{name}.safetensors" if is_embedding else name))
+    if isinstance(shared, TaskEmbedding):
+        default, facts = f"{name}.safetensors", shared.describe()
+    else:
+        default, facts = name, shared.info()
+    target = output or check_free(Path(default))
     shared.save(target)
-    facts = shared.describe() if isinstance(shared, TaskEmbedding) else shared.info()
     return facts_report({"repo_id": repo_id, **facts, "path": str(target)}, [str(target)])
 
 
@@ -149,15 +152,7 @@ def _load(path: str) -> TaskEmbedding | ZooIndex:
 
 
 def _push_report(pushed: Pushed) -> Report:
-    facts = {
-        "url": pushed.url,
-        "repo_id": pushed.repo_id,
-        "commit": pushed.commit,
-        "pull_request": pushed.pull_request,
-        "created": pushed.created,
-        "files": dict(pushed.files),
-        "deleted": list(pushed.deleted),
-    }
+    facts = asdict(pushed)
     rows = [
         *([name, "–" if facts[name] is None else str(facts[name])] for name in ("url", "commit", "pull_request")),
         ["new repository", "yes" if pushed.created else "no"],
