@@ -156,37 +156,27 @@ def download(
     """
     names = tuple(filenames)
     session = HubSession(repo_id, revision=revision, repo_type="model", token=token, timeout=timeout)
-    with hub_errors(repo_id, revision, token):
+    with hub_errors(session):
         if (path := session.download_first(names)) is not None:
             return path
     raise ProbeError(
-        f"Hub repository {repo_id!r}{_at(revision)} has no {' or '.join(names)}. Use a timm or transformers image "
-        "checkpoint, or load the network yourself and use Probe.wrap(module, transform=…, feature_dim=…)."
+        f"{session.where} has no {' or '.join(names)}. Use a timm or transformers image checkpoint, or load the "
+        "network yourself and use Probe.wrap(module, transform=…, feature_dim=…)."
     )
 
 
 @contextmanager
-def hub_errors(repo_id: str, revision: str | None, token: str | None) -> Iterator[None]:
+def hub_errors(session: HubSession) -> Iterator[None]:
     """Turn what Hub clients raise into `ProbeError` (wrong id, no access) or `HubError` (no connection, refusal)."""
-    from huggingface_hub.errors import HFValidationError
-
     try:
-        with HubSession(repo_id, revision=revision, repo_type="model", token=token).translated("loading"):
+        with session.translated("loading"):
             yield
     except (HubAccessError, HubNotFoundError) as error:
-        if isinstance(error.__cause__, HFValidationError):
-            raise ProbeError(
-                f"{repo_id!r} is neither an existing folder nor a valid Hub id such as 'timm/resnet18.a1_in1k'."
-            ) from error
-        raise ProbeError(f"{error}. There is no such folder either. {_EXAMPLES}") from error
+        raise ProbeError(
+            f"{error}. There is no such folder either. Hub ids look like 'timm/resnet18.a1_in1k' or "
+            "'google/vit-base-patch16-224'."
+        ) from error
     except HubUnavailableError as error:
-        raise type(error)(
+        raise HubUnavailableError(
             f"{error}. Connect once to download it, pass a local folder, or use Probe.default(), which is offline."
         ) from error
-
-
-_EXAMPLES = "Hub ids look like 'timm/resnet18.a1_in1k' or 'google/vit-base-patch16-224'."
-
-
-def _at(revision: str | None) -> str:
-    return f" at revision {revision!r}" if revision else ""

@@ -65,7 +65,7 @@ def time_limit(timeout: float | None = None) -> float:
 class HubSession:
     """The calls about one repository (None: a search), which together may take `timeout` seconds.
 
-    The methods of the client `api` go through :meth:`call`; `place` is what messages call the repository.
+    The methods of the client `api` go through :meth:`call`; messages speak of the `place`, or `where` (at a revision).
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class HubSession:
         self.api = client(token)
         self.repo_id, self.revision, self.repo_type, self.token = repo_id or "", revision, repo_type, token
         self.place = self.api.endpoint if repo_id is None else f"{repo_type} repository {repo_id!r}"
+        self.where = self.place + (f" at revision {revision!r}" if revision else "")
         self.url = f"{self.api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
     @property

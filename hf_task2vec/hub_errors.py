@@ -96,13 +96,11 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    error = _root(error)
-    where = session.place + (f" at revision {session.revision!r}" if session.revision else "")
-    doing = f"{action} on {where}"
+    error, doing = _root(error), f"{action} on {session.where}"
     if isinstance(error, Stalled):
         return HubUnavailableError(f"{doing} was not done {error}")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        cause, absent = error.__cause__, f"{where} is not in the local Hub cache"
+        cause, absent = error.__cause__, f"{session.where} is not in the local Hub cache"
         if not isinstance(cause, Exception) or isinstance(cause, errors.OfflineModeIsEnabled):
             return HubUnavailableError(f"{absent}, and offline mode is on{_OFFLINE}")
         why = translate(cause, session, action)

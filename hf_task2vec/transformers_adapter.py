@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, hub_errors
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.hub_errors import brief
+from hf_task2vec.hub import HubSession
+from hf_task2vec.hub_errors import redact
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -240,7 +241,8 @@ def _load(source: CheckpointSource, token: str | None, cls: Any, **options: Any)
     # A bad config, misfitting weights, an unknown model type: transformers raises a dozen types for them.
     except Exception as error:
         if (hub_failure := _hub_failure(error)) is not None:
-            with hub_errors(source.name, source.revision, token):
+            session = HubSession(source.name, revision=source.revision, repo_type="model", token=token)
+            with hub_errors(session):
                 raise hub_failure from error
         hint = "A newer transformers may know it."
         if "Unrecognized configuration class" in str(error):
@@ -249,7 +251,7 @@ def _load(source: CheckpointSource, token: str | None, cls: Any, **options: Any)
             hint = "It runs its own code: if you trust that, load it with transformers yourself and use Probe.wrap."
         raise ProbeError(
             f"{cls.__name__} of transformers {transformers.__version__} cannot load {source.name!r}: "
-            f"{type(error).__name__}: {brief(error, token)} {hint}"
+            f"{type(error).__name__}: {redact(error, token)} {hint}"
         ) from error
 
 
