@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hf_task2vec.autotune import conv_squares, linear_squares
 from hf_task2vec.errors import UnsupportedLayerError
 from hf_task2vec.interception import CallInterceptor, weight_owners
-from hf_task2vec.kernels import conv_squares, linear_squares
 from hf_task2vec.layers import FilterLayer
 
 

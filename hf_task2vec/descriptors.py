@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from hf_task2vec.task import Task
 
 
-def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+def describe_task(
+    task: Task, features: NDArray[np.float64], intermediate: Sequence[NDArray[np.float64]]
+) -> dict[str, float]:
     """Label-sensitive descriptors of a task, which the Fisher vector itself hardly encodes.
 
     Parameters
@@ -29,8 +31,8 @@ def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[ND
         The sample.
     features
         The probe's features, shape (N, d).
-    depths
-        Its activations at a third and at two thirds of its depth, shapes (N, ·); see :mod:`hf_task2vec.depth`.
+    intermediate
+        Its activations at a third and at two thirds of its depth, shapes (N, ·); see :mod:`hf_task2vec.intermediate`.
 
     Returns
     -------
@@ -42,22 +44,24 @@ def describe_task(task: Task, features: NDArray[np.float64], depths: Sequence[ND
         the largest class's share to 1 it covers);
         ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
         random labels); ``early_accuracy_gain`` and ``mid_accuracy_gain`` (as ``probe_accuracy_gain``, of linear probes
-        on `depths`); with several labels an image, gains are those of the average precision over the share of images
-        with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
+        on `intermediate`); with several labels an image, gains are those of the average precision over the share of
+        images with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
 
         Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
         probe, leave-one-out, as :func:`~hf_task2vec.transfer.linear_probe` measures it.
     """
     counts = {"n_samples": float(len(task)), "n_rows": float(task.n_rows)}
-    return counts | _classes(task, features, depths) | _images(task)
+    return counts | _classes(task, features, intermediate) | _images(task)
 
 
-def _classes(task: Task, features: NDArray[np.float64], depths: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+def _classes(
+    task: Task, features: NDArray[np.float64], intermediate: Sequence[NDArray[np.float64]]
+) -> dict[str, float]:
     labels = task.labels
     counts = np.asarray(task.class_counts, dtype=np.float64)
     frequencies = counts[counts > 0] / counts.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    early, mid = (_gain(x, labels) for x in depths)
+    early, mid = (_gain(x, labels) for x in intermediate)
     return {
         "n_classes": float(task.num_classes),
         "class_balance": float(entropy / np.log(len(frequencies))) if len(frequencies) > 1 else 1.0,

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_task2vec.batches import ImageBatches, default_batch_size
-from hf_task2vec.depth import DepthReader
+from hf_task2vec.cotangents import SAMPLINGS
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.devices import lay_out
 from hf_task2vec.distance import log_correlation
@@ -24,9 +24,9 @@ from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import DistributedError, EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
 from hf_task2vec.head import fit_head, stratified_folds
+from hf_task2vec.intermediate import IntermediateReader
 from hf_task2vec.probe import Probe
 from hf_task2vec.processes import gather
-from hf_task2vec.seeds import SAMPLINGS
 from hf_task2vec.variational import ROUNDS, variational_fisher
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _features(
     accelerator: Accelerator | PartialState | None,
 ) -> list[NDArray[np.float64]]:
     """Features of all `n` images, and their intermediate ones at each depth, shapes (N, ·), in every process."""
-    reader = DepthReader(probe)
+    reader = IntermediateReader(probe)
     ids, parts = [], []
     for batch, positions in images:
         ids.append(positions)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from hf_task2vec.capture import SquareCapture, in_full
+from hf_task2vec.cotangents import LIKELIHOODS, SAMPLINGS, logit_cotangents
 from hf_task2vec.devices import full_precision, send
 from hf_task2vec.errors import FisherError, UnsupportedLayerError
 from hf_task2vec.layers import FilterLayer
-from hf_task2vec.seeds import LIKELIHOODS, SAMPLINGS, logit_seeds
 
 if TYPE_CHECKING:
     from hf_task2vec.head import Head
@@ -80,7 +80,7 @@ def diagonal_fisher(
     """Sum the per-filter squared gradients of the log-likelihood over examples.
 
     On CUDA each layer's kernel is chosen by time when its shape is first seen in the process (see
-    `hf_task2vec.kernels`); with known `features`, the host then waits for the device once, at the end.
+    `hf_task2vec.autotune`); with known `features`, the host then waits for the device once, at the end.
 
     Parameters
     ----------
@@ -176,5 +176,5 @@ def _feature_gradients(head: Head, z: np.ndarray, ids: np.ndarray, sampling: str
     logits = head.logits(z.astype(np.float64))
     if not np.isfinite(logits).all():
         raise FisherError("the head's logits are not finite; fit it on finite features")
-    seeds = logit_seeds(head.likelihood, logits, ids, sampling, seed=seed)
-    return torch.from_numpy(seeds @ head.weight)
+    cotangents = logit_cotangents(head.likelihood, logits, ids, sampling, seed=seed)
+    return torch.from_numpy(cotangents @ head.weight)

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_task2vec.cotangents import sigmoid
 from hf_task2vec.errors import MetricError, ProbeMismatchError, SchemaVersionError
 from hf_task2vec.files import write_json
-from hf_task2vec.seeds import sigmoid
 from hf_task2vec.task_pairs import HALF_SIDE, STATISTICS, pair_statistics
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from fisher_oracle import Bare, noise, random_head
 from PIL import Image
 from torch import Tensor, nn
 
+from hf_task2vec.cotangents import logit_cotangents
 from hf_task2vec.embed import embed_task
 from hf_task2vec.fisher import diagonal_fisher
 from hf_task2vec.head import Head
 from hf_task2vec.layers import trace_layers
 from hf_task2vec.probe import Probe
-from hf_task2vec.seeds import logit_seeds
 from hf_task2vec.task import Task
 
 # Weights of two or more dimensions that no embedding entry covers, in architectures that have any.
@@ -87,9 +87,9 @@ def per_example(module: nn.Module, images: Tensor, names: list[str], head: Head)
         # Twice, as torch's BatchNorm has wrong gradients for a batch of one; the second gets a gradient of zero.
         features = module(image.expand(2, -1, -1, -1).clone())
         logits = head.logits(features[:1].detach().numpy())
-        (seed,) = logit_seeds("categorical", logits, np.array([i]), "sketch")
-        seed = np.concatenate([seed, np.zeros_like(seed)])
-        gradients = torch.autograd.grad(features, covered, torch.from_numpy(seed @ head.weight), allow_unused=True)
+        (cotangent,) = logit_cotangents("categorical", logits, np.array([i]), "sketch")
+        cotangent = np.concatenate([cotangent, np.zeros_like(cotangent)])
+        gradients = torch.autograd.grad(features, covered, torch.from_numpy(cotangent @ head.weight), allow_unused=True)
         squares = [
             torch.zeros(len(w)) if g is None else g.square().flatten(1).mean(1)
             for w, g in zip(covered, gradients, strict=True)

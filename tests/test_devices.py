@@ -22,15 +22,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hf_task2vec.batches as batches_module
-from hf_task2vec import devices, kernels
+from hf_task2vec import autotune, devices
 from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.capture import SquareCapture
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import FisherError
 from hf_task2vec.fisher import diagonal_fisher
-from hf_task2vec.forms import CONV_FORMS, Convolution
 from hf_task2vec.head import Head
+from hf_task2vec.kernels import CONV_KERNELS, Convolution
 from hf_task2vec.layers import FilterLayer, trace_layers
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
@@ -50,7 +50,7 @@ def network(name: str) -> tuple[nn.Module, int, int]:
     return net, net.num_features, 64
 
 
-def without_timing(run: kernels.Run, device: torch.device) -> float:
+def without_timing(run: autotune.Run, device: torch.device) -> float:
     """A timer for tensors without values."""
     run()
     return 0.0
@@ -124,8 +124,10 @@ def test_without_known_features_every_batch_waits(monkeypatch: pytest.MonkeyPatc
 def test_no_wait_in_the_loop_where_kernels_are_timed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     probe, dim, made = on_meta(name, monkeypatch)
     timed = []
-    monkeypatch.setitem(kernels.TIMERS, "meta", lambda run, device: timed.append(device) or without_timing(run, device))
-    monkeypatch.setattr(kernels, "_CHOSEN", {})
+    monkeypatch.setitem(
+        autotune.TIMERS, "meta", lambda run, device: timed.append(device) or without_timing(run, device)
+    )
+    monkeypatch.setattr(autotune, "_CHOSEN", {})
     for _ in range(2):
         found = len(timed)
         diagonal_fisher(probe, made(), head=random_head(dim), features=np.zeros((11, dim)))  # type: ignore[arg-type]
@@ -142,16 +144,16 @@ def test_counts_and_flags_are_summed_on_the_device() -> None:
 
 def test_cuda_chooses_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([3.0, 1.0, 2.0])
-    monkeypatch.setitem(kernels.TIMERS, "cuda", lambda run, device: next(seconds) + without_timing(run, device))
-    monkeypatch.setattr(kernels, "_CHOSEN", {})
+    monkeypatch.setitem(autotune.TIMERS, "cuda", lambda run, device: next(seconds) + without_timing(run, device))
+    monkeypatch.setattr(autotune, "_CHOSEN", {})
     with FakeTensorMode():
         x = torch.empty(64, 6, 9, 9, device="cuda")
         conv = Convolution((6, 2, 3, 3), (1, 1), (1, 1), (1, 1), 3)
-        assert kernels.able_conv_forms(x, x, conv) == ["loop", "grouped", "patch_products"]
+        assert autotune.able_conv_kernels(x, x, conv) == ["loop", "grouped", "patch_products"]
         for n in (64, 64, 3):
-            squares = kernels.conv_squares(x[:n], x[:n], *vars(conv).values())
+            squares = autotune.conv_squares(x[:n], x[:n], *vars(conv).values())
             assert (squares.shape, squares.device) == ((n, 6), CUDA)
-    assert [choice for _, choice in kernels._CHOSEN.values()] == ["grouped"]
+    assert [choice for _, choice in autotune._CHOSEN.values()] == ["grouped"]
 
 
 # ---------------------------------------------------------------------- known features change nothing
@@ -337,8 +339,8 @@ def task() -> Task:
 def test_kernels_chosen_by_time_give_the_same_embedding(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = embed_task(task, tiny_probe())
     seconds = iter(range(10_000, 0, -1))  # the last candidate wins
-    monkeypatch.setitem(kernels.TIMERS, "cpu", lambda run, device: next(seconds) + without_timing(run, device))
-    monkeypatch.setattr(kernels, "_CHOSEN", {})
+    monkeypatch.setitem(autotune.TIMERS, "cpu", lambda run, device: next(seconds) + without_timing(run, device))
+    monkeypatch.setattr(autotune, "_CHOSEN", {})
     np.testing.assert_allclose(embed_task(task, tiny_probe()).values, expected.values, rtol=1e-5, atol=1e-9)
     assert next(seconds) < 9_999
 
@@ -395,10 +397,10 @@ def test_gpu_batches_are_channels_last_and_kept() -> None:
 
 
 @needs_gpu
-def test_gpu_forms_are_exact() -> None:
+def test_gpu_kernels_are_exact() -> None:
     conv = Convolution((12, 12, 3, 3), (1, 1), (1, 1), (1, 1), 1)
     x, g = noise(5, 12, 9, 9).cuda(), noise(5, 12, 9, 9, seed=1).cuda()
-    expected = CONV_FORMS["loop"](x.cpu(), g.cpu(), conv)
-    for form in kernels.able_conv_forms(x, g, conv):
-        torch.testing.assert_close(CONV_FORMS[form](x, g, conv).cpu(), expected, rtol=1e-10, atol=1e-10)
-        assert kernels.cuda_seconds(lambda form=form: CONV_FORMS[form](x, g, conv), CUDA) > 0
+    expected = CONV_KERNELS["loop"](x.cpu(), g.cpu(), conv)
+    for kernel in autotune.able_conv_kernels(x, g, conv):
+        torch.testing.assert_close(CONV_KERNELS[kernel](x, g, conv).cpu(), expected, rtol=1e-10, atol=1e-10)
+        assert autotune.cuda_seconds(lambda kernel=kernel: CONV_KERNELS[kernel](x, g, conv), CUDA) > 0

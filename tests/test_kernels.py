@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_task2vec import forms, kernels
-from hf_task2vec.forms import CONV_FORMS, TOKEN_FORMS, Convolution
-from hf_task2vec.kernels import able_conv_forms, conv_squares, linear_squares, rule_of_cpu
+from hf_task2vec import autotune, kernels
+from hf_task2vec.autotune import able_conv_kernels, conv_squares, linear_squares, rule_of_cpu
+from hf_task2vec.kernels import CONV_KERNELS, TOKEN_KERNELS, Convolution
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 few = settings(max_examples=60, deadline=None)
@@ -34,7 +35,7 @@ def brute_force(function: Any, x: Tensor, g: Tensor, weight_shape: tuple[int, ..
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
-    # Relative to the layer: a filter's square may itself be a difference of large numbers in the Gram form.
+    # Relative to the layer: a filter's square may itself be a difference of large numbers by a Gram product.
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12 * float(expected.max()))
 
 
@@ -48,47 +49,18 @@ def close(actual: Tensor, expected: Tensor) -> None:
 )
 def test_linear(n: int, middle: list[int], c_in: int, c_out: int, seed: int) -> None:
     x, g = noise(n, *middle, c_in, seed=seed), noise(n, *middle, c_out, seed=seed + 10)
-    close(linear_squares(x, g), brute_force(F.linear, x, g, (c_out, c_in)))
-
-
-@pytest.mark.parametrize("form", TOKEN_FORMS)
-@pytest.mark.parametrize("tokens", [1, 3, 200])
-def test_each_form_for_tokens(tokens: int, form: str) -> None:
-    x, g = noise(3, tokens, 24), noise(3, tokens, 17, seed=1)
-    close(TOKEN_FORMS[form](x, g), brute_force(F.linear, x, g, (17, 24)))
-
-
-@pytest.mark.parametrize(("tokens", "form"), [(3, "gram"), (99, "products")])
-def test_a_cpu_takes_the_form_with_less_arithmetic(tokens: int, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reached = spy(monkeypatch, TOKEN_FORMS)
-    linear_squares(noise(2, tokens, 24), noise(2, tokens, 17))
-    assert reached == [form]
-
-
-def spy(monkeypatch: pytest.MonkeyPatch, table: dict[str, Any]) -> list[str]:
-    """Record the names of the forms that are called."""
-    reached: list[str] = []
-    for name, form in list(table.items()):
-        monkeypatch.setitem(table, name, lambda *a, name=name, form=form: reached.append(name) or form(*a))
-    return reached
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3])
-def test_large_products_are_made_in_chunks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, g = noise(5, 60, 8), noise(5, 60, 6, seed=1)
-    expected = brute_force(F.linear, x, g, (6, 8))
-    seen = []
-    bmm = torch.bmm
-    monkeypatch.setitem(forms._CHUNK_BYTES, "cpu", rows * 8 * 6 * 8)
-    monkeypatch.setattr(torch, "bmm", lambda a, b: seen.append(len(a)) or bmm(a, b))
+    expected = brute_force(F.linear, x, g, (c_out, c_in))
     close(linear_squares(x, g), expected)
-    assert sum(seen) == 5
-    assert max(seen) == rows
+    if middle:
+        for kernel in TOKEN_KERNELS.values():
+            close(kernel(x.flatten(1, -2), g.flatten(1, -2)), expected)
 
 
-def test_large_patches_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(forms._CHUNK_BYTES, "cpu", 1)
-    check_convolution(case([5, 6], (4, 3, 3, 3), padding=1), form="patch_products")
+def test_large_products_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kernels._CHUNK_BYTES, "cpu", 2 * 8 * 6 * 8)
+    x, g = noise(5, 60, 8), noise(5, 60, 6, seed=1)
+    close(TOKEN_KERNELS["products"](x, g), brute_force(F.linear, x, g, (6, 8)))
+    check_convolution(case([5, 6], (4, 3, 3, 3), padding=1))
 
 
 def test_tokens_may_have_any_strides() -> None:
@@ -119,8 +91,8 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def check_convolution(case: dict[str, Any], dtype: torch.dtype = torch.float64, form: str | None = None) -> None:
-    """Compare the form that a CPU takes, or a form, or with ``"all"`` each that is able, with brute force."""
+def check_convolution(case: dict[str, Any]) -> None:
+    """Compare the kernel that a CPU takes, and each that is able, with brute force."""
     shape, groups = case["weight_shape"], case["groups"]
     geometry = {key: case[key] for key in ("stride", "padding", "dilation", "groups")}
     spatial = len(case["size"])
@@ -128,25 +100,25 @@ def check_convolution(case: dict[str, Any], dtype: torch.dtype = torch.float64, 
     def convolve(xi: Tensor, weight: Tensor) -> Tensor:
         return CONVOLUTIONS[spatial](xi[None], weight, **geometry)[0]
 
-    x = noise(case["n"], shape[1] * groups, *case["size"], seed=case.get("seed", 0), dtype=dtype)
-    out = CONVOLUTIONS[spatial](x, torch.zeros(shape, dtype=dtype), **geometry)
-    g = noise(*out.shape, seed=case.get("seed", 0) + 10, dtype=dtype)
+    x = noise(case["n"], shape[1] * groups, *case["size"], seed=case.get("seed", 0))
+    out = CONVOLUTIONS[spatial](x, torch.zeros(shape, dtype=torch.float64), **geometry)
+    g = noise(*out.shape, seed=case.get("seed", 0) + 10)
     expected = brute_force(convolve, x, g, shape)
     if case.get("channels_last") and spatial > 1:
         memory = torch.channels_last if spatial == 2 else torch.channels_last_3d
         x, g = x.contiguous(memory_format=memory), g.contiguous(memory_format=memory)
     before = x.clone(), g.clone()
     conv = convolution(case)
-    assert rule_of_cpu(x, g, conv) in able_conv_forms(x, g, conv)
-    for name in able_conv_forms(x, g, conv) if form == "all" else [form]:
-        if name is None:
-            actual = conv_squares(x, g, shape, case["stride"], case["padding"], case["dilation"], groups)
-        else:
-            actual = CONV_FORMS[name](x, g, conv)
-        assert (actual.shape, actual.dtype) == ((case["n"], shape[0]), dtype), name
+    with mock.patch.object(autotune, "_HOPELESS", 1e9):
+        names = able_conv_kernels(x, g, conv)
+    assert rule_of_cpu(x, g, conv) in names
+    close(conv_squares(x, g, shape, case["stride"], case["padding"], case["dilation"], groups), expected)
+    for name in names:
+        actual = CONV_KERNELS[name](x, g, conv)
+        assert actual.shape == (case["n"], shape[0]), name
         close(actual, expected)
-        assert torch.equal(x, before[0])
-        assert torch.equal(g, before[1])
+    assert torch.equal(x, before[0])
+    assert torch.equal(g, before[1])
 
 
 def convolution(case: dict[str, Any]) -> Convolution:
@@ -164,16 +136,10 @@ def inputs(case: dict[str, Any], n: int | None = None) -> tuple[Tensor, Tensor, 
     return x, noise(*CONVOLUTIONS[len(case["size"])](x, weight, None, *geometry).shape, seed=1), conv
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(case=convolutions())
 def test_convolutions(case: dict[str, Any]) -> None:
     check_convolution(case)
-
-
-@settings(max_examples=150, deadline=None)
-@given(case=convolutions())
-def test_every_form_of_a_convolution(case: dict[str, Any]) -> None:
-    check_convolution(case, form="all")
 
 
 def case(size: list[int], weight: tuple[int, ...], stride: int = 1, padding: int = 0, **more: Any) -> dict[str, Any]:
@@ -182,59 +148,43 @@ def case(size: list[int], weight: tuple[int, ...], stride: int = 1, padding: int
     return {"n": 3, "size": size, "weight_shape": weight, "groups": 1, "channels_last": False} | geometry | more
 
 
-PATHS = {
-    "one by one weight": ("gram", case([4, 5], (70, 40, 1, 1))),
-    "one by one weight, many positions": ("products", case([6, 5], (7, 4, 1, 1))),
-    "strided one by one weight": ("products", case([7, 6], (7, 4, 1, 1), stride=2)),
-    "one by one weight, 1d": ("products", case([7], (7, 4, 1), stride=3)),
-    "one by one weight, 3d": ("products", case([4, 3, 5], (7, 4, 1, 1, 1), stride=2)),
-    "stride one": ("pixel_gram", case([4, 3], (40, 40, 3, 3), padding=1)),
-    "stride one, dilated, rectangular": ("pixel_gram", case([4, 5], (40, 40, 3, 2), padding=2, dilation=2)),
-    "stride one, unpadded": ("pixel_gram", case([4, 4], (40, 40, 3, 3))),
-    "strided": ("patch_gram", case([5, 6], (40, 40, 3, 3), stride=2, padding=1)),
-    "depthwise": ("shifts", case([9, 8], (6, 1, 5, 5), padding=2, groups=6)),
-    "depthwise, strided": ("shifts", case([9, 8], (6, 1, 7, 5), stride=2, padding=3, groups=6)),
-    "depthwise, dilated": ("shifts", case([12, 13], (6, 1, 5, 5), padding=2, dilation=2, groups=6)),
-    "depthwise with multiplier": ("loop", case([9, 8], (12, 1, 5, 5), padding=2, groups=6)),
-    "small depthwise": ("loop", case([9, 8], (6, 1, 3, 3), padding=1, groups=6)),
-    "grouped": ("loop", case([9, 8], (12, 2, 3, 3), padding=1, groups=3)),
-    "many positions": ("loop", case([16, 16], (4, 3, 3, 3), padding=1)),
-    "padded one by one weight": ("loop", case([16, 16], (4, 3, 1, 1), padding=1)),
-    "three dimensions": ("loop", case([5, 4, 6], (4, 3, 3, 1, 2), padding=1, stride=2)),
+CASES = {
+    "one by one weight": case([4, 5], (70, 40, 1, 1)),
+    "strided one by one weight": case([7, 6], (7, 4, 1, 1), stride=2),
+    "padded one by one weight": case([16, 16], (4, 3, 1, 1), padding=1),
+    "one by one weight, 3d": case([4, 3, 5], (7, 4, 1, 1, 1), stride=2),
+    "stride one": case([4, 3], (40, 40, 3, 3), padding=1),
+    "stride one, dilated, rectangular": case([4, 5], (40, 40, 3, 2), padding=2, dilation=2),
+    "strided": case([5, 6], (40, 40, 3, 3), stride=2, padding=1),
+    "depthwise, strided": case([9, 8], (6, 1, 7, 5), stride=2, padding=3, groups=6),
+    "depthwise, dilated": case([12, 13], (6, 1, 5, 5), padding=2, dilation=2, groups=6),
+    "grouped": case([9, 8], (12, 2, 3, 3), padding=1, groups=3),
 }
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("name", PATHS)
-def test_the_rule_of_a_cpu(name: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    form, settings_ = PATHS[name]
-    reached = spy(monkeypatch, CONV_FORMS)
-    check_convolution(settings_ | {"channels_last": channels_last})
-    assert reached == [form]
+@pytest.mark.parametrize("name", CASES)
+def test_layers_of_networks(name: str, channels_last: bool) -> None:
+    check_convolution(CASES[name] | {"channels_last": channels_last})
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("name", PATHS)
-def test_every_form_is_exact_everywhere(name: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_HOPELESS", 1e9)
-    check_convolution(PATHS[name][1] | {"channels_last": channels_last}, form="all")
-
-
-def test_the_cases_reach_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_HOPELESS", 1e9)
-    assert {form for _, c in PATHS.values() for form in able_conv_forms(*inputs(c))} == set(CONV_FORMS)
+def test_the_cases_reach_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "_HOPELESS", 1e9)
+    assert {kernel for c in CASES.values() for kernel in able_conv_kernels(*inputs(c))} == set(CONV_KERNELS)
+    taken = {rule_of_cpu(*inputs(c)) for c in CASES.values()}
+    assert taken == {"gram", "products", "pixel_gram", "patch_gram", "shifts", "loop"}
 
 
 # ---------------------------------------------------------------------- choice by time
 
 
 class Stopwatch:
-    """A timer that makes one form the fastest, and notes what it timed."""
+    """A timer that makes one kernel the fastest, and notes what it timed."""
 
     def __init__(self, seconds: Any) -> None:
         self.seconds, self.timed = seconds, 0
 
-    def __call__(self, run: kernels.Run, device: torch.device) -> float:
+    def __call__(self, run: autotune.Run, device: torch.device) -> float:
         assert device.type == "cpu"
         self.timed += 1
         run()
@@ -247,8 +197,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def use(seconds: Any) -> Stopwatch:
         watch = Stopwatch(seconds)
-        monkeypatch.setitem(kernels.TIMERS, "cpu", watch)
-        monkeypatch.setattr(kernels, "_CHOSEN", {})
+        monkeypatch.setitem(autotune.TIMERS, "cpu", watch)
+        monkeypatch.setattr(autotune, "_CHOSEN", {})
         return watch
 
     return use
@@ -258,40 +208,34 @@ def squares_of(x: Tensor, g: Tensor, conv: Convolution) -> Tensor:
     return conv_squares(x, g, conv.weight_shape, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_the_fastest_form_is_taken_and_agrees(name: str, timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, g, conv = inputs(PATHS[name][1])
-    expected = CONV_FORMS["loop"](x, g, conv)
-    names = able_conv_forms(x, g, conv)
-    for best, form in enumerate(names):
-        watch = timed([float(i != best) for i in range(len(names))])
-        close(squares_of(x, g, conv), expected)
+@pytest.mark.parametrize("name", ["stride one", "depthwise, strided", "one by one weight"])
+def test_the_fastest_kernel_is_taken(name: str, timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, g, conv = inputs(CASES[name])
+    names = able_conv_kernels(x, g, conv)
+    for best in names:
+        watch = timed([float(name != best) for name in names])
+        squares_of(x, g, conv)
         with monkeypatch.context() as patch:
-            reached = spy(patch, CONV_FORMS)
-            close(squares_of(x, g, conv), expected)
-            assert reached == [form]
+            patch.setitem(CONV_KERNELS, best, lambda *_: "the fastest")
+            assert squares_of(x, g, conv) == "the fastest"
         assert watch.timed == len(names)
 
 
-@pytest.mark.parametrize("best", [0, 1])
-def test_the_fastest_form_for_tokens(best: int, timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_kernel_for_tokens(timed: Any) -> None:
     x, g = noise(3, 5, 7), noise(3, 5, 4, seed=1)
-    watch = timed([float(best != 0), float(best != 1)])
-    expected = brute_force(F.linear, x, g, (4, 7))
-    close(linear_squares(x, g), expected)
-    reached = spy(monkeypatch, TOKEN_FORMS)
-    close(linear_squares(x, g), expected)
-    assert reached == [("products", "gram")[best]]
-    assert watch.timed == 2
+    watch = timed([1.0, 0.0])
+    for _ in range(2):
+        close(linear_squares(x, g), brute_force(F.linear, x, g, (4, 7)))
+    assert [choice for _, choice in autotune._CHOSEN.values()] == ["gram"]
     linear_squares(x[:, 0], g[:, 0])  # there is one way
     assert watch.timed == 2
 
 
 def test_what_is_timed_again(timed: Any) -> None:
-    grouped = PATHS["grouped"][1]
+    grouped = CASES["grouped"]
     watch = timed([1.0] * 100)
     x, g, conv = inputs(grouped, 4)
-    per_shape = len(able_conv_forms(x, g, conv))
+    per_shape = len(able_conv_kernels(x, g, conv))
 
     def count(x: Tensor, g: Tensor, conv: Convolution = conv) -> int:
         before = watch.timed
@@ -308,43 +252,43 @@ def test_what_is_timed_again(timed: Any) -> None:
     assert count(*inputs(case([9, 8], (12, 2, 3, 3), padding=1, groups=3, stride=2), 4)) == 1
 
 
-def test_a_form_that_fails_is_passed_over(timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_fails_is_passed_over(timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    x, g, conv = inputs(PATHS["stride one"][1])
-    names = able_conv_forms(x, g, conv)
+    x, g, conv = inputs(CASES["stride one"])
+    names = able_conv_kernels(x, g, conv)
     expected = squares_of(x, g, conv)
     timed([0.0] * len(names))
     for name in names[:-1]:
-        monkeypatch.setitem(CONV_FORMS, name, fail)
+        monkeypatch.setitem(CONV_KERNELS, name, fail)
     close(squares_of(x, g, conv), expected)
     timed([0.0] * len(names))
-    monkeypatch.setitem(CONV_FORMS, names[-1], fail)
+    monkeypatch.setitem(CONV_KERNELS, names[-1], fail)
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         squares_of(x, g, conv)
 
 
-def test_forms_that_cannot_win_or_fit_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forms_at(size: int, channels: int, kernel: int, n: int = 64) -> set[str]:
+def test_kernels_that_cannot_win_or_fit_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def able_at(size: int, channels: int, kernel: int, n: int = 64) -> set[str]:
         conv = Convolution((channels, channels, kernel, kernel), (1, 1), (kernel // 2,) * 2, (1, 1), 1)
         x = torch.empty(n, channels, size, size, device="meta")
-        return set(able_conv_forms(x, x, conv))
+        return set(able_conv_kernels(x, x, conv))
 
     always = {"loop", "patch_products"}
-    assert forms_at(7, 512, 3) == always | {"pixel_gram", "patch_gram"}  # 604 MB of gradients, twice
-    assert forms_at(14, 128, 3) == always | {"grouped", "pixel_gram", "patch_gram"}
-    assert forms_at(112, 32, 3) == always | {"grouped"}
-    assert forms_at(56, 256, 3, 32) == always | {"grouped"}, "Gram matrices of 1.2 GB"
-    assert forms_at(7, 256, 1) == {"loop", "grouped", "products", "gram"}
-    assert forms_at(112, 32, 1) == {"loop", "grouped", "products"}
+    assert able_at(7, 512, 3) == always | {"pixel_gram", "patch_gram"}  # 604 MB of gradients, twice
+    assert able_at(14, 128, 3) == always | {"grouped", "pixel_gram", "patch_gram"}
+    assert able_at(112, 32, 3) == always | {"grouped"}
+    assert able_at(56, 256, 3, 32) == always | {"grouped"}, "Gram matrices of 1.2 GB"
+    assert able_at(7, 256, 1) == {"loop", "grouped", "products", "gram"}
+    assert able_at(112, 32, 1) == {"loop", "grouped", "products"}
     depthwise = Convolution((96, 1, 3, 3), (1, 1), (1, 1), (1, 1), 96)
     x = torch.empty(64, 96, 56, 56, device="meta")
-    assert set(able_conv_forms(x, x, depthwise)) == {*always, "grouped", "shifts"}
-    monkeypatch.setattr(kernels, "_WORKSPACE_BYTES", 1 << 20)
-    assert kernels.able_token_forms(torch.empty(4, 99, 8), 0.1) == ["products", "gram"]
-    assert kernels.able_token_forms(torch.empty(64, 99, 8), 0.1) == ["products"]
-    assert kernels.able_token_forms(torch.empty(4, 99, 8), 9.0) == ["products"]
+    assert set(able_conv_kernels(x, x, depthwise)) == {*always, "grouped", "shifts"}
+    monkeypatch.setattr(autotune, "_WORKSPACE_BYTES", 1 << 20)
+    assert autotune.able_token_kernels(torch.empty(4, 99, 8), 0.1) == ["products", "gram"]
+    assert autotune.able_token_kernels(torch.empty(64, 99, 8), 0.1) == ["products"]
+    assert autotune.able_token_kernels(torch.empty(4, 99, 8), 9.0) == ["products"]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -358,9 +302,9 @@ def test_an_example_of_several_inputs(groups: int) -> None:
     expected = brute_force(convolve, x, g, shape)
     close(conv_squares(x, g, shape, (2, 2), (1, 1), (1, 1), groups), expected)
     conv = Convolution(shape, (2, 2), (1, 1), (1, 1), groups)
-    assert able_conv_forms(x, g, conv) == ["loop", "grouped"]
-    for form in ("loop", "grouped"):
-        close(CONV_FORMS[form](x, g, conv), expected)
+    assert able_conv_kernels(x, g, conv) == ["loop", "grouped"]
+    for kernel in ("loop", "grouped"):
+        close(CONV_KERNELS[kernel](x, g, conv), expected)
 
 
 def test_float32_is_kept() -> None:
@@ -370,16 +314,16 @@ def test_float32_is_kept() -> None:
     torch.testing.assert_close(squares.double(), linear_squares(x.double(), g.double()), rtol=1e-5, atol=1e-5)
 
 
-GRAM_FORMS = {
+GRAM = {
     "tokens": (lambda x, g: linear_squares(x.flatten(2).transpose(1, 2), g.flatten(2).transpose(1, 2)), 4),
     "stride one": (lambda x, g: conv_squares(x, g, (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1), 4),
     "strided": (lambda x, g: conv_squares(x, g, (64, 64, 3, 3), (2, 2), (1, 1), (1, 1), 1), 8),
 }
 
 
-@pytest.mark.parametrize("name", GRAM_FORMS)
-def test_gram_forms_that_cancel_do_not_fall_below_zero(name: str) -> None:
-    squares, side = GRAM_FORMS[name]
+@pytest.mark.parametrize("name", GRAM)
+def test_gram_kernels_that_cancel_do_not_fall_below_zero(name: str) -> None:
+    squares, side = GRAM[name]
     x = 1e3 * noise(8, 64, 1, 1, dtype=torch.float32).expand(8, 64, side, side).contiguous()
     g = noise(8, 64, 4, 4, seed=1, dtype=torch.float32)
     g -= g.mean((2, 3), keepdim=True)

@@ -21,7 +21,7 @@ from hf_task2vec.probe import Probe
 DEPTHS = (1 / 3, 2 / 3)
 
 
-class DepthReader(CallInterceptor):
+class IntermediateReader(CallInterceptor):
     """Reads what enters the covered layers at `DEPTHS`, as means and standard deviations over positions."""
 
     def __init__(self, probe: Probe) -> None:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from synthetic import dataset, tiny_probe, to_tensor
 from torch import Tensor, nn
 
-from hf_task2vec.depth import DEPTHS, DepthReader, depth_layers, pooled
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.intermediate import DEPTHS, IntermediateReader, depth_layers, pooled
 from hf_task2vec.layers import FilterLayer
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
@@ -100,7 +100,7 @@ def test_convolutions_by_hooks() -> None:
     assert names == ["0", "3", "5", "7", "10"]
     wanted = [layer.name for layer in depth_layers(probe.layers)]
     assert wanted == ["5", "7"]  # of five layers: 5/3 and 10/3, rounded
-    features, early, middle = DepthReader(probe).read(batch)
+    features, early, middle = IntermediateReader(probe).read(batch)
     seen = inputs_of(probe, batch)
     torch.testing.assert_close(early, statistics(seen["5"]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(middle, statistics(seen["7"]), rtol=1e-5, atol=1e-6)
@@ -112,7 +112,7 @@ def test_functional_calls_with_their_own_padding() -> None:
     module, batch = Functional(), images()
     probe = wrap(module, 7)
     assert [layer.name for layer in depth_layers(probe.layers)] == ["middle", "last"]
-    features, early, middle = DepthReader(probe).read(batch)
+    features, early, middle = IntermediateReader(probe).read(batch)
     with torch.no_grad():
         stem = F.conv2d(F.pad(batch, (0, 1, 0, 1)), module.stem.weight, module.stem.bias, 2)
         first = F.pad(F.relu6(stem), (1, 1, 1, 1))
@@ -126,7 +126,7 @@ def test_windows_belong_to_their_image() -> None:
     module, batch = Windowed(), images()
     probe = wrap(module, 4)
     assert [layer.name for layer in depth_layers(probe.layers)] == ["inner", "out"]
-    _, early, middle = DepthReader(probe).read(batch)
+    _, early, middle = IntermediateReader(probe).read(batch)
     with torch.no_grad():
         tokens = module.patch(batch)
         hidden = module.inner(tokens.movedim(1, -1)).relu().movedim(-1, 1)
@@ -140,7 +140,7 @@ def test_tokens_of_a_transformer() -> None:
     module = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, depth=3)
     probe, batch = wrap(module, module.num_features, 32), images(2, 32)
     wanted = [layer.name for layer in depth_layers(probe.layers)]
-    _, *found = DepthReader(probe).read(batch)
+    _, *found = IntermediateReader(probe).read(batch)
     seen = inputs_of(probe, batch)
     for name, values in zip(wanted, found, strict=True):
         assert seen[name].dim() == 3  # (N, tokens, channels)
@@ -153,7 +153,7 @@ def test_nets_of_few_layers(count: int) -> None:
     more = [nn.ReLU(), nn.Conv2d(4, 4, 3)] if count == 2 else []
     probe = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), *more, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4)
     batch = images()
-    features, early, middle = DepthReader(probe).read(batch)
+    features, early, middle = IntermediateReader(probe).read(batch)
     seen = inputs_of(probe, batch)
     expected = [statistics(seen[probe.layers[i].name]) for i in ((0, 0) if count == 1 else (1, 1))]
     torch.testing.assert_close(early, expected[0], rtol=1e-5, atol=1e-6)
@@ -203,7 +203,7 @@ def test_inputs_that_fit_no_image() -> None:
 
 def test_one_reader_serves_batches_of_any_size() -> None:
     probe, batch = convolutional(), images(7)
-    reader = DepthReader(probe)
+    reader = IntermediateReader(probe)
     whole = reader.read(batch)
     parts = [reader.read(part) for part in (batch[:4], batch[4:6], batch[6:])]
     for i, table in enumerate(whole):
@@ -222,7 +222,7 @@ def test_gains_by_hand() -> None:
     from hf_task2vec.embed import embed_task
 
     task, probe = Task.from_dataset(dataset(48, seed=3)), tiny_probe()
-    tables = DepthReader(probe).read(torch.stack([to_tensor(task.images[i]) for i in range(len(task))]))
+    tables = IntermediateReader(probe).read(torch.stack([to_tensor(task.images[i]) for i in range(len(task))]))
     z, early, middle = (table.numpy().astype(np.float64) for table in tables)
     facts = embed_task(task, probe).descriptors
     assert facts["early_accuracy_gain"] == pytest.approx(gain(early, task.labels), abs=1e-6)

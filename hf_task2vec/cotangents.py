@@ -49,8 +49,8 @@ def householder_root(p: Array, v: Array) -> Array:
     return r * v
 
 
-def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int) -> Array:
-    """Seeds of a softmax likelihood: see :func:`logit_seeds`."""
+def _categorical(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int) -> Array:
+    """Cotangents of a softmax likelihood."""
     p = softmax(logits)
     n, c = p.shape
     if sampling == "exact":
@@ -67,8 +67,8 @@ def categorical_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed
     return (np.eye(c)[labels] - p)[None]
 
 
-def bernoulli_seeds(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int) -> Array:
-    """Seeds of independent sigmoid likelihoods: see :func:`logit_seeds`."""
+def _bernoulli(logits: Array, ids: NDArray[np.int64], sampling: str, seed: int) -> Array:
+    """Cotangents of independent sigmoid likelihoods."""
     p = sigmoid(logits)
     if sampling == "monte_carlo":
         uniform = np.stack([_rng(seed, i).random(p.shape[1]) for i in ids])
@@ -83,7 +83,7 @@ LIKELIHOODS = ("categorical", "bernoulli")
 SAMPLINGS = ("sketch", "exact", "monte_carlo")
 
 
-def logit_seeds(
+def logit_cotangents(
     likelihood: str,
     logits: Array,
     ids: NDArray[np.int64],
@@ -114,8 +114,8 @@ def logit_seeds(
         Shape (S, N, C), float64, scaled so that ``Σ_s E[s sᵀ]`` is the Fisher information.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    seeds = categorical_seeds if likelihood == "categorical" else bernoulli_seeds
-    return seeds(logits, ids, sampling, seed)
+    of_likelihood = _categorical if likelihood == "categorical" else _bernoulli
+    return of_likelihood(logits, ids, sampling, seed)
 
 
 def _signs(ids: NDArray[np.int64], classes: int, seed: int) -> Array:

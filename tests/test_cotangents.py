@@ -1,4 +1,4 @@
-"""Seeds: exact covariance, unbiased draws, and draws that belong to an example."""
+"""Cotangents: exact covariance, unbiased draws, and draws that belong to an example."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hf_task2vec.seeds import LIKELIHOODS, SAMPLINGS, householder_root, logit_seeds, sigmoid, softmax
+from hf_task2vec.cotangents import LIKELIHOODS, SAMPLINGS, householder_root, logit_cotangents, sigmoid, softmax
 
 logit_arrays = arrays(
     np.float64, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.floats(-700, 700) | st.floats(-3, 3)
@@ -27,12 +27,12 @@ def covariance(likelihood: str, logits: np.ndarray) -> np.ndarray:
     return np.einsum("nc,cd->ncd", p * (1 - p), np.eye(p.shape[1]))
 
 
-def outer(seeds: np.ndarray) -> np.ndarray:
-    return np.einsum("snc,snd->ncd", seeds, seeds)
+def outer(cotangents: np.ndarray) -> np.ndarray:
+    return np.einsum("snc,snd->ncd", cotangents, cotangents)
 
 
 def draw(likelihood: str, logits: np.ndarray, sampling: str, **options: Any) -> np.ndarray:
-    return logit_seeds(likelihood, logits, np.arange(len(logits)), sampling, **options)
+    return logit_cotangents(likelihood, logits, np.arange(len(logits)), sampling, **options)
 
 
 @few
@@ -46,24 +46,24 @@ def test_probabilities(logits: np.ndarray) -> None:
 
 @few
 @given(logits=logit_arrays, likelihood=st.sampled_from(LIKELIHOODS))
-def test_exact_seeds_have_the_fisher_information_as_covariance(logits: np.ndarray, likelihood: str) -> None:
-    seeds = draw(likelihood, logits, "exact")
+def test_exact_cotangents_have_the_fisher_information_as_covariance(logits: np.ndarray, likelihood: str) -> None:
+    cotangents = draw(likelihood, logits, "exact")
     n, c = logits.shape
-    assert seeds.shape == (c - 1 if likelihood == "categorical" else c, n, c)
-    np.testing.assert_allclose(outer(seeds), covariance(likelihood, logits), rtol=0, atol=1e-12)
+    assert cotangents.shape == (c - 1 if likelihood == "categorical" else c, n, c)
+    np.testing.assert_allclose(outer(cotangents), covariance(likelihood, logits), rtol=0, atol=1e-12)
 
 
 @few
 @given(logits=arrays(np.float64, st.tuples(st.integers(1, 5), st.just(2)), elements=st.floats(-700, 700)))
 def test_one_sketch_is_exact_for_two_classes(logits: np.ndarray) -> None:
-    seeds = draw("categorical", logits, "sketch", seed=3)
-    assert seeds.shape[0] == 1
-    np.testing.assert_allclose(outer(seeds), covariance("categorical", logits), rtol=0, atol=1e-12)
+    cotangents = draw("categorical", logits, "sketch", seed=3)
+    assert cotangents.shape[0] == 1
+    np.testing.assert_allclose(outer(cotangents), covariance("categorical", logits), rtol=0, atol=1e-12)
 
 
 @few
 @given(logits=logit_arrays, sampling=st.sampled_from(["sketch", "exact", "monte_carlo"]))
-def test_categorical_seeds_sum_to_zero(logits: np.ndarray, sampling: str) -> None:
+def test_categorical_cotangents_sum_to_zero(logits: np.ndarray, sampling: str) -> None:
     # Adding a constant to all logits changes nothing, so no gradient may point there.
     np.testing.assert_allclose(draw("categorical", logits, sampling).sum(2), 0, atol=1e-12)
 
@@ -83,13 +83,13 @@ LOGITS = np.array([[0.3, -1.0, 2.0, 0.0, -700.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("sampling", ["sketch", "monte_carlo"])
-def test_random_seeds_are_unbiased(likelihood: str, sampling: str) -> None:
+def test_random_cotangents_are_unbiased(likelihood: str, sampling: str) -> None:
     n = 20_000
     for logits in LOGITS:
-        (seeds,) = draw(likelihood, np.tile(logits, (n, 1)), sampling, seed=1)
-        products = np.einsum("nc,nd->ncd", seeds, seeds)
+        (cotangents,) = draw(likelihood, np.tile(logits, (n, 1)), sampling, seed=1)
+        products = np.einsum("nc,nd->ncd", cotangents, cotangents)
         error = products.mean(0) - covariance(likelihood, logits[None])[0]
-        # 75 entries: a fair estimator passes 4.5 standard errors once in about 4000 seeds.
+        # 75 entries: a fair estimator passes 4.5 standard errors once in about 4000 cotangents.
         assert (np.abs(error) <= 4.5 * products.std(0) / np.sqrt(n) + 1e-12).all()
 
 
@@ -117,13 +117,13 @@ def test_monte_carlo_draws_labels() -> None:
 def test_draws_depend_on_seed_and_id_only(likelihood: str, sampling: str) -> None:
     logits = np.random.default_rng(0).normal(size=(6, 4))
     ids = np.array([3, 11, 4, 0, 2**40, 5])
-    together = logit_seeds(likelihood, logits, ids, sampling, seed=7)
+    together = logit_cotangents(likelihood, logits, ids, sampling, seed=7)
     order = np.array([5, 2, 0, 4, 1, 3])
     np.testing.assert_array_equal(
-        logit_seeds(likelihood, logits[order], ids[order], sampling, seed=7), together[:, order]
+        logit_cotangents(likelihood, logits[order], ids[order], sampling, seed=7), together[:, order]
     )
     for i in range(6):
-        alone = logit_seeds(likelihood, logits[i : i + 1], ids[i : i + 1], sampling, seed=7)
+        alone = logit_cotangents(likelihood, logits[i : i + 1], ids[i : i + 1], sampling, seed=7)
         np.testing.assert_array_equal(alone, together[:, i : i + 1])
 
 
@@ -144,5 +144,5 @@ def test_draws_leave_the_global_random_state_alone() -> None:
 
 
 def test_float32_logits_are_computed_in_float64() -> None:
-    seeds = draw("categorical", LOGITS.astype(np.float32), "exact")
-    assert seeds.dtype == np.float64
+    cotangents = draw("categorical", LOGITS.astype(np.float32), "exact")
+    assert cotangents.dtype == np.float64
