@@ -1,7 +1,4 @@
-"""Images: encoded bytes in, RGB Pillow images out, with a guard against decompression bombs.
-
-Nothing of Pillow's global state is changed, so that a host application keeps its own limits and warning filters.
-"""
+"""Images: encoded bytes in, RGB Pillow images out, within Pillow's own limit against decompression bombs."""
 
 from __future__ import annotations
 
@@ -9,31 +6,16 @@ import contextlib
 import hashlib
 import io
 import os
-import stat
-import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    IcoImagePlugin,
-    Image,
-    ImageFile,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
-from PIL.ExifTags import Base as ExifTag
-from PIL.Image import Transpose
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import HubError, ImageDecodeError
 
@@ -46,42 +28,23 @@ MAX_BYTES = 4 * MAX_PIXELS
 DECODED_BUDGET = 256 * 2**20
 """Bytes of decoded pixels that one sample keeps in memory; images beyond it are decoded again when asked for."""
 
-# The formats of image datasets, by Pillow's name. The rest of Pillow's list stays out on purpose: some have no
-# signature (any bytes would do), and some run other programs (EPS).
-_PLUGINS = (
-    JpegImagePlugin,
-    PngImagePlugin,
-    WebPImagePlugin,
-    GifImagePlugin,
-    BmpImagePlugin,
-    TiffImagePlugin,
-    PpmImagePlugin,
-    Jpeg2KImagePlugin,
-    IcoImagePlugin,
-)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO")
-_NO_IMAGE = f"no image of a known format ({', '.join(FORMATS)})"
+"""The formats of image datasets, by Pillow's name. The rest of Pillow's list stays out on purpose: some have no
+signature (any bytes would do), and some run other programs (EPS)."""
 
-_ORIENTATIONS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
+_NO_IMAGE = f"no image of a known format ({', '.join(FORMATS)})"
+_READ_AT_ONCE = 64  # images whose encoded bytes are in memory before they are decoded
 
 # Above this many pixels one image is decoded at a time: eight threads at the limit would need more than 8 GB.
 _LARGE_PIXELS = 2**25
 _LARGE_IMAGE_LOCK = threading.Lock()
-_STRIP_PIXELS = 2**22  # pixels converted at a time where a conversion needs several copies of what it works on
-_HEAD_BYTES = 2**16  # a longer file is read on only if it starts like an image
 
 
 def looks_like_image(data: bytes) -> bool:
     """Return whether `data` starts with the signature of a format in `FORMATS`."""
-    return any(_accepts(name, data[:16]) for name in FORMATS)
+    Image.init()
+    accepted = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)  # a Pillow may lack a codec
+    return any(accept is not None and accept(data[:16]) is True for accept in accepted)
 
 
 def decode_rgb(data: bytes) -> Image.Image:
@@ -104,16 +67,27 @@ def decode_rgb(data: bytes) -> Image.Image:
         before any pixel is decoded). The message is the reason alone, fit for a list of skipped images.
     """
     try:
-        image = _open(data)
-        _check_size(*image.size)
-        width, height = image.size
-        with _LARGE_IMAGE_LOCK if width * height > _LARGE_PIXELS else contextlib.nullcontext():
-            _load(image)
-            return _upright(to_rgb(image), _orientation(image))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            size = image.width * image.height
+            if size > MAX_PIXELS:  # Pillow's limit may have been switched off
+                raise ImageDecodeError(f"{image.width} x {image.height} px is more than the limit of {MAX_PIXELS:,} px")
+            with _LARGE_IMAGE_LOCK if size > _LARGE_PIXELS else contextlib.nullcontext():
+                image.load()
+                return to_rgb(_upright(image))
+    except UnidentifiedImageError as error:
+        known = looks_like_image(data)
+        raise ImageDecodeError("damaged header" if known else _NO_IMAGE if data else "empty file") from error
     except ImageDecodeError:
         raise
     except Exception as error:  # on damaged files Pillow's decoders raise nearly any type
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001  # a damaged EXIF block, with whatever error, does not spoil the pixels
+        return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -128,13 +102,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
     * CMYK and the others use Pillow's conversion (no colour management).
     """
     if image.mode.startswith("I;16"):
-        return _by_strips(image, lambda strip: _grey(np.asarray(strip) / 65535))
+        return _grey(np.asarray(image, dtype=np.float64), 0.0, 65535.0)
     if image.mode in ("I", "F"):
-        low, high = _range(image)
-        return _by_strips(image, lambda strip: _grey((_finite(strip) - low) / ((high - low) or 1.0)))
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        for limit in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
+            if low >= 0 and high <= limit:
+                return _grey(values, 0.0, limit)
+        return _grey(values, low, high)
     if image.has_transparency_data:
-        return _by_strips(image, _on_white)
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, "white")
+        page.alpha_composite(layer)
+        return page.convert("RGB")
     return image.convert("RGB")
+
+
+def _grey(values: np.ndarray, low: float, high: float) -> Image.Image:
+    """RGB image of grey values, `low` being black and `high` white."""
+    scaled = (values - low) / ((high - low) or 1.0) * 255
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
 
 
 def read_encoded(
@@ -159,34 +146,59 @@ def read_encoded(
     HubError
         If an address cannot be reached: that is no fault of the image.
     """
-    if isinstance(value, dict):
-        data, path = value.get("bytes"), value.get("path")
-        value = path if data is None else data
+    value = _content(value)
     if value is None:
         raise ImageDecodeError("no image in this row (null)")
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     path = os.fspath(value)
-    shown = Path(path.split("::")[0]).name
+    file, shown = Path(path), Path(path.split("::")[0]).name
     if may_read is not None and not may_read(path):
         raise ImageDecodeError(f"{shown!r} lies outside the dataset; it is not opened")
     try:
         if "://" in path:
             return _read_remote(path, token)
-        if not stat.S_ISREG((found := Path(path).stat()).st_mode):  # a pipe would be waited for, a device never ends
+        if file.exists() and not file.is_file():  # a pipe would be waited for, a device never ends
             raise ImageDecodeError(f"file {shown!r} cannot be read: no regular file")
-        _check_bytes(found.st_size)
-        with open(path, "rb") as handle:
-            if found.st_size > _HEAD_BYTES and not looks_like_image(handle.read(16)):
-                raise ImageDecodeError(_NO_IMAGE)
-            handle.seek(0)
-            return handle.read()
+        _check_bytes(file.stat().st_size)
+        with file.open("rb") as handle:
+            start = handle.read(16)
+            if not looks_like_image(start):
+                raise ImageDecodeError(_NO_IMAGE if start else "empty file")
+            return start + handle.read()
     except FileNotFoundError as error:
         raise ImageDecodeError(f"file {shown!r} not found") from error
     except ConnectionError as error:
         raise HubError(f"image {shown!r} cannot be fetched: {type(error).__name__}; check the connection") from error
     except OSError as error:
         raise ImageDecodeError(f"file {shown!r} cannot be read: {error.strerror or type(error).__name__}") from error
+
+
+def _content(cell: Any) -> Any:
+    if isinstance(cell, dict):
+        return cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    return cell
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ImageDecodeError(f"a file of {size:,} bytes or more is larger than the limit of {MAX_BYTES:,} bytes")
+
+
+def identify(value: Any) -> Any:
+    """Return what tells a cell's content from another, as JSON, without opening an image file.
+
+    That is a checksum of bytes; of a file, its name, size and time of change; of an address, the address.
+    """
+    value = _content(value)
+    if value is None or isinstance(value, (bytes, bytearray, memoryview)):
+        return None if value is None else hashlib.sha256(value).hexdigest()
+    path = Path(value)
+    try:
+        facts = path.stat()
+    except OSError:
+        return os.fspath(value)
+    return [path.name, facts.st_size, facts.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -238,8 +250,12 @@ class ImageStore:
             except ImageDecodeError as error:
                 return str(error)
 
+        found: list[StoredImage | str] = []
+        cells = iter(cells)
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="task2vec-decode") as pool:
-            return list(pool.map(attempt, cells))
+            while part := list(islice(cells, _READ_AT_ONCE)):
+                found += pool.map(attempt, part)
+        return found
 
 
 class ImageSample(Sequence[Image.Image]):
@@ -277,108 +293,6 @@ class ImageSample(Sequence[Image.Image]):
     def take(self, positions: Iterable[int]) -> ImageSample:
         """Return the images at `positions`, in that order."""
         return ImageSample(self._images[position] for position in positions)
-
-
-def _accepts(name: str, prefix: bytes) -> bool:
-    if name not in Image.OPEN:  # a Pillow built without that codec
-        return False
-    accept = Image.OPEN[name][1]
-    return accept is not None and accept(prefix) is True
-
-
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Do what `PIL.Image.open` does, without its warning for large images.
-
-    That warning can only be silenced through a global (`Image.MAX_IMAGE_PIXELS`, the warning filters), which other
-    threads share; the registry of formats below it is public and warns of nothing.
-    """
-    for name in FORMATS:
-        if _accepts(name, data[:16]):
-            try:
-                if name == "ICO":
-                    _check_icon(data)
-                return Image.OPEN[name][0](io.BytesIO(data), "")
-            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as in `PIL.Image.open`
-                raise ImageDecodeError(f"damaged {name} header: {error}") from error
-    raise ImageDecodeError(_NO_IMAGE if data else "empty file")
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageDecodeError(f"{width} x {height} px is more than the limit of {MAX_PIXELS:,} px")
-
-
-def _check_bytes(size: int) -> None:
-    if size > MAX_BYTES:
-        raise ImageDecodeError(f"a file of {size:,} bytes or more is larger than the limit of {MAX_BYTES:,} bytes")
-
-
-def _check_icon(data: bytes) -> None:
-    """Check the size of an icon's image itself: the reader decodes it at once, whatever the table before it says."""
-    start = IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[0].offset
-    is_png = data[start : start + 8] == b"\x89PNG\r\n\x1a\n"
-    reader = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
-    _check_size(*reader(io.BytesIO(data[start:])).size)
-
-
-def _load(image: ImageFile.ImageFile) -> None:
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.width * image.height > _LARGE_PIXELS:
-        # The only reader that repeats the size warning while it decodes, and only if it has to make the canvas itself.
-        image.im = Image.core.new(image.mode, image._tile_size)
-    image.load()
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTag.Orientation, 1))
-    except Exception:  # noqa: BLE001  # a damaged EXIF block, with whatever error, does not spoil the pixels
-        return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    method = _ORIENTATIONS.get(orientation)
-    return image if method is None else image.transpose(method)
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
-        yield box, image.crop(box)
-
-
-def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    # The copies that `convert` makes are those of a strip: of a whole image they would be gigabytes.
-    page = Image.new("RGB", image.size)
-    for box, strip in _strips(image):
-        page.paste(convert(strip), box)
-    return page
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    layer = image.convert("RGBA")
-    page = Image.new("RGBA", layer.size, "white")
-    page.alpha_composite(layer)
-    return page.convert("RGB")
-
-
-def _grey(values: np.ndarray) -> Image.Image:
-    """RGB image of grey values in [0, 1]."""
-    return Image.fromarray(np.rint(values * 255).astype(np.uint8)).convert("RGB")
-
-
-def _finite(image: Image.Image) -> np.ndarray:
-    return np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """Return the values that become black and white."""
-    ends = [(float(values.min()), float(values.max())) for values in (_finite(strip) for _, strip in _strips(image))]
-    low, high = min(least for least, _ in ends), max(most for _, most in ends)
-    for limit in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
-        if low >= 0 and high <= limit:
-            return 0.0, limit
-    return low, high
 
 
 def _read_remote(path: str, token: str | bool | None) -> bytes:

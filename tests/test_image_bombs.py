@@ -12,14 +12,13 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hub import HubServer
 from PIL import Image
 
 from hf_task2vec import images
 from hf_task2vec.errors import ImageDecodeError
-from hf_task2vec.images import MAX_BYTES, ImageStore, decode_rgb, read_encoded, to_rgb
+from hf_task2vec.images import MAX_BYTES, ImageStore, decode_rgb, read_encoded
 from hf_task2vec.task import Task
 
 
@@ -96,7 +95,7 @@ def test_a_folder_of_traps_is_read_in_bounded_memory(tmp_path: Path) -> None:
     count, grown = map(int, first.split())
     assert count == 9, "the good ones, and the first frame of the animation"
     assert grown < 300, f"{grown} MiB: the bomb alone would be 7,500, the text 340"
-    expected = ["50000 x 50000 px", "50000 x 50000 px", "truncated", "no image of a known format", "larger than"]
+    expected = ["2500000000 pixels", "truncated", "no image of a known format", "larger than"]
     assert all(any(text in reason for reason in reasons) for text in expected), reasons
     assert len(reasons) == 5
     assert not any(str(tmp_path) in reason for reason in reasons)
@@ -113,7 +112,7 @@ def test_traps_in_parquet_files(tmp_path: Path, caplog: pytest.LogCaptureFixture
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
     with caplog.at_level(logging.WARNING, "hf_task2vec"):
         task = Task.from_dataset(tmp_path / "data", max_samples=None)
-    assert len(task) == 8
+        assert len(task) == 8
     assert sorted(image.row for image in task.skipped) == [0, 1, 2, 3]
     assert "4 broken images of data skipped" in caplog.text
 
@@ -122,18 +121,18 @@ def test_nothing_but_traps(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         (tmp_path / "photos" / name / "1.png").write_bytes(bilevel_png(30_000))
-    with pytest.raises(ImageDecodeError, match=r"all 2 images of 'photos' are broken \(row .*30000 x 30000 px is more"):
-        Task.from_dataset(tmp_path / "photos")
+    with pytest.raises(ImageDecodeError, match=r"all 2 images of 'photos' are broken \(row .*Image size \(900000000"):
+        len(Task.from_dataset(tmp_path / "photos"))
 
 
 def test_the_picture_inside_an_icon_is_measured_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = Image.new("RGBA", (64, 64), (200, 0, 0, 255))
-    assert decode_rgb(encoded(picture, "ICO", sizes=[(64, 64)])).size == (64, 64)
-    assert decode_rgb(encoded(picture, "ICO", sizes=[(64, 64)], bitmap_format="bmp")).size == (64, 64)
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
-    for kind in ("png", "bmp"):
-        with pytest.raises(ImageDecodeError, match=r"64 x \d+ px is more than the limit of 1,000 px"):
-            decode_rgb(encoded(picture, "ICO", sizes=[(64, 64)], bitmap_format=kind))
+    icons = [encoded(picture, "ICO", sizes=[(64, 64)], bitmap_format=kind) for kind in ("png", "bmp")]
+    assert [decode_rgb(data).size for data in icons] == [(64, 64)] * 2
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for data in icons:
+        with pytest.raises(ImageDecodeError, match="DecompressionBombError: Image size"):
+            decode_rgb(data)
     with pytest.raises(ImageDecodeError):
         decode_rgb(struct.pack("<3H", 0, 1, 0))  # an icon without any picture
 
@@ -168,57 +167,3 @@ def test_a_remote_file_is_read_no_further_than_the_limit(hub: HubServer, monkeyp
     monkeypatch.setattr(images, "MAX_BYTES", 2**20)
     with pytest.raises(ImageDecodeError, match="is larger than the limit of 1,048,576 bytes"):
         read_encoded("hf://datasets/org/images/a.png")
-
-
-def _samples() -> dict[str, Image.Image]:
-    rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (13, 11, 4), dtype=np.uint8)
-    indexed = Image.fromarray(colours[..., :3]).quantize(8)
-    indexed.info["transparency"] = bytes([0, 128, 255])
-    coloured = Image.fromarray(colours[..., :3])
-    coloured.info["transparency"] = tuple(int(value) for value in colours[0, 0, :3])
-    floats = rng.normal(size=(13, 11)).astype(np.float32)
-    floats[3, 3], floats[7, 1] = np.nan, np.inf
-    return {
-        "RGBA": Image.fromarray(colours),
-        "LA": Image.fromarray(colours).convert("LA"),
-        "palette": indexed,
-        "transparent colour": coloured,
-        "16 bits": Image.fromarray(rng.integers(0, 65536, (13, 11)).astype(np.uint16)),
-        "integers": Image.fromarray(rng.integers(-(2**20), 2**20, (13, 11)).astype(np.int32)),
-        "floats": Image.fromarray(floats),
-        "unit floats": Image.fromarray(rng.random((13, 11)).astype(np.float32)),
-    }
-
-
-@pytest.mark.parametrize("name", _samples())
-def test_conversion_by_strips_is_that_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = _samples()[name]
-    whole = np.asarray(to_rgb(image))
-    assert len(np.unique(whole)) > 5
-    for pixels in (1, 11, 40):  # strips of one row, of one row, of three and a shorter last one
-        monkeypatch.setattr(images, "_STRIP_PIXELS", pixels)
-        np.testing.assert_array_equal(np.asarray(to_rgb(image)), whole)
-
-
-@pytest.mark.slow
-def test_the_largest_images_take_little_more_than_their_pixels() -> None:
-    """In a process each: the peak is below the decoded image and its RGB copy, whatever the mode."""
-    code = """
-import io, resource, sys
-import numpy as np
-from PIL import Image
-from hf_task2vec.images import decode_rgb
-side = 12_000
-Image.MAX_IMAGE_PIXELS = None
-mode, stream = sys.argv[1], io.BytesIO()
-Image.new(mode, (side, side)).save(stream, "TIFF", compression="tiff_deflate")
-data = stream.getvalue()
-assert decode_rgb(data).size == (side, side)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-    for mode in ("RGBA", "I;16", "F"):
-        result = subprocess.run(
-            [sys.executable, "-c", code, mode], capture_output=True, text=True, check=True, timeout=200
-        )
-        assert int(result.stdout) < 1700, f"{mode}: {result.stdout} MiB"  # 144 million pixels are 549 MiB a copy
