@@ -1,4 +1,8 @@
-"""Which column holds the images and which the labels."""
+"""Which column holds the images and which the labels.
+
+The types of columns are told apart by the names that `datasets` itself writes them down with, so that no module that
+speaks of labels has to import it.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .column_types import (
-    describe_columns,
-    dtype,
-    element,
-    is_class_label,
-    is_discrete,
-    is_encoded,
-    is_float,
-    is_image,
-    type_name,
-)
 from .errors import ColumnError
 from .images import looks_like_image
-from .other_tasks import (
-    MASK_NAMES,
-    detection_column,
-    detection_error,
-    is_images_and_masks,
-    mask_column,
-    segmentation_error,
-)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,9 +19,71 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IMAGE_NAMES = ("image", "img")
+MASK_NAMES = ("mask", "masks", "segmentation", "segmentation_mask", "annotation", "seg", "label", "labels")
 CLASS_LABEL_NAMES = ("label", "labels", "target", "class")
 LABEL_NAMES = (*CLASS_LABEL_NAMES, "targets", "classes", "category", "categories", "class_name", "label_name", "y")
+_BOX_NAMES = ("bbox", "bboxes", "boxes", "bounding_box", "bounding_boxes")
+_DETECTION_NAMES = ("objects", "annotations", "detections", *_BOX_NAMES)
+_MASK_FOLDERS = tuple({image, mask} for image in ("image", "images") for mask in ("mask", "masks", "annotations"))
 _MOST_NAMED = 4  # columns spelt out in the code of a message
+
+
+def describe_columns(features: Mapping[str, Any]) -> str:
+    """Return the columns and their types as one line for a message."""
+    return ", ".join(f"{name} ({type_name(feature)})" for name, feature in features.items()) or "none"
+
+
+def type_name(feature: Any) -> str:
+    """Return a type as messages call it."""
+    if isinstance(feature, Mapping):
+        return "struct of " + ", ".join(feature)
+    if (inner := element(feature)) is not None:
+        return f"list of {type_name(inner)}"
+    return _dtype(feature) or _kind(feature)
+
+
+def element(feature: Any) -> Any:
+    """Return the type of the elements of a list feature, None for any other."""
+    return feature.feature if _kind(feature) in ("List", "LargeList") else None
+
+
+def is_class_label(feature: Any) -> bool:
+    """Return whether `feature` is a `datasets.ClassLabel`."""
+    return _kind(feature) == "ClassLabel"
+
+
+def is_float(feature: Any) -> bool:
+    """Return whether a cell is one floating-point or decimal number."""
+    return _dtype(feature).startswith(("float", "decimal"))
+
+
+def is_image(feature: Any) -> bool:
+    """Return whether `feature` is a `datasets.Image`."""
+    return _kind(feature) == "Image"
+
+
+def _kind(feature: Any) -> str:
+    return str(getattr(feature, "_type", type(feature).__name__))
+
+
+def _dtype(feature: Any) -> str:
+    """Return the dtype of a plain value such as ``"int64"``, nothing for any other type."""
+    return str(feature.dtype) if _kind(feature) == "Value" else ""
+
+
+def _is_discrete(feature: Any) -> bool:
+    """Return whether a cell is one class: `ClassLabel`, integer, string or bool."""
+    name = _dtype(feature)
+    return is_class_label(feature) or name.startswith(("int", "uint", "bool")) or name.endswith("string")
+
+
+def _is_label(feature: Any) -> bool:
+    return any(_is_discrete(kind) or is_float(kind) for kind in (feature, element(feature)))
+
+
+def _is_encoded(feature: Any) -> bool:
+    """Return whether a cell is bytes, or a struct with bytes, that may be an image file."""
+    return _dtype(feature.get("bytes") if isinstance(feature, Mapping) else feature).endswith("binary")
 
 
 def find_image_column(features: Mapping[str, Any], requested: str | None, first_value: Callable[[str], Any]) -> str:
@@ -62,43 +109,38 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
     """
     if requested is not None:
         _require(features, requested, "image_column")
-        if not (is_image(features[requested]) or is_encoded(features[requested])):
+        if not (is_image(features[requested]) or _is_encoded(features[requested])):
             raise ColumnError(
                 f"column {requested!r} is of type {type_name(features[requested])} and holds no images; columns "
                 f"found: {describe_columns(features)}. For file paths, cast it first: "
                 f"dataset.cast_column({requested!r}, datasets.Image())"
             )
         return requested
-    found = [name for name, feature in features.items() if is_image(feature)]
-    if not found:
-        found = [
-            name
-            for name, feature in features.items()
-            if is_encoded(feature) and looks_like_image(_start(first_value(name)))
-        ]
+    found = [name for name, feature in features.items() if is_image(feature)] or [
+        name
+        for name, feature in features.items()
+        if _is_encoded(feature) and looks_like_image(_start(first_value(name)))
+    ]
     if not found:
         raise ColumnError(
             f"no image column; columns found: {describe_columns(features)}. Pass image_column=… for a column of image "
             "bytes, or cast a column of file paths: dataset.cast_column(name, datasets.Image())"
         )
-    if len(found) == 1:
-        logger.info("images are read from column %r", found[0])
-        return found[0]
-    for name in IMAGE_NAMES:
-        if name in found:
-            logger.info("images are read from column %r; other image columns: %s", name, sorted(set(found) - {name}))
-            return name
-    if len(pictures := [name for name in found if name.lower() not in MASK_NAMES]) == 1:
-        logger.info("images are read from column %r; masks by their names: %s", pictures[0], set(found) - set(pictures))
-        return pictures[0]
-    raise ColumnError(f"several image columns: {', '.join(found)}; pass image_column=… to choose one of them")
+    named = [name for name in IMAGE_NAMES if name in found]
+    no_masks = [name for name in found if name.lower() not in MASK_NAMES]
+    if not (len(found) == 1 or named or len(no_masks) == 1):
+        raise ColumnError(f"several image columns: {', '.join(found)}; pass image_column=… to choose one of them")
+    chosen = found[0] if len(found) == 1 else (named or no_masks)[0]
+    others = f"; other image columns: {sorted(set(found) - {chosen})}" if len(found) > 1 else ""
+    logger.info("images are read from column %r%s", chosen, others)
+    return chosen
 
 
 def find_label_column(
     features: Mapping[str, Any],
     requested: str | None,
     image_column: str,
-    values: Callable[[str], pa.ChunkedArray | None],
+    values: Callable[[str], pa.ChunkedArray],
 ) -> str:
     """Return the name of the label column.
 
@@ -119,8 +161,7 @@ def find_label_column(
     image_column
         The column of the images.
     values
-        Returns a column's values for the last rule, or None where they cannot be read beforehand (a stream); the rule
-        then asks only that the column is the only one.
+        Returns a column's values, for the rules of repetition.
 
     Raises
     ------
@@ -128,29 +169,26 @@ def find_label_column(
         If there is no label column, several, or the columns are those of another task (detection, segmentation).
     """
     if requested is not None:
-        _require(features, requested, "label_column")
-        if requested == image_column:
-            raise ColumnError(f"image_column and label_column are both {requested!r}")
-        _check_label_type(features, requested)
+        _check_requested(features, requested, image_column)
         return requested
     others = {name: feature for name, feature in features.items() if name != image_column}
-    boxes, mask = detection_column(others), mask_column(others)
+    boxes, mask = _box_column(others), _mask_column(others)
     name = _by_class_label(features, [name for name, feature in others.items() if is_class_label(feature)])
-    if name is not None and is_images_and_masks(features[name].names):
+    if name is not None and {folder.lower() for folder in features[name].names} in _MASK_FOLDERS:
         raise ColumnError(
             f"the classes are the folders {' and '.join(map(repr, features[name].names))}, which looks like "
-            "segmentation (pictures and their masks) and is not supported yet. What would work: one subfolder of "
-            'images a class, or a metadata.jsonl beside the images with lines {"file_name": "…", "labels": ["…"]}'
+            "segmentation (pictures and their masks) and is not supported. What would work: one subfolder of images a "
+            "class"
         )
     if name is None and boxes is not None:
-        name = _by_name({name: feature for name, feature in others.items() if is_discrete(feature)})
+        name = _by_name({name: feature for name, feature in others.items() if _is_discrete(feature)})
         if name is None:
-            raise detection_error(features, boxes)
+            raise _boxes_error(features, boxes)
     if name is None:
         lists = [name for name, feature in others.items() if is_class_label(element(feature))]
         name = _by_class_label(features, lists) or _by_name(others)
     if name is None and mask is not None:
-        raise segmentation_error(features, mask)
+        raise _masks_error(features, mask)
     name = name or _by_repetition(features, others, values) or _only_list(features, others, values)
     if name is None:
         raise ColumnError(
@@ -163,12 +201,12 @@ def find_label_column(
 
 
 def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None:
-    if len(found) <= 1:
-        return found[0] if found else None
-    named = [name for name in found if name in CLASS_LABEL_NAMES]
-    if len(named) != 1:
-        raise _several(features, found)
-    return named[0]
+    if len(found) > 1:
+        named = [name for name in found if name in CLASS_LABEL_NAMES]
+        if len(named) != 1:
+            raise _several(features, found)
+        return named[0]
+    return found[0] if found else None
 
 
 def _by_name(others: Mapping[str, Any]) -> str | None:
@@ -177,49 +215,35 @@ def _by_name(others: Mapping[str, Any]) -> str | None:
     return next((name for name in found if _is_label(others[name])), None)
 
 
-def _is_label(feature: Any) -> bool:
-    return any(is_discrete(kind) or is_float(kind) for kind in (feature, element(feature)))
-
-
 def _by_repetition(
-    features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray | None]
+    features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray]
 ) -> str | None:
-    found = [name for name, feature in others.items() if is_discrete(feature) and _repeats(values(name))]
+    found = [name for name, feature in others.items() if _is_discrete(feature) and _repeats(values(name))]
     if len(found) > 1:
         raise _several(features, found, [name for name in found if _is_flag(features[name], values(name))])
     return found[0] if found else None
 
 
 def _only_list(
-    features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray | None]
+    features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray]
 ) -> str | None:
-    found = [name for name, x in others.items() if is_discrete(element(x)) and _repeats(_elements(values(name)))]
+    import pyarrow.compute as pc
+
+    lists = [name for name, feature in others.items() if _is_discrete(element(feature))]
+    found = [name for name in lists if _repeats(pc.list_flatten(values(name)))]
     if len(found) > 1:
         raise _several(features, found)
     return found[0] if found else None
 
 
-def _elements(column: pa.ChunkedArray | None) -> pa.ChunkedArray | None:
-    if column is None:
-        return None
+def _is_flag(feature: Any, column: pa.ChunkedArray) -> bool:
     import pyarrow.compute as pc
 
-    return pc.list_flatten(column)
+    numbers = _dtype(feature).startswith(("int", "uint"))
+    return _dtype(feature) == "bool" or (numbers and set(pc.unique(column).to_pylist()) <= {0, 1, None})
 
 
-def _is_flag(feature: Any, column: pa.ChunkedArray | None) -> bool:
-    if dtype(feature) == "bool":
-        return True
-    if column is None or not dtype(feature).startswith(("int", "uint")):
-        return False
-    import pyarrow.compute as pc
-
-    return set(pc.unique(column).to_pylist()) <= {0, 1, None}
-
-
-def _repeats(column: pa.ChunkedArray | None) -> bool:
-    if column is None:
-        return True
+def _repeats(column: pa.ChunkedArray) -> bool:
     import pyarrow.compute as pc
 
     distinct = int(pc.count_distinct(column).as_py())
@@ -227,26 +251,29 @@ def _repeats(column: pa.ChunkedArray | None) -> bool:
 
 
 def _several(features: Mapping[str, Any], found: list[str], flags: Sequence[str] = ()) -> ColumnError:
-    together = ""
+    advice = ""
     if len(flags) > 1:
         names = str(list(flags)) if len(flags) <= _MOST_NAMED else f"{list(flags[:_MOST_NAMED])!r} + […]"
-        together = (
+        advice = (
             f". For all {len(flags)} flags as several labels an image, make a column of lists: dataset = dataset.map("
             f'lambda row: {{"labels": [name for name in {names} if row[name]]}}) and label_column="labels"; in a '
             'folder, a metadata.jsonl with lines {"file_name": "…", "labels": ["…"]}'
         )
     return ColumnError(
-        f"several label columns: {', '.join(found)}; pass label_column=… to choose one{together} "
+        f"several label columns: {', '.join(found)}; pass label_column=… to choose one{advice} "
         f"(columns found: {describe_columns(features)})"
     )
 
 
-def _check_label_type(features: Mapping[str, Any], name: str) -> None:
+def _check_requested(features: Mapping[str, Any], name: str, image_column: str) -> None:
+    _require(features, name, "label_column")
     feature = features[name]
+    if name == image_column:
+        raise ColumnError(f"image_column and label_column are both {name!r}")
     if is_image(feature) or is_image(element(feature)):
-        raise segmentation_error(features, name)
-    if detection_column({name: feature}) is not None:
-        raise detection_error(features, name)
+        raise _masks_error(features, name)
+    if _box_column({name: feature}) is not None:
+        raise _boxes_error(features, name)
     if not _is_label(feature):
         raise ColumnError(
             f"label column {name!r} is of type {type_name(feature)}, which holds no classes. What would work: "
@@ -257,6 +284,40 @@ def _check_label_type(features: Mapping[str, Any], name: str) -> None:
 def _require(features: Mapping[str, Any], name: str, argument: str) -> None:
     if name not in features:
         raise ColumnError(f"{argument}={name!r} is not a column; columns found: {describe_columns(features)}")
+
+
+def _box_column(features: Mapping[str, Any]) -> str | None:
+    """Return the column that holds the boxes of object detection, None if there is none."""
+    for name, feature in features.items():
+        inner = element(feature)
+        fields = next((kind for kind in (feature, inner) if isinstance(kind, Mapping)), {})
+        nested = bool(fields) or element(inner) is not None
+        coordinates = inner is not None and name.lower() in _BOX_NAMES
+        if coordinates or (nested and name.lower() in _DETECTION_NAMES) or {*map(str.lower, fields)} & {*_BOX_NAMES}:
+            return name
+    return None
+
+
+def _mask_column(features: Mapping[str, Any]) -> str | None:
+    """Return the column of pictures that is a mask by its name, or of lists of pictures; None if there is none."""
+    masks = (x for x, feature in features.items() if is_image(feature) and x.lower() in MASK_NAMES)
+    return next((x for x, feature in features.items() if is_image(element(feature))), next(masks, None))
+
+
+def _boxes_error(features: Mapping[str, Any], column: str) -> ColumnError:
+    return ColumnError(
+        f"column {column!r} holds boxes: object detection is not supported. What would work: label_column=… of a "
+        "column with the classes that occur in an image (a list for several), or one image a box, with its class as "
+        f"label. Columns found: {describe_columns(features)}"
+    )
+
+
+def _masks_error(features: Mapping[str, Any], column: str) -> ColumnError:
+    return ColumnError(
+        f"column {column!r} holds images as labels (masks): segmentation is not supported. What would work: "
+        "label_column=… of a column with the classes that occur in an image (a list for several). Columns found: "
+        f"{describe_columns(features)}"
+    )
 
 
 def _start(value: Any) -> bytes:

@@ -110,15 +110,35 @@ def test_label_column_requested_by_name_is_checked() -> None:
     assert label_column({"id": INT, "label": CLASSES}, "id") == "id"
 
 
-def test_detection_is_refused() -> None:
-    objects = {"bbox": List(List(FLOAT)), "category": List(CLASSES)}
-    for requested in (None, "objects"):
-        with pytest.raises(ColumnError, match=r"'objects' holds boxes: object detection is not supported yet.*crop"):
-            label_column({"image_id": INT, "objects": objects}, requested, image_id=[1, 2])
+BOX, OBJECTS = List(FLOAT), {"bbox": List(List(FLOAT)), "category": List(CLASSES)}
+
+
+@pytest.mark.parametrize(
+    ("features", "column"),
+    [
+        ({"image_id": INT, "objects": OBJECTS}, "objects"),
+        ({"objects": List({"BBox": BOX, "category": CLASSES})}, "objects"),
+        ({"bboxes": List(BOX), "category": List(CLASSES)}, "bboxes"),
+    ],
+)
+def test_detection_is_refused(features: dict[str, Any], column: str) -> None:
+    for requested in (None, column):
+        with pytest.raises(ColumnError, match=f"'{column}' holds boxes: object detection is not.*label_column=… of a"):
+            label_column(features, requested, image_id=[1, 2])
+
+
+def test_boxes_beside_classes_do_no_harm() -> None:
+    assert label_column({"bbox": BOX, "label": INT}) == "label"
+    assert label_column({"objects": List(STRING)}, objects=[["a"], ["b"], ["a"], ["b"]]) == "objects"
 
 
 def test_segmentation_is_refused() -> None:
-    with pytest.raises(ColumnError, match=r"'annotation' holds images as labels \(masks\): segmentation is not"):
-        label_column({"annotation": ImageFeature()})
-    with pytest.raises(ColumnError, match=r"'mask' holds images as labels \(masks\): segmentation is not"):
-        label_column({"mask": ImageFeature()}, "mask")
+    masks = {"mask": ImageFeature(), "instances": List(ImageFeature()), "annotation": ImageFeature()}
+    for name, feature in masks.items():
+        for requested in (None, name):
+            with pytest.raises(ColumnError, match=rf"'{name}' holds images as labels \(masks\): segmentation is not"):
+                label_column({name: feature}, requested)
+    with pytest.raises(ColumnError, match="folders 'images' and 'masks', which looks like segmentation"):
+        label_column({"label": ClassLabel(names=["images", "masks"])})
+    assert label_column({"label": ClassLabel(names=["edges", "images", "masks"])}) == "label"
+    assert image_column({"pixel_values": ImageFeature(), "label": ImageFeature()}) == "pixel_values"
