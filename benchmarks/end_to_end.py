@@ -92,7 +92,8 @@ def linked(paths: list[Path], source: Path, target: Path) -> Path:
 def undecoded(task: Task, paths: list[Path]) -> Task:
     """Return the task with files in place of pixels: every pass that asks for an image decodes it."""
     files = {sha256_bytes(data): data for data in (path.read_bytes() for path in paths)}
-    return replace(task, images=ImageSample(StoredImage(files[sha256], sha256) for sha256 in task.images.sha256))
+    images = ImageSample(StoredImage(files[sha256], sha256) for sha256 in task.images.sha256)
+    return replace(task, draw=lambda: replace(task.sample, images=images))
 
 
 @dataclass

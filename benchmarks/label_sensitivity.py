@@ -8,7 +8,6 @@ the selection uses: minus the logarithm of the trained metric's task similarity.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from hf_task2vec.cache import cached_embedding
 from hf_task2vec.covariance import task_kernel
 from hf_task2vec.distance import pairwise
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.files import sha256_bytes
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import join_tasks
@@ -30,25 +28,16 @@ from hf_task2vec.zoo import ZooIndex
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 
 
-def relabelled(task: Task, labels: np.ndarray, names: Sequence[str], what: str) -> Task:
-    """Return the same images under other labels."""
-    digest = sha256_bytes(f"{task.content_digest}:{what}".encode())
-    counts = np.bincount(labels, minlength=len(names))
-    return replace(
-        task, labels=labels.astype(np.int64), label_names=tuple(names), class_counts=counts, content_digest=digest
-    )
-
-
 def shuffled(task: Task, seed: int = 0) -> Task:
     """Return the same images with their labels in random order."""
-    return relabelled(task, np.random.default_rng(seed).permutation(task.labels), task.label_names, f"shuffled {seed}")
+    return task.with_labels(np.random.default_rng(seed).permutation(task.labels), task.label_names)
 
 
 def coarse(task: Task, parent: Mapping[str, str]) -> Task:
     """Return the same images under the parents of their classes."""
     names = sorted({parent[name] for name in task.label_names})
     labels = np.array([names.index(parent[task.label_names[label]]) for label in task.labels])
-    return relabelled(task, labels, names, "coarse")
+    return task.with_labels(labels, names)
 
 
 def subset(task: Task, classes: Sequence[str]) -> Task:
@@ -57,7 +46,7 @@ def subset(task: Task, classes: Sequence[str]) -> Task:
     part = task.subset(kept)
     names = [name for name in task.label_names if name in classes]
     labels = np.array([names.index(task.label_names[label]) for label in part.labels])
-    return relabelled(part, labels, names, f"subset {sorted(classes)}")
+    return part.with_labels(labels, names)
 
 
 def halves_of(task: Task) -> tuple[Task, Task]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def permuted(task: Task, *, seed: int) -> Task:
     to = np.random.default_rng(seed).permutation(task.num_classes)
     back = np.argsort(to)
     names = tuple(task.label_names[i] for i in back)
-    return replace(task, labels=to[task.labels], label_names=names, class_counts=task.class_counts[back])
+    return task.with_labels(to[task.labels], names, task.class_counts[back])
 
 
 def coarsened(task: Task, count: int, *, seed: int) -> Task:
@@ -152,7 +152,7 @@ def coarsened(task: Task, count: int, *, seed: int) -> Task:
     group = np.random.default_rng(seed).permutation(task.num_classes) % count
     counts = np.bincount(group, weights=task.class_counts, minlength=count).astype(np.int64)
     names = tuple(f"group {i}" for i in range(count))
-    return replace(task, labels=group[task.labels], label_names=names, class_counts=counts)
+    return task.with_labels(group[task.labels], names, counts)
 
 
 def norm_forms(e: TaskEmbedding) -> dict[str, float]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def _with_names(task: Task, names: tuple[str, ...]) -> Task:
     if missing := sorted(set(task.label_names) - set(names)):
         raise TaskError(f"the split {task.split!r} has classes that train lacks: {', '.join(missing[:5])}")
     place = np.array([names.index(name) for name in task.label_names])
-    return replace(task, labels=place[task.labels], label_names=names)
+    return task.with_labels(place[task.labels], names)
 
 
 class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]

@@ -1,62 +1,52 @@
-"""The rows of one split: all their labels, and access to single cells of the image column."""
+"""The rows of one split: all their labels, the sample drawn from them, and its undecoded images."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .columns import find_image_column, find_label_column
 from .errors import ColumnError, LabelError, TaskError
-from .hub_dataset import RemoteSplit
 from .hub_shards import NotCheap
-from .labels import Labels, is_missing, read_labels
-from .other_tasks import annotation_files
-from .sampling import ClassReservoir
-from .sources import Source
+from .labels import Labels, read_labels
+from .sampling import Draw
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+    from .hub_dataset import RemoteSplit
+    from .sources import Source
+
 logger = logging.getLogger(__name__)
 
-MAX_SCAN_ROWS = 50_000
-"""Rows of a stream that are looked at; what comes later is not part of the task."""
-
 _PEEK_ROWS = 1024  # rows searched for a first value when only the bytes can tell whether a column holds images
-_PEEK_STREAM_ROWS = 16  # the same for a stream, of which every row costs a download
-_SPARE = 2  # a stream keeps this many times the sample, so that broken images can be replaced
+_READ_AT_ONCE = 64  # rows whose cells are in memory at a time
+_STREAMED, _LEAST_STREAMED = 8, 1024  # rows taken of a stream for each of the sample, and at least
 
 
 @dataclass(frozen=True)
-class SplitRows:
-    """A split whose columns are known."""
+class Rows:
+    """The rows of a split whose columns are known."""
 
     image_column: str
     label_column: str
     labels: Labels
-    rows_with_image: np.ndarray | None
-    """Rows whose cells can be read; None for all."""
-    read: Callable[[Sequence[int]], list[Any]]
-    """Returns the undecoded cells of the image column at some rows."""
+    draw: Draw
+    """The sample."""
+    read: Callable[[Sequence[int]], Iterator[Any]]
+    """Returns the undecoded cells of the image column at some rows, a few at a time."""
     note: str | None = None
-    """What is special about `rows_with_image`."""
+    """Which rows the sample was drawn from, where not from all."""
 
 
 def open_rows(
     source: Source, image_column: str | None, label_column: str | None, max_samples: int | None, seed: int
-) -> SplitRows:
-    """Find the columns of a split and read its labels.
-
-    Of a stream, the one pass over at most `MAX_SCAN_ROWS` rows happens here: labels of all rows are kept, and the
-    encoded images of a balanced random sample of twice `max_samples`.
+) -> Rows:
+    """Find the columns of a split, read its labels and draw a sample.
 
     Raises
     ------
@@ -65,179 +55,95 @@ def open_rows(
     """
     import datasets
 
-    data = source.data
-    if isinstance(data, RemoteSplit):
+    if source.remote is not None:
         try:
-            return _open_remote(source, data, image_column, label_column, max_samples, seed)
+            if max_samples is None:
+                raise NotCheap("all images are asked for")
+            images, names, labels = _find(source, source.remote, image_column, label_column)
+            return Rows(images, names, labels, *source.remote.sample(images, labels, max_samples, seed))
         except NotCheap as why:
-            logger.info("%s is downloaded, not read in parts: %s", _where(source), why)
-            data = data.load()
+            logger.info("%s is downloaded, not read in parts: %s", source, why)
+    data, note = source.load(), None
     if isinstance(data, datasets.IterableDataset):
-        return _scan(source, data, image_column, label_column, max_samples, seed)
-    return _open(source, data, image_column, label_column)
+        data, note = _taken(source, data, max_samples, seed)
+    local = _Local(data)
+    images, names, labels = _find(source, local, image_column, label_column)
+    draw = Draw(*labels.sampling_pairs(), max_samples, seed)
+    return Rows(images, names, labels, draw, local.reader(images), note)
 
 
-def _open_remote(
-    source: Source,
-    data: RemoteSplit,
-    image_column: str | None,
-    label_column: str | None,
-    max_samples: int | None,
-    seed: int,
-) -> SplitRows:
-    if max_samples is None:
-        raise NotCheap("all images are asked for")
-    if data.num_rows == 0:
-        raise _empty(source)
-    image_column, label_column = _find_columns(
-        source, data.features, image_column, label_column, first_value=data.first_value, values=data.column
-    )
-    labels = _read_labels(source, data.column(label_column), data.features[label_column], label_column)
-    cells = data.cells(image_column, labels, max_samples, seed)
-    return SplitRows(image_column, label_column, labels, cells.rows, cells.read, cells.note)
+class _Local:
+    """The columns of a dataset. Arrow cells are raw: nothing is decoded, whatever the user's format or transform."""
 
+    def __init__(self, data: datasets.Dataset) -> None:
+        self._data = data
+        self.features = data.features
 
-def _open(source: Source, data: datasets.Dataset, image_column: str | None, label_column: str | None) -> SplitRows:
-    if len(data) == 0:
-        raise _empty(source)
+    def __len__(self) -> int:
+        return len(self._data)
 
-    # Arrow cells are raw: nothing is decoded, whatever format or transform the user has set on the dataset.
-    def column(name: str) -> pa.ChunkedArray:
-        return data.select_columns([name]).with_format("arrow")[:].column(name)
+    def column(self, name: str) -> pa.ChunkedArray:
+        return self._arrow(name)[:].column(name)
 
-    def first_value(name: str) -> Any:
-        cells = data.select_columns([name]).with_format("arrow")[:_PEEK_ROWS].column(name)
+    def first_value(self, name: str) -> Any:
+        cells = self._arrow(name)[:_PEEK_ROWS].column(name)
         return next((cell.as_py() for cell in cells if cell.is_valid), None)
 
-    image_column, label_column = _find_columns(
-        source, data.features, image_column, label_column, first_value=first_value, values=column
-    )
-    labels = _read_labels(source, column(label_column), data.features[label_column], label_column)
-    cells = data.select_columns([image_column]).with_format("arrow")
+    def reader(self, name: str) -> Callable[[Sequence[int]], Iterator[Any]]:
+        cells = self._arrow(name)
 
-    def read(rows: Sequence[int]) -> list[Any]:
-        return list(cells[list(rows)].column(image_column).to_pylist())
+        def read(rows: Sequence[int]) -> Iterator[Any]:
+            for start in range(0, len(rows), _READ_AT_ONCE):
+                yield from cells[list(rows[start : start + _READ_AT_ONCE])].column(name).to_pylist()
 
-    return SplitRows(image_column, label_column, labels, None, read)
+        return read
+
+    def _arrow(self, name: str) -> datasets.Dataset:
+        return self._data.select_columns([name]).with_format("arrow")
 
 
-def _scan(
-    source: Source,
-    data: datasets.IterableDataset,
-    image_column: str | None,
-    label_column: str | None,
-    max_samples: int | None,
-    seed: int,
-) -> SplitRows:
+def _find(
+    source: Source, data: _Local | RemoteSplit, image_column: str | None, label_column: str | None
+) -> tuple[str, str, Labels]:
+    if len(data) == 0:
+        raise TaskError(f"{source} has no rows{source.advice}")
+    features = data.features
+    try:
+        image_column = find_image_column(features, image_column, data.first_value)
+        if source.folder is not None and label_column is None and list(features) == [image_column]:
+            raise _unlabelled_folder(source)
+        label_column = find_label_column(features, label_column, image_column, data.column)
+    except (ColumnError, LabelError) as error:
+        raise type(error)(f"{source}: {error}") from error
+    try:
+        labels = read_labels(data.column(label_column), features[label_column], label_column)
+    except LabelError as error:
+        raise LabelError(f"{source}, label column {label_column!r}: {error}{source.advice}") from error
+    return image_column, label_column, labels
+
+
+def _taken(
+    source: Source, stream: datasets.IterableDataset, max_samples: int | None, seed: int
+) -> tuple[datasets.Dataset, str | None]:
+    """Return rows of a stream, images undecoded, as a dataset in memory; and a note if there may be more."""
     import datasets
     import pyarrow as pa
 
-    data = data.with_format(None)
-    typed = data.features is not None
-    features = data.features if typed else _features_of_first_rows(source, data)
-    image_column, label_column = _find_columns(
-        source,
-        features,
-        image_column,
-        label_column,
-        first_value=lambda name: next((row[name] for row in data.take(_PEEK_STREAM_ROWS) if row[name]), None),
-        values=lambda name: None,
-    )
-    feature = features[label_column]
-    if typed:
-        data = data.select_columns([image_column, label_column])
-        if getattr(features[image_column], "_type", None) == "Image":
-            data = data.cast_column(image_column, datasets.Image(decode=False))
-    values, cells = _one_pass(source, data, image_column, label_column, feature, max_samples, seed)
+    stream = stream.with_format(None)
+    if stream.features is not None:
+        stream = stream.decode(False)
+    wanted = None if max_samples is None else max(_STREAMED * max_samples, _LEAST_STREAMED)
+    if wanted is not None:
+        stream = stream.shuffle(seed=seed, buffer_size=wanted).take(wanted)
+    rows = list(stream)
     try:
-        column = pa.chunked_array([pa.array(values, datasets.Features({"label": feature}).arrow_schema.field(0).type)])
+        data = datasets.Dataset.from_list(rows, features=stream.features)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise LabelError(
-            f"labels in column {label_column!r} of {source.dataset} are of mixed types: {error}"
-        ) from error
-    labels = _read_labels(source, column, feature, label_column)
-    rows = np.fromiter(cells, dtype=np.int64)
-    return SplitRows(image_column, label_column, labels, rows, lambda wanted: [cells[row] for row in wanted])
-
-
-def _one_pass(
-    source: Source,
-    data: datasets.IterableDataset,
-    image_column: str,
-    label_column: str,
-    feature: Any,
-    max_samples: int | None,
-    seed: int,
-) -> tuple[list[Any], dict[int, Any]]:
-    """Return the labels of all rows looked at, and cells of the image column by row."""
-    rng = np.random.default_rng([seed, 1])  # not the stream of numbers that the sampler draws from
-    reservoir = ClassReservoir[Any](None if max_samples is None else _SPARE * max_samples, rng)
-    seen: Counter[Hashable] = Counter()
-    values: list[Any] = []
-    for position, row in enumerate(data):
-        if position == MAX_SCAN_ROWS:
-            logger.warning("only the first %d rows of the stream %s are used", MAX_SCAN_ROWS, source.dataset)
-            break
-        value = row[label_column]
-        values.append(value)
-        if not is_missing(value, feature):
-            several = value if isinstance(value, (list, tuple)) else [value]
-            seen.update(several)
-            rarest = min(several, key=lambda label: seen[label], default=None)
-            reservoir.add(rarest, position, partial(_encoded, row[image_column]))
-    if not values:
-        raise _empty(source)
-    logger.info("%d rows of the stream %s scanned", len(values), source.dataset)
-    return values, reservoir.items()
-
-
-def _encoded(cell: Any) -> Any:
-    """Return a cell that `images.read_encoded` reads: streams without types may yield pictures and arrays."""
-    import datasets
-
-    if cell is None or isinstance(cell, (dict, bytes, str)):
-        return cell
-    return datasets.Image().encode_example(cell)
-
-
-def _features_of_first_rows(source: Source, data: datasets.IterableDataset) -> datasets.Features:
-    import datasets
-
-    rows = list(data.take(_PEEK_STREAM_ROWS))
-    if not rows:
-        raise _empty(source)
-    return datasets.Dataset.from_list(rows).features
-
-
-def _find_columns(
-    source: Source,
-    features: datasets.Features,
-    image_column: str | None,
-    label_column: str | None,
-    *,
-    first_value: Callable[[str], Any],
-    values: Callable[[str], pa.ChunkedArray | None],
-) -> tuple[str, str]:
-    try:
-        try:
-            image_column = find_image_column(features, image_column, first_value)
-        except ColumnError:  # `datasets` may have read the annotations in place of the images
-            if source.folder is not None and (other := annotation_files(source.folder)):
-                raise ColumnError(other) from None
-            raise
-        if source.folder is not None and label_column is None and list(features) == [image_column]:
-            raise _unlabelled_folder(source)
-        return image_column, find_label_column(features, label_column, image_column, values)
-    except (ColumnError, LabelError) as error:
-        raise type(error)(f"{_where(source)}: {error}") from error
-
-
-def _read_labels(source: Source, column: pa.ChunkedArray, feature: Any, name: str) -> Labels:
-    try:
-        return read_labels(column, feature, name)
-    except LabelError as error:
-        others = f"; other splits: {', '.join(source.other_splits)}" if source.other_splits else ""
-        raise LabelError(f"{_where(source)}, label column {name!r}: {error}{others}") from error
+        raise LabelError(f"the rows of {source} are of mixed types: {error}") from error
+    logger.info("%d rows of the stream %s taken", len(rows), source.dataset)
+    if len(rows) != wanted:
+        return data, None
+    return data, f"drawn from {len(rows):,} rows of the stream, shuffled {wanted:,} at a time"
 
 
 _WORDS = re.compile(r"[^a-z]+")  # what `datasets` looks for names of splits among
@@ -247,12 +153,9 @@ def _unlabelled_folder(source: Source) -> LabelError:
     from datasets.data_files import SPLIT_KEYWORDS
 
     assert source.folder is not None
-    if other := annotation_files(source.folder):
-        return LabelError(f"images without labels; {other}")
     inner = [path for pattern in ("*/", "*/*/") for path in source.folder.glob(pattern) if path.is_dir()]
-    leaves = sorted(
-        path.relative_to(source.folder).as_posix() for path in inner if path not in {p.parent for p in inner}
-    )
+    parents = {path.parent for path in inner}
+    leaves = sorted(path.relative_to(source.folder).as_posix() for path in inner if path not in parents)
     found = f"only one class folder, {leaves[0]!r}" if len(leaves) == 1 else "images without labels"
     words = {word for synonyms in SPLIT_KEYWORDS.values() for word in synonyms}
     if len(leaves) > 1 and (taken := [leaf for leaf in leaves if words & set(_WORDS.split(leaf.lower()))]):
@@ -261,12 +164,3 @@ def _unlabelled_folder(source: Source) -> LabelError:
         f"{found}; a folder needs at least two subfolders of images, one a class (or a metadata.csv with columns "
         f"file_name and label). Subfolders found: {', '.join(leaves) or 'none'}"
     )
-
-
-def _empty(source: Source) -> TaskError:
-    others = f"; other splits: {', '.join(source.other_splits)}" if source.other_splits else ""
-    return TaskError(f"{_where(source)} has no rows{others}")
-
-
-def _where(source: Source) -> str:
-    return f"split {source.split!r} of {source.dataset!r}" if source.split else f"{source.dataset!r}"

@@ -9,9 +9,10 @@ which makes the rule the greedy "rarest label first".
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -75,86 +76,58 @@ class BalancedSampler:
         return self._classes[self._class_ends[item - 1] if item else 0 : self._class_ends[item]]
 
 
-def draw_sample(
-    sampler: BalancedSampler, size: int | None, load: Callable[[Sequence[int]], Sequence[T | str]]
-) -> tuple[list[int], list[T], list[tuple[int, str]]]:
-    """Draw `size` usable rows (all of them if None); an unusable one is replaced by the next of its class.
+class Draw:
+    """A sample of rows: those that are wanted, and their replacements where one turns out unusable.
 
     Parameters
     ----------
-    sampler
-        Where rows come from.
+    rows, classes
+        As of :class:`BalancedSampler`.
     size
-        Rows wanted; fewer are returned only when no more are usable.
-    load
-        Returns for each row what it loads to, or a text saying why it is unusable. Called for many rows at a time.
-
-    Returns
-    -------
-    rows, loaded, skipped
-        The rows drawn, what they loaded to, and ``(row, reason)`` of each unusable row in the order met.
-    """
-    slots: list[tuple[int, int] | None] = []
-    while size is None or len(slots) < size:
-        drawn = sampler.draw()
-        if drawn is None:
-            break
-        slots.append(drawn)
-    loaded: dict[int, T] = {}
-    skipped: list[tuple[int, str]] = []
-    pending = list(range(len(slots)))
-    while pending:
-        wanted = [(position, slot) for position in pending if (slot := slots[position]) is not None]
-        pending = []
-        for (position, slot), result in zip(wanted, load([slot[0] for _, slot in wanted]), strict=True):
-            if isinstance(result, str):
-                skipped.append((slot[0], result))
-                slots[position] = sampler.redraw(*slot)
-                pending.append(position)
-            else:
-                loaded[position] = result
-    kept = sorted(loaded)
-    return [slot[0] for position in kept if (slot := slots[position])], [loaded[position] for position in kept], skipped
-
-
-class ClassReservoir(Generic[T]):
-    """A bounded, class-balanced random sample of a stream, in one pass.
-
-    Every item gets a random priority, and each class keeps its items of lowest priority, which are a uniform sample of
-    what was seen of it. When all classes together exceed the capacity, the largest class gives one up; as classes
-    appear, the quotas of the others shrink by themselves, ending at water-filling over the whole stream.
-
-    Parameters
-    ----------
-    capacity
-        Items kept over all classes, or None for all.
-    rng
-        Source of the priorities.
+        Rows wanted; None for all.
+    seed
+        Seed of the draws.
     """
 
-    def __init__(self, capacity: int | None, rng: np.random.Generator) -> None:
-        self._capacity = capacity
-        self._rng = rng
-        self._heaps: dict[Hashable, list[tuple[float, int, T]]] = {}
-        self._lowest_dropped: dict[Hashable, float] = {}
-        self._size = 0
+    def __init__(self, rows: np.ndarray, classes: np.ndarray, size: int | None, seed: int) -> None:
+        self._sampler = BalancedSampler(rows, classes, np.random.default_rng(seed))
+        self.slots = tuple(islice(iter(self._sampler.draw, None), size))
+        """Rows wanted, each with the class that it was drawn for."""
 
-    def add(self, label: Hashable, position: int, make: Callable[[], T]) -> None:
-        """Offer the item at `position` of the stream; `make` is called only if it is kept for now."""
-        priority = float(self._rng.random())
-        if priority >= self._lowest_dropped.get(label, 1.0):
-            return
-        heapq.heappush(self._heaps.setdefault(label, []), (-priority, position, make()))
-        self._size += 1
-        if self._capacity is not None and self._size > self._capacity:
-            largest = max(self._heaps, key=lambda key: len(self._heaps[key]))
-            self._lowest_dropped[largest] = -heapq.heappop(self._heaps[largest])[0]
-            self._size -= 1
+    @property
+    def rows(self) -> list[int]:
+        """Rows wanted, in the sample's order."""
+        return [row for row, _ in self.slots]
 
-    def items(self) -> dict[int, T]:
-        """Return what is kept, by position in the stream, in the stream's order."""
-        kept = {position: item for heap in self._heaps.values() for _, position, item in heap}
-        return dict(sorted(kept.items()))
+    def fill(self, load: Callable[[Sequence[int]], Iterable[T | str]]) -> tuple[list[int], list[T], dict[int, str]]:
+        """Load the rows; an unusable one is replaced by the next of its class, while there are any.
+
+        Parameters
+        ----------
+        load
+            Returns for each row what it loads to, or a text saying why it is unusable. Called for many rows at a time.
+
+        Returns
+        -------
+        rows, loaded, skipped
+            The rows of the sample, what they loaded to, and the reason of each unusable row in the order met.
+        """
+        sampler, slots = copy.deepcopy(self._sampler), dict(enumerate(self.slots))
+        loaded: dict[int, T] = {}
+        skipped: dict[int, str] = {}
+        pending = dict(slots)
+        while pending:
+            results = list(load([row for row, _ in pending.values()]))
+            wanted, pending = pending, {}
+            for (position, slot), result in zip(wanted.items(), results, strict=True):
+                if not isinstance(result, str):
+                    slots[position], loaded[position] = slot, result
+                    continue
+                skipped[slot[0]] = result
+                if (replacement := sampler.redraw(*slot)) is not None:
+                    pending[position] = replacement
+        kept = sorted(loaded)
+        return [slots[position][0] for position in kept], [loaded[position] for position in kept], skipped
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, order: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

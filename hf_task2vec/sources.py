@@ -8,15 +8,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ColumnError, DatasetNotFoundError, HubError, HubUnavailableError, TaskError
+from .errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
 from .hub import REQUEST_TIMEOUT, HubSession
-from .hub_dataset import RemoteSplit, find_listing, known_commit, of_the_dataset
+from .hub_dataset import RemoteSplit, kept_listing, list_files, of_the_dataset
 from .hub_errors import redact
-from .other_tasks import annotation_files
 
 if TYPE_CHECKING:
     import datasets
@@ -34,16 +32,28 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class Source:
     """One split of a dataset, and where it came from."""
 
-    data: datasets.Dataset | datasets.IterableDataset | RemoteSplit
     dataset: str
     """Hub id, folder name, `DIGITS`, or for objects the name they carry, else "dataset". Never an absolute path."""
+    load: Callable[[], datasets.Dataset | datasets.IterableDataset]
+    """Returns all its rows."""
+    remote: RemoteSplit | None = None
+    """Returns those of its rows that are needed."""
     revision: str | None = None
     config_name: str | None = None
     split: str | None = None
     other_splits: tuple[str, ...] = ()
     folder: Path | None = None
+    token: str | bool | None = None
     may_read: Callable[[str], bool] | None = None
     """Says which files and addresses its rows may name; None: any, for the user's own folders and objects."""
+
+    def __str__(self) -> str:
+        return f"split {self.split!r} of {self.dataset!r}" if self.split else f"{self.dataset!r}"
+
+    @property
+    def advice(self) -> str:
+        """The other splits, as the end of an error that another one may not have."""
+        return f"; other splits: {', '.join(self.other_splits)}" if self.other_splits else ""
 
 
 def open_source(
@@ -66,21 +76,20 @@ def open_source(
     HubError
         If the Hub cannot be reached.
     """
-    if isinstance(dataset, (str, os.PathLike)):
-        text = os.fspath(dataset)
-        if text == DIGITS:
-            _pick_split(["train"], split, DIGITS)
-            return Source(_digits(), DIGITS, split="train")
-        path = Path(text).expanduser()
-        if path.exists():
-            return _open_folder(path, name=name, split=split, streaming=streaming)
-        if isinstance(dataset, os.PathLike) or _looks_like_path(text):
-            raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
-        return _open_hub(text, name=name, split=split, revision=revision, token=token, streaming=streaming)
-    return _open_object(dataset, split)
+    if not isinstance(dataset, (str, os.PathLike)):
+        return _open_object(dataset, split)
+    text = os.fspath(dataset)
+    if text == DIGITS:
+        return Source(DIGITS, _digits, split=_pick_split(["train"], split, DIGITS))
+    path = Path(text).expanduser()
+    if path.exists():
+        return _open_folder(path, name=name, split=split, streaming=streaming)
+    if isinstance(dataset, os.PathLike) or _looks_like_path(text):
+        raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
+    return _open_hub(text, name=name, split=split, revision=revision, token=token, streaming=streaming)
 
 
-def _open_object(dataset: Any, split: str | None) -> Source:
+def _open_object(dataset: Any, split: str | None, folder: Path | None = None) -> Source:
     import datasets
 
     if isinstance(dataset, (datasets.DatasetDict, datasets.IterableDatasetDict)):
@@ -88,9 +97,8 @@ def _open_object(dataset: Any, split: str | None) -> Source:
         chosen: str | None = _pick_split(names, split, f"the {type(dataset).__name__}")
         data = dataset[chosen]
     elif isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-        data = dataset
+        data, names = dataset, []
         chosen = None if data.split is None else str(data.split)
-        names = [] if chosen is None else [chosen]
         if split is not None and split != chosen:
             raise DatasetNotFoundError(
                 f"split {split!r} was asked for, but a {type(dataset).__name__} is a single split"
@@ -101,8 +109,14 @@ def _open_object(dataset: Any, split: str | None) -> Source:
             f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, or a datasets.Dataset, "
             "DatasetDict or IterableDataset (datasets.Dataset.from_dict and from_generator make one)"
         )
-    others = tuple(key for key in names if key != chosen)
-    return Source(data, data.info.dataset_name or "dataset", None, data.info.config_name, chosen, others)
+    return Source(
+        folder.name if folder is not None else data.info.dataset_name or "dataset",
+        lambda: data,
+        config_name=data.info.config_name,
+        split=chosen,
+        other_splits=tuple(key for key in names if key != chosen),
+        folder=folder,
+    )
 
 
 def _open_folder(path: Path, *, name: str | None, split: str | None, streaming: bool) -> Source:
@@ -116,18 +130,12 @@ def _open_folder(path: Path, *, name: str | None, split: str | None, streaming: 
             f"the folder {path.name!r} is empty; what would work: one subfolder of images a class, or parquet files"
         )
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        source = _open_object(datasets.load_from_disk(str(path)), split)
-        return Source(source.data, path.name, None, name, source.split, source.other_splits, path)
-    try:
-        with _translated(path.name):
-            names = _split_names(str(path), name)
-            chosen = _pick_split(names, split, f"the folder {path.name!r}")
-            data = datasets.load_dataset(str(path), name=name, split=chosen, streaming=streaming)
-    except DatasetNotFoundError as error:
-        if other := annotation_files(path):
-            raise ColumnError(f"folder {path.name!r}: {other}") from error
-        raise
-    return Source(data, path.name, None, name, chosen, tuple(key for key in names if key != chosen), path)
+        return _open_object(datasets.load_from_disk(str(path)), split, path)
+    with _translated(path.name):
+        builder = datasets.load_dataset_builder(str(path), name)
+    return _open_builder(
+        builder, path.name, split, streaming, f"the folder {path.name!r}", config_name=name, folder=path
+    )
 
 
 def _open_hub(
@@ -138,50 +146,83 @@ def _open_hub(
     if not _HUB_ID.fullmatch(hub_id):
         raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
     # Everything is read at one commit, so that the recorded revision is the one that was used.
-    commit, listed_at, listing = *_commits(hub_id, revision, token), None
-    where = {"revision": commit or revision, "token": token}
-    with _translated(hub_id, token=token, revision=revision):
-        if listed_at is not None:
-            builder = partial(datasets.load_dataset_builder, hub_id, name, **where)
-            listing = find_listing(hub_id, name, listed_at, token, revision=revision, make_builder=builder)
-        names = list(listing.splits) if listing else _split_names(hub_id, name, **where)
-        chosen = _pick_split(names, split, f"dataset {hub_id!r}")
-        others = tuple(key for key in names if key != chosen)
+    kept = kept_listing(hub_id, name, revision, token)
+    commit = None
+    try:
+        commit = _ask_commit(hub_id, revision, token)
+        listing = kept if kept is not None and kept.commit == commit else None
+    except HubUnavailableError as error:
+        logger.info("%s", error)
+        listing = kept
+    except HubError as error:  # opening the dataset tells better
+        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
+        listing = None
 
-    def load() -> Any:
+    def build() -> datasets.DatasetBuilder:
+        where = {"revision": commit or revision, "token": token}
         with _translated(hub_id, token=token, revision=revision):
-            return datasets.load_dataset(hub_id, name=name, split=chosen, streaming=streaming, **where)
+            return datasets.load_dataset_builder(hub_id, name, **where)
 
-    if listing and (remote := RemoteSplit.of(listing, chosen, hub_id, token, load)):
-        return Source(remote, hub_id, listing.commit, listing.config_name, chosen, others, may_read=of_the_dataset)
-    data = load()
-    commit = commit or _commit_of_cache(data)
-    config = name or data.info.config_name
-    return Source(data, hub_id, commit, config, chosen, others, may_read=of_the_dataset)
+    def opened(builder: datasets.DatasetBuilder) -> Source:
+        facts = {"config_name": name, "revision": commit, "token": token, "may_read": of_the_dataset}
+        return _open_builder(builder, hub_id, split, streaming, f"dataset {hub_id!r}", **facts)
+
+    if listing is None:
+        builder = build()
+        if commit is not None:
+            listing = list_files(hub_id, name, revision, token, commit, builder)
+        if listing is None:
+            return opened(builder)
+    chosen = _pick_split(list(listing.splits), split, f"dataset {hub_id!r}")
+    if chosen not in listing.splits:
+        logger.info("%s is downloaded, not read in parts: %r is no single whole split", hub_id, split)
+        return opened(build())
+    return Source(
+        hub_id,
+        lambda: opened(build()).load(),
+        remote=RemoteSplit(listing, chosen, hub_id, token),
+        revision=listing.commit,
+        config_name=listing.config_name,
+        split=chosen,
+        other_splits=tuple(key for key in listing.splits if key != chosen),
+        token=token,
+        may_read=of_the_dataset,
+    )
 
 
-def _split_names(path: str, name: str | None, **where: Any) -> list[str]:
-    import datasets
+def _open_builder(
+    builder: datasets.DatasetBuilder, dataset: str, split: str | None, streaming: bool, place: str, **facts: Any
+) -> Source:
+    """Open what `datasets` found, as `datasets.load_dataset` does."""
+    names = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
+    chosen = _pick_split(names, split, place)
+    token = facts.get("token")
+    with _translated(dataset, token=token, revision=facts.get("revision")):
+        if streaming:
+            data = builder.as_streaming_dataset(split=chosen)
+        else:
+            builder.download_and_prepare()
+            data = builder.as_dataset(split=chosen)
+    if facts.get("folder") is None:
+        facts["config_name"] = facts["config_name"] or data.info.config_name
+        facts["revision"] = facts["revision"] or _commit_of_cache(data)
+    others = tuple(key for key in names if key != chosen)
+    return Source(dataset, lambda: data, split=chosen, other_splits=others, **facts)
 
-    builder = datasets.load_dataset_builder(path, name, **where)
-    if names := builder.info.splits or builder.config.data_files:  # known without opening a data file
-        return [str(key) for key in names]
-    return list(datasets.get_dataset_split_names(path, name, **where))
 
-
-def _pick_split(names: list[str], requested: str | None, where: str) -> str:
+def _pick_split(names: list[str], requested: str | None, place: str) -> str:
     if requested is not None:
         parts = [re.sub(r"\[.*?\]|\(.*?\)", "", part).strip() for part in requested.split("+")]
         unknown = [part for part in parts if part not in names and part != "all"]
         if unknown:
-            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {where}; splits found: {', '.join(names)}")
+            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {place}; splits found: {', '.join(names)}")
         return requested
     if "train" in names or len(names) == 1:
         chosen = "train" if "train" in names else names[0]
-        logger.info("split %r of %s is used; splits found: %s", chosen, where, ", ".join(names))
+        logger.info("split %r of %s is used; splits found: %s", chosen, place, ", ".join(names))
         return chosen
     raise DatasetNotFoundError(
-        f"{where} has no split 'train' to take by default; pass split=… (splits found: {', '.join(names) or 'none'})"
+        f"{place} has no split 'train' to take by default; pass split=… (splits found: {', '.join(names) or 'none'})"
     )
 
 
@@ -196,19 +237,6 @@ def commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
     except HubError as error:
         logger.debug("commit of dataset %s unknown: %s", hub_id, error)
         return None
-
-
-def _commits(hub_id: str, revision: str | None, token: Any) -> tuple[str | None, str | None]:
-    """Return the commit that `revision` stands for and, if the Hub cannot be reached, the one last seen."""
-    try:
-        commit = _ask_commit(hub_id, revision, token)
-        return commit, commit
-    except HubUnavailableError as error:
-        logger.info("%s", error)
-        return None, known_commit(hub_id, revision, token)
-    except HubError as error:  # opening the dataset tells better
-        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
-        return None, None
 
 
 def _ask_commit(hub_id: str, revision: str | None, token: Any) -> str | None:
@@ -272,20 +300,14 @@ def _translated(dataset: str, *, token: str | bool | None = None, revision: str 
             "files or of images without the script"
         ) from error
     except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DatasetNotFoundError(_explained(dataset, _text(error, token))) from error
-
-
-def _explained(dataset: str, text: str) -> str:
-    if match := re.search(r"among the available configs: (\[.*?\])", text):
-        return f"dataset {dataset!r} has several configurations; pass name=… with one of {match.group(1)}"
-    if match := re.search(r"BuilderConfig '(.*?)' not found. Available: (\[.*?\])", text):
-        return f"dataset {dataset!r} has no configuration {match.group(1)!r}; pass name=… with one of {match.group(2)}"
-    if match := re.search(r'Unknown split "(.*?)". Should be one of (\[.*?\])', text):
-        return f"dataset {dataset!r} has no split {match.group(1)!r}; pass split=… with one of {match.group(2)}"
-    return (
-        f"dataset {dataset!r} cannot be read: {text} What would work: a Hub dataset id, or a folder with one subfolder "
-        "of images a class or with parquet files"
-    )
+        text = _text(error, token)
+        if match := re.search(r"(?:available configs: |not found\. Available: )(\[.*?\])", text):
+            what = "has no such configuration" if "not found" in match[0] else "has several configurations"
+            raise DatasetNotFoundError(f"dataset {dataset!r} {what}; pass name=… with one of {match[1]}") from error
+        raise DatasetNotFoundError(
+            f"dataset {dataset!r} cannot be read: {text} What would work: a Hub dataset id, or a folder with one "
+            "subfolder of images a class or with parquet files"
+        ) from error
 
 
 def _text(error: Exception, token: str | bool | None) -> str:
@@ -299,9 +321,9 @@ def _digits() -> datasets.Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    grey: Callable[[Any], bytes] = lambda image: np.rint(image * (255 / 16)).astype(np.uint8).tobytes()  # noqa: E731
     # Plain PGM rather than PNG: the same bytes, and so the same fingerprint, whatever zlib is installed.
-    cells = [{"bytes": b"P5\n8 8\n255\n" + grey(image), "path": None} for image in digits.images]
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    cells = [{"bytes": b"P5\n8 8\n255\n" + image.tobytes(), "path": None} for image in grey]
     names = [str(name) for name in digits.target_names]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
     return datasets.Dataset.from_dict({"image": cells, "label": digits.target.tolist()}, features=features)

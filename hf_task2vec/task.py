@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ImageDecodeError, TaskError
 from .files import canonical_json, sha256_bytes
-from .images import ImageSample, ImageStore, StoredImage
+from .images import ImageSample, ImageStore, StoredImage, identify
 from .labels import LabelKind, Labels
-from .rows import SplitRows, open_rows
-from .sampling import BalancedSampler, draw_sample
+from .rows import Rows, open_rows
 from .sources import Source, open_source, reading
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
-
-_READ_AT_ONCE = 64  # rows whose encoded bytes are in memory before they are decoded
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,35 @@ class SkippedImage:
 
 
 @dataclass(frozen=True, eq=False)
+class Sample:
+    """The images of a task that could be decoded, and their labels; see `Task` for the attributes."""
+
+    labels: np.ndarray
+    indices: np.ndarray
+    images: ImageSample
+    skipped: tuple[SkippedImage, ...]
+
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 over the images' encoded bytes and the labels, in order."""
+        digest = hashlib.sha256()
+        for sha256, label in zip(self.images.sha256, self.labels, strict=True):
+            digest.update(bytes.fromhex(sha256))
+            digest.update(np.ascontiguousarray(label).astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def take(self, positions: np.ndarray) -> Sample:
+        """Return the images at `positions`."""
+        images = self.images.take(positions.tolist())
+        return replace(self, labels=self.labels[positions], indices=self.indices[positions], images=images)
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """A seeded sample of a dataset of images with classes, balanced between them.
 
-    Made by `Task.from_dataset`. N is the number of images, C of classes.
+    Made by `Task.from_dataset`, which finds the columns and labels; images are read when they are first needed. N is
+    the number of images, C of classes.
     """
 
     dataset: str
@@ -55,23 +77,19 @@ class Task:
     label_kind: LabelKind
     label_names: tuple[str, ...]
     """Length C, including classes that have no row in the split."""
-    labels: np.ndarray
-    """``single_label``: shape (N,), int64 in [0, C). ``multi_label``: shape (N, C), uint8 zeros and ones."""
-    indices: np.ndarray
-    """Shape (N,), int64: rows of the split that were drawn."""
-    images: ImageSample
-    """N RGB images."""
     n_rows: int
-    """Rows in the split; of a stream, rows looked at."""
+    """Rows in the split; of a stream, rows taken."""
     class_counts: np.ndarray
     """Shape (C,), int64: labelled rows of each class among all `n_rows`."""
-    skipped: tuple[SkippedImage, ...]
-    """Broken images met while drawing; each was replaced by another of its class while there was one."""
     n_unlabelled: int
     """Rows without a label, which are never drawn."""
-    content_digest: str
-    """SHA-256 over the images' encoded bytes and the labels, in order."""
+    fingerprint: str
+    """SHA-256 of what defines the sample, known before an image is read: dataset, columns, labels, rows drawn, seed;
+    and the commit of a Hub dataset, else the size and time of change of the image files drawn, or their bytes where
+    the dataset holds them."""
     seed: int
+    draw: Callable[[], Sample] = field(repr=False)
+    """Reads the images."""
     drawn_from: str | None = None
     """Which rows the sample was drawn from, where not from all: see `from_dataset`."""
 
@@ -99,10 +117,10 @@ class Task:
     ) -> Task:
         """Find the columns of a dataset and draw a sample.
 
-        Only the label column and the images drawn are read. The sample is shuffled and shares `max_samples` as evenly
-        among the classes as their sizes allow; every prefix of it is balanced in the same way, and a smaller sample
-        with the same seed is the beginning of a larger one. Of several labels an image, the one that the sample holds
-        fewest of is drawn for. What is chosen is logged at level INFO.
+        Only the label column is read, and the images drawn when they are first needed. The sample is shuffled and
+        shares `max_samples` as evenly among the classes as their sizes allow; every prefix of it is balanced in the
+        same way, and a smaller sample with the same seed is the beginning of a larger one. Of several labels an image,
+        the one that the sample holds fewest of is drawn for. What is chosen is logged at level INFO.
 
         Of a dataset of Parquet files on the Hub only the footers, the labels and the images drawn are transferred, and
         kept in the cache folder. Where reading any row would cost more than 32 MB, the sample is drawn from the rows
@@ -124,7 +142,8 @@ class Task:
             Hub token for private and gated datasets.
         streaming
             Read a folder, or a Hub dataset that is not Parquet, row by row instead of downloading all splits of it
-            first: one pass over at most `rows.MAX_SCAN_ROWS` (50,000) rows, in bounded memory.
+            first. The sample is then drawn from eight times as many rows as it holds (at least 1,024), shuffled as
+            `datasets` shuffles a stream.
         image_column, label_column
             Columns to use where they cannot be found by type and name. A label column of `ClassLabel`, integers,
             strings or booleans makes a task with one label an image, one of lists of these (or of zeros and ones) a
@@ -143,12 +162,13 @@ class Task:
             supported; the message lists the columns and says what would work.
         LabelError
             If the labels are no classes (such as floats), all missing, or all the same.
-        ImageDecodeError
-            If no image can be decoded.
         TaskError
             For an empty split, a dataset made by a script, or an argument out of range. Base class of those above.
         HubError
             If the Hub cannot be reached.
+
+        Images that cannot be decoded are replaced by others of their class when the sample is read. If none is left,
+        or of one class only, that raises `ImageDecodeError`.
 
         Examples
         --------
@@ -161,8 +181,59 @@ class Task:
         logger.info("reading the dataset")
         source = open_source(dataset, name=name, split=split, revision=revision, token=token, streaming=streaming)
         with reading(source.dataset, token):
-            split_rows = open_rows(source, image_column, label_column, max_samples, seed)
-            return _draw(cls, source, split_rows, max_samples, seed, token)
+            rows = open_rows(source, image_column, label_column, max_samples, seed)
+            fingerprint = _fingerprint(source, rows, seed)
+        labels = rows.labels
+        _warn_of_uncovered_classes(labels, max_samples)
+        n_rows, classes = len(labels.labelled), len(labels.names)
+        logger.info("%d of %d rows of %s drawn, %d classes", len(rows.draw.slots), n_rows, source.dataset, classes)
+        return cls(
+            dataset=source.dataset,
+            revision=source.revision,
+            config_name=source.config_name,
+            split=source.split,
+            image_column=rows.image_column,
+            label_column=rows.label_column,
+            label_kind=labels.kind,
+            label_names=labels.names,
+            n_rows=n_rows,
+            class_counts=labels.counts,
+            n_unlabelled=labels.n_unlabelled,
+            fingerprint=fingerprint,
+            seed=seed,
+            draw=partial(_read_sample, source, rows, token),
+            drawn_from=rows.note,
+        )
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The images and their labels, read when first asked for."""
+        return self.draw()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``single_label``: shape (N,), int64 in [0, C). ``multi_label``: shape (N, C), uint8 zeros and ones."""
+        return self.sample.labels
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Shape (N,), int64: rows of the split that were drawn."""
+        return self.sample.indices
+
+    @property
+    def images(self) -> ImageSample:
+        """N RGB images."""
+        return self.sample.images
+
+    @property
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """Broken images met while drawing; each was replaced by another of its class while there was one."""
+        return self.sample.skipped
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 over the images' encoded bytes and the labels, in order."""
+        return self.sample.content_digest
 
     @property
     def num_classes(self) -> int:
@@ -181,26 +252,36 @@ class Task:
 
     def __repr__(self) -> str:
         return (
-            f"Task({self.dataset!r}, split={self.split!r}, {len(self)} of {self.n_rows} rows, "
-            f"{self.num_classes} classes, {self.label_kind})"
+            f"Task({self.dataset!r}, split={self.split!r}, {self.n_rows} rows, {self.num_classes} classes, "
+            f"{self.label_kind})"
         )
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of what defines the task: dataset, revision, columns, sample, label names and content."""
-        identity = {
-            "dataset": self.dataset,
-            "revision": self.revision,
-            "config_name": self.config_name,
-            "split": self.split,
-            "image_column": self.image_column,
-            "label_column": self.label_column,
-            "label_kind": self.label_kind,
-            "label_names": list(self.label_names),
-            "indices": self.indices.tolist(),
-            "content_digest": self.content_digest,
-        }
-        return sha256_bytes(canonical_json(identity))
+    def __getstate__(self) -> dict[str, Any]:
+        # What is drawn travels with the task, not the open dataset.
+        return {**vars(self), "draw": partial(_drawn, self.sample)}
+
+    def with_labels(
+        self, labels: np.ndarray, label_names: Sequence[str], class_counts: np.ndarray | None = None
+    ) -> Task:
+        """Return the task of the same images under other labels.
+
+        Parameters
+        ----------
+        labels
+            As :attr:`labels`, in the order of the images.
+        label_names
+            Names of the classes.
+        class_counts
+            Rows of each class in the split; by default, the images in the sample.
+        """
+        names, digest = tuple(label_names), sha256_bytes(np.ascontiguousarray(labels).astype("<i8").tobytes())
+        task = replace(
+            self,
+            label_names=names,
+            fingerprint=sha256_bytes(canonical_json([self.fingerprint, names, digest])),
+            draw=lambda: replace(self.sample, labels=labels),
+        )
+        return replace(task, class_counts=task.sample_counts if class_counts is None else class_counts)
 
     def subset(self, positions: Iterable[int]) -> Task:
         """Return the task of the images at `positions` (0 to N - 1) of this sample, with the same classes.
@@ -208,9 +289,8 @@ class Task:
         What describes the whole split (`n_rows`, `class_counts`, `n_unlabelled`, `skipped`) stays as it is.
         """
         chosen = np.fromiter(positions, dtype=np.int64)
-        images, labels = self.images.take(chosen.tolist()), self.labels[chosen]
-        digest = _content_digest(images, labels)
-        return replace(self, labels=labels, indices=self.indices[chosen], images=images, content_digest=digest)
+        fingerprint = sha256_bytes(canonical_json([self.fingerprint, chosen.tolist()]))
+        return replace(self, fingerprint=fingerprint, draw=lambda: self.sample.take(chosen))
 
     def describe(self) -> dict[str, Any]:
         """Return provenance and counts as plain JSON types, without any local path."""
@@ -236,52 +316,47 @@ class Task:
         }
 
 
-def _draw(
-    cls: type[Task], source: Source, split_rows: SplitRows, max_samples: int | None, seed: int, token: str | bool | None
-) -> Task:
-    labels = split_rows.labels
-    _warn_of_uncovered_classes(labels, max_samples)
-    rows, classes = labels.sampling_pairs()
-    if split_rows.rows_with_image is not None:
-        kept = np.isin(rows, split_rows.rows_with_image)
-        rows, classes = rows[kept], classes[kept]
-    store = ImageStore()
+def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
+    labels = hashlib.sha256()
+    for array in (rows.labels.rows, rows.labels.classes, np.flatnonzero(rows.labels.labelled)):
+        labels.update(array.astype("<i8").tobytes() + b";")
+    drawn = rows.draw.rows
+    identity = {
+        "dataset": source.dataset,
+        "revision": source.revision,
+        "config_name": source.config_name,
+        "split": source.split,
+        "columns": [rows.image_column, rows.label_column],
+        "label_kind": rows.labels.kind,
+        "label_names": list(rows.labels.names),
+        "labels": labels.hexdigest(),
+        "seed": seed,
+        "rows": drawn,
+        # At a commit of the Hub, the numbers of rows say which images they are.
+        "images": None if source.revision is not None else [identify(cell) for cell in rows.read(drawn)],
+    }
+    return sha256_bytes(canonical_json(identity))
+
+
+def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample:
+    store, labels = ImageStore(), rows.labels
+    logger.info("reading %d images", len(rows.draw.slots))
 
     def load(wanted: Sequence[int]) -> list[StoredImage | str]:
-        found: list[StoredImage | str] = []
-        for start in range(0, len(wanted), _READ_AT_ONCE):
-            logger.info("drawing the sample: %d of %d images", start, len(wanted))
-            cells = split_rows.read(wanted[start : start + _READ_AT_ONCE])
-            found += store.store_all(cells, token=token, may_read=source.may_read)
-        return found
+        return store.store_all(rows.read(wanted), token=token, may_read=source.may_read)
 
-    sampler = BalancedSampler(rows, classes, np.random.default_rng(seed))
-    drawn, stored, skipped = draw_sample(sampler, max_samples, load)
-    _check_drawn(source, drawn, skipped, labels)
+    with reading(source.dataset, token):
+        drawn, stored, reasons = rows.draw.fill(load)
     indices = np.asarray(drawn, dtype=np.int64)
-    images, sample_labels = ImageSample(stored), labels.of(indices)
-    n_rows = len(labels.labelled)
-    logger.info("%d of %d rows of %s drawn, %d classes", len(indices), n_rows, source.dataset, len(labels.names))
-    return cls(
-        dataset=source.dataset,
-        revision=source.revision,
-        config_name=source.config_name,
-        split=source.split,
-        image_column=split_rows.image_column,
-        label_column=split_rows.label_column,
-        label_kind=labels.kind,
-        label_names=labels.names,
-        labels=sample_labels,
-        indices=indices,
-        images=images,
-        n_rows=n_rows,
-        class_counts=labels.counts,
-        skipped=tuple(SkippedImage(row, reason) for row, reason in skipped),
-        n_unlabelled=labels.n_unlabelled,
-        content_digest=_content_digest(images, sample_labels),
-        seed=seed,
-        drawn_from=split_rows.note,
-    )
+    skipped = tuple(SkippedImage(row, reason) for row, reason in reasons.items())
+    sample = Sample(labels.of(indices), indices, ImageSample(stored), skipped)
+    if skipped:
+        _check_skipped(source, sample, labels.kind)
+    return sample
+
+
+def _drawn(sample: Sample) -> Sample:
+    return sample
 
 
 def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None) -> None:
@@ -296,22 +371,11 @@ def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None) -> None:
         )
 
 
-def _check_drawn(source: Source, drawn: Sequence[int], skipped: Sequence[tuple[int, str]], labels: Labels) -> None:
-    if not skipped:
-        return
-    reasons = "; ".join(f"row {row}: {reason}" for row, reason in skipped[:3])
-    if not drawn:
-        raise ImageDecodeError(f"all {len(skipped)} images of {source.dataset!r} are broken ({reasons}, …)")
-    if labels.kind == "single_label" and len(np.unique(labels.of(np.asarray(drawn)))) == 1:
-        raise ImageDecodeError(
-            f"{len(skipped)} images of {source.dataset!r} are broken ({reasons}, …), and only one class is left"
-        )
-    logger.warning("%d broken images of %s skipped (%s)", len(skipped), source.dataset, reasons)
-
-
-def _content_digest(images: ImageSample, labels: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for sha256, label in zip(images.sha256, labels, strict=True):
-        digest.update(bytes.fromhex(sha256))
-        digest.update(np.ascontiguousarray(label).astype("<i8").tobytes())
-    return digest.hexdigest()
+def _check_skipped(source: Source, sample: Sample, kind: LabelKind) -> None:
+    count, dataset = len(sample.skipped), source.dataset
+    reasons = "; ".join(f"row {image.row}: {image.reason}" for image in sample.skipped[:3])
+    if not len(sample.images):
+        raise ImageDecodeError(f"all {count} images of {dataset!r} are broken ({reasons}, …)")
+    if kind == "single_label" and len(np.unique(sample.labels)) == 1:
+        raise ImageDecodeError(f"{count} images of {dataset!r} are broken ({reasons}, …), and only one class is left")
+    logger.warning("%d broken images of %s skipped (%s)", count, dataset, reasons)

@@ -4,17 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_task2vec.sampling import BalancedSampler, ClassReservoir, draw_sample
+from hf_task2vec.sampling import Draw
 
 
 def sample(labels: Sequence[int], size: int | None, seed: int = 0, broken: frozenset[int] = frozenset()):
     known = np.flatnonzero(np.asarray(labels) >= 0)
-    sampler = BalancedSampler(known, np.asarray(labels)[known], np.random.default_rng(seed))
-    return draw_sample(sampler, size, lambda rows: [f"{r} broken" if r in broken else (r,) for r in rows])
+    draw = Draw(known, np.asarray(labels)[known], size, seed)
+    return draw.fill(lambda rows: [f"{r} broken" if r in broken else (r,) for r in rows])
 
 
 def water_level(counts: Sequence[int], size: int) -> list[int]:
@@ -82,9 +81,8 @@ def test_broken_rows_are_replaced_by_their_class(labels: list[int], bad: set[int
     usable = [row for row, label in enumerate(labels) if label >= 0 and row not in broken]
     assert len(set(rows)) == len(rows) == min(size, len(usable))
     assert set(rows) <= set(usable)
-    assert {row for row, _ in skipped} <= broken
-    assert len({row for row, _ in skipped}) == len(skipped)
-    assert all(reason == f"{row} broken" for row, reason in skipped)
+    assert set(skipped) <= broken
+    assert all(reason == f"{row} broken" for row, reason in skipped.items())
     # A class has fewer images than an unbroken sample would give it only if it has no more.
     without, drawn = Counter(labels[r] for r in sample(labels, size, seed)[0]), Counter(labels[r] for r in rows)
     for label in set(labels) - {-1}:
@@ -95,7 +93,15 @@ def test_broken_rows_are_replaced_by_their_class(labels: list[int], bad: set[int
 def test_all_broken() -> None:
     rows, loaded, skipped = sample([0, 1, 0, 1], 3, broken=frozenset(range(4)))
     assert rows == loaded == []
-    assert sorted(row for row, _ in skipped) == [0, 1, 2, 3]
+    assert sorted(skipped) == [0, 1, 2, 3]
+
+
+def test_a_draw_can_be_filled_again() -> None:
+    draw = Draw(np.arange(20), np.arange(20) % 2, 6, seed=0)
+    first, again = (draw.fill(lambda rows: ["broken" if r < 9 else r for r in rows]) for _ in range(2))
+    assert first == again
+    assert len(first[0]) == 6
+    assert len(draw.rows) == 6
 
 
 label_sets = st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=40)
@@ -105,11 +111,9 @@ label_sets = st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=40)
 def test_multi_label_draws_for_the_rarest_label(sets: list[set[int]], size: int, seed: int) -> None:
     pairs = [(row, label) for row, labels in enumerate(sets) for label in sorted(labels or {5})]
     rows, classes = (np.array(column) for column in zip(*pairs, strict=True))
-    sampler = BalancedSampler(rows, classes, np.random.default_rng(seed))
     taken: list[int] = []
     counts: Counter[int] = Counter()
-    while len(taken) < size and (drawn := sampler.draw()) is not None:
-        row, label = drawn
+    for row, label in Draw(rows, classes, size, seed).slots:
         assert row not in taken
         assert label in (sets[row] or {5})
         left = {other for r, other in pairs if r not in taken}
@@ -119,35 +123,3 @@ def test_multi_label_draws_for_the_rarest_label(sets: list[set[int]], size: int,
     assert len(taken) == min(size, len(sets))
     if len(taken) >= 6:  # as many rows as classes: a label seen once is there
         assert set(counts) == {label for _, label in pairs}
-
-
-def test_reservoir_ends_at_water_filling_whatever_the_order() -> None:
-    stream = [0] * 500 + [1] * 40 + [2] * 3 + [3]  # sorted, the rare classes last
-    made = []
-    reservoir = ClassReservoir[int](40, np.random.default_rng(0))
-    for position, label in enumerate(stream):
-        reservoir.add(label, position, lambda position=position: made.append(position) or position)
-    kept = reservoir.items()
-    assert Counter(stream[position] for position in kept) == Counter({0: 18, 1: 18, 2: 3, 3: 1})
-    assert list(kept) == sorted(kept) == list(kept.values())
-    assert len(made) < 250, "most items of a long class are never made"
-
-
-def test_reservoir_is_uniform_within_a_class() -> None:
-    kept: Counter[int] = Counter()
-    for seed in range(600):
-        reservoir = ClassReservoir[None](10, np.random.default_rng(seed))
-        for position in range(50):
-            reservoir.add(position >= 45, position, lambda: None)
-        kept.update(list(reservoir.items()))
-    assert min(kept[position] for position in range(45)) > 35  # expected 600 * 5 / 45 = 67
-    assert max(kept[position] for position in range(45)) < 105
-    assert all(kept[position] == 600 for position in range(45, 50))
-
-
-@pytest.mark.parametrize("capacity", [None, 100])
-def test_reservoir_keeps_all_that_fits(capacity: int | None) -> None:
-    reservoir = ClassReservoir[str](capacity, np.random.default_rng(0))
-    for position, label in enumerate("abab"):
-        reservoir.add(label, position, lambda label=label: label)
-    assert reservoir.items() == {0: "a", 1: "b", 2: "a", 3: "b"}
