@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 LONGEST_WAIT = 600.0
 
@@ -20,35 +21,37 @@ class Dropped(Exception):
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests that match; see :meth:`FaultInjector.inject`."""
+    """What happens to the next `times` requests (None: to all) of a method whose path and query match a pattern."""
 
-    method: str | None
-    pattern: re.Pattern[str]
-    times: int | None
-    skip: int = 0
+    method: str | None = None  # None: any
+    pattern: str = ""
+    times: int | None = 1
+    skip: int = 0  # matching requests to let pass first
     status: int | None = None
+    """Answer with this status instead of handling the request, which then has no effect."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Added to the response, e.g. ``{"Retry-After": "1"}`` or ``{"X-Error-Code": "GatedRepo"}``."""
     reset: bool = False
+    """TCP reset: instead of an answer or, with `after`, in the body, when the request has taken effect."""
     cut: bool = False
+    """Close the connection in good order before the whole body is sent (after half of it, or `after` bytes)."""
     corrupt: bool = False
+    """Invert one byte of the body (the middle one, or number `after`); length and headers stay right."""
     delay: float = 0.0
+    """Seconds to wait, before the answer or (with `after`) inside the body."""
     after: int | None = None
-    seen: int = 0
     fired: int = 0
 
-    @property
-    def in_body(self) -> bool:
-        """Whether the fault strikes while the response body is sent, thus after the request took effect."""
-        return self.cut or self.corrupt or self.after is not None
-
-    def strikes(self, method: str, target: str) -> bool:
-        """Count a request and say whether it is one of those to fail."""
-        if self.method not in (None, method) or not self.pattern.search(target):
+    def strikes(self, method: str, target: str, *, in_body: bool) -> bool:
+        """Say whether a request fails in this phase, and count it if it does."""
+        if in_body is not (self.cut or self.corrupt or self.after is not None):
+            return False
+        if self.method not in (None, method) or not re.search(self.pattern, target):
             return False
         if self.times is not None and self.fired >= self.times:
             return False
-        self.seen += 1
-        if self.seen <= self.skip:
+        if self.skip > 0:
+            self.skip -= 1
             return False
         self.fired += 1
         return True
@@ -62,60 +65,9 @@ class FaultInjector:
         self._release = threading.Event()
         self.faults: list[Fault] = []
 
-    def inject(
-        self,
-        *,
-        method: str | None = None,
-        pattern: str = "",
-        times: int | None = 1,
-        skip: int = 0,
-        status: int | None = None,
-        headers: Mapping[str, str] | None = None,
-        reset: bool = False,
-        cut: bool = False,
-        corrupt: bool = False,
-        delay: float = 0.0,
-        after: int | None = None,
-    ) -> Fault:
-        """Make the next `times` matching requests (None: all of them) fail.
-
-        Parameters
-        ----------
-        method
-            HTTP method; None for any.
-        pattern
-            Regular expression searched in the raw path and query, e.g. ``"resolve/.*safetensors"``.
-        skip
-            Number of matching requests to let pass first.
-        status
-            Answer with this status instead of handling the request, which then has no effect.
-        headers
-            Headers added to the response, e.g. ``{"Retry-After": "1"}`` or ``{"X-Error-Code": "GatedRepo"}``.
-        reset
-            TCP reset. Without `after` it comes instead of an answer and the request has no effect; with `after` it
-            comes after so many bytes of the body, and the request has taken effect (``after=0``: lost answer).
-        cut
-            Close the connection in good order before the whole body is sent (after half of it, or `after` bytes).
-        corrupt
-            Invert one byte of the body (the middle one, or number `after`); length and headers stay right.
-        delay
-            Seconds to wait, before the answer or (with `after`) inside the body.
-        """
-        if status is not None and (reset or cut or corrupt or after is not None):
-            raise ValueError("status= replaces the response: it goes together with headers= and delay= only")
-        fault = Fault(
-            method=method,
-            pattern=re.compile(pattern),
-            times=times,
-            skip=skip,
-            status=status,
-            headers=dict(headers or {}),
-            reset=reset,
-            cut=cut,
-            corrupt=corrupt,
-            delay=delay,
-            after=after,
-        )
+    def inject(self, **settings: Any) -> Fault:
+        """Make matching requests fail: see :class:`Fault`."""
+        fault = Fault(**settings)
         with self._lock:
             self.faults.append(fault)
         return fault
@@ -123,10 +75,7 @@ class FaultInjector:
     def take(self, method: str, target: str, *, in_body: bool) -> Fault | None:
         """Return the fault that strikes this request in this phase, if any, and count it."""
         with self._lock:
-            for fault in self.faults:
-                if fault.in_body is in_body and fault.strikes(method, target):
-                    return fault
-        return None
+            return next((fault for fault in self.faults if fault.strikes(method, target, in_body=in_body)), None)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until :meth:`clear`."""
