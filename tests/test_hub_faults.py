@@ -193,7 +193,6 @@ WORDS = {
     "HubNotFoundError": "not found",
     "HubUnavailableError": "unavailable",
     "HubCorruptError": "corrupt",
-    "EmbeddingError": "corrupt",
     "ZooIndexError": "corrupt",
     "HubError": "disk",
     "ProbeError": "probe",

@@ -67,6 +67,12 @@ def test_there_and_back(hub: HubServer) -> None:
     assert same(TaskEmbedding.from_pretrained(REPO, token=hub.tokens.read, revision=pushed.commit), embedding())
     for content in repo.files().values():
         assert b"hf_loopback" not in content
+    (cached,) = cache().rglob(f"snapshots/*/{FILE}")
+    content = cached.read_bytes()
+    cached.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(HubCorruptError, match=r"the embedding in .*'org/shared' was damaged on the way"):
+        TaskEmbedding.from_pretrained(REPO, token=hub.tokens.read)
+    assert same(TaskEmbedding.from_pretrained(REPO, token=hub.tokens.read), embedding())
     with pytest.raises(HubNotFoundError, match=r"No Hub repository 'org/shared' \(or it is private"):
         TaskEmbedding.from_pretrained(REPO, token=hub.tokens.other, cache_dir="empty")
 
