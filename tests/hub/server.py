@@ -213,13 +213,13 @@ class HubServer:
         """Bytes of response bodies since the last reset or `forget_requests`."""
         return sum(entry.bytes_sent for entry in self.requests)
 
-    def create_model(self, repo_id: str, files: Mapping[str, bytes | Path] | None = None, **settings: Any) -> str:
+    def create_model(self, repo_id: str, *args: Any, **settings: Any) -> str:
         """Make a model repository; see :meth:`create`."""
-        return self.create("model", repo_id, files, **settings)
+        return self.create("model", repo_id, *args, **settings)
 
-    def create_dataset(self, repo_id: str, files: Mapping[str, bytes | Path] | None = None, **settings: Any) -> str:
+    def create_dataset(self, repo_id: str, *args: Any, **settings: Any) -> str:
         """Make a dataset repository; see :meth:`create`."""
-        return self.create("dataset", repo_id, files, **settings)
+        return self.create("dataset", repo_id, *args, **settings)
 
     def create(
         self,

@@ -1,10 +1,11 @@
-"""The Hub's JSON: what repositories, trees, references and discussions look like in its answers."""
+"""The Hub's JSON: what repositories, trees, references look like in its answers."""
 
 from __future__ import annotations
 
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
@@ -27,44 +28,36 @@ def card(**metadata: Any) -> bytes:
     return f"---\n{json.dumps(metadata, indent=1)}\n---\n# Card\n".encode()
 
 
+def _metadata(readme: str) -> Any:
+    import yaml
+
+    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", readme, re.DOTALL)
+    return (yaml.safe_load(match[1]) if match else None) or {}
+
+
 def card_errors(readme: str) -> list[str]:
     """Return what the Hub would object to in the metadata block of a README."""
     import yaml
 
-    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", readme, re.DOTALL)
-    if match is None:
-        return []
     try:
-        data = yaml.safe_load(match[1])
+        data = _metadata(readme)
     except yaml.YAMLError as error:
         return [f"YAML Metadata Error: {error}"]
-    if data is None:
-        return []
     if not isinstance(data, dict):
         return ["YAML Metadata Error: metadata must be a mapping"]
-    errors = []
-    for name in ("tags", "license", "language", "datasets", "task_categories", "base_model"):
-        value = data.get(name)
-        strings = value if isinstance(value, list) else [value]
-        if value is not None and not all(isinstance(item, str) for item in strings):
-            errors.append(f'"{name}" must be a string or a list of strings')
-    plain = ("library_name", "pipeline_tag")
-    return errors + [f'"{name}" must be a string' for name in plain if not isinstance(data.get(name, ""), str)]
+    values = {name: data.get(name, []) for names in (*_PREFIXED.values(), *_BARE.values()) for name in names}
+    wrong = [name for name, value in values.items() if not all(isinstance(item, str) for item in _as_list(value))]
+    return [f'"{name}" must be a string or a list of strings' for name in wrong]
 
 
 def card_data(tree: Mapping[str, Blob]) -> Json:
     """Return the metadata block of a revision's README, empty if there is none."""
-    if "README.md" not in tree:
-        return {}
-    import yaml
-
-    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", tree["README.md"].read().decode(), re.DOTALL)
-    data = yaml.safe_load(match[1]) if match else None
+    data = _metadata(tree["README.md"].read().decode()) if "README.md" in tree else {}
     return data if isinstance(data, dict) else {}
 
 
-def _as_list(value: Any) -> list[str]:
-    return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [str(value)]
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def repo_tags(repo: Repo, tree: Mapping[str, Blob], card: Json) -> list[str]:
@@ -79,21 +72,16 @@ def repo_tags(repo: Repo, tree: Mapping[str, Blob], card: Json) -> list[str]:
 
 def safetensors_summary(tree: Mapping[str, Blob]) -> Json | None:
     """Return the parameter counts by type of ``model.safetensors``, as the Hub reads them from its header."""
-    blob = tree.get("model.safetensors")
-    if blob is None or blob.size < 8:
-        return None
-    (length,) = struct.unpack("<Q", b"".join(blob.chunks(0, 8)))
-    if length > blob.size - 8:
-        return None
     try:
-        header = json.loads(b"".join(blob.chunks(8, 8 + length)))
-    except ValueError:
+        content = tree["model.safetensors"].read()
+        header = json.loads(content[8 : 8 + struct.unpack_from("<Q", content)[0]])
+    except (KeyError, ValueError, struct.error):
         return None
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for name, tensor in header.items():
         if name != "__metadata__":
-            counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
-    return {"parameters": counts, "total": sum(counts.values())}
+            counts[tensor["dtype"]] += prod(tensor["shape"])
+    return {"parameters": counts, "total": counts.total()}
 
 
 def model_config(tree: Mapping[str, Blob]) -> Json:
