@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
-from hf_task2vec.files import cache_dir, canonical_json
+from hf_task2vec.files import cache_dir
 
 if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
@@ -49,57 +48,47 @@ def cached_embedding(
     """
     config = embedding_config(seed=seed, estimator=estimator)
     # The same weights may look at other sizes or crops: a probe loaded by its id looks as its checkpoint says.
-    preprocessing = None if probe is None or isinstance(probe, str) else _preprocessing(probe.config)
+    given = probe.config if probe is not None and not isinstance(probe, str) else {}
+    preprocessing = {name: given[name] for name in ("input_size", "preprocessing")} if given else None
 
-    def kept(weights_hash: str, preprocessing: dict[str, Any] | None = preprocessing) -> TaskEmbedding | None:
-        folder = cache_dir() / "embeddings" / embedding_key(task, weights_hash, config, preprocessing)
-        if not cache or not os.path.isdir(folder):  # False, not an error, for a folder that may not be read
-            return None
-        try:
-            embedding = TaskEmbedding.load(folder)
-        except (EmbeddingError, SchemaVersionError) as error:
-            logger.warning("a cached embedding is not usable and is made again: %s", error)
-            return None
-        if set(DESCRIPTORS) - set(embedding.descriptors):  # made by an earlier version
-            return None
-        logger.info("embedding of %s found in the cache", task.dataset)
-        return embedding
+    def folder(weights_hash: str) -> Path:
+        return cache_dir() / "embeddings" / embedding_key(task, weights_hash, config, preprocessing)
 
-    if known_hash is not None and (found := kept(known_hash)) is not None:
+    if cache and known_hash is not None and (found := _kept(folder(known_hash))) is not None:
         return found
-    logger.info("loading PyTorch")
+    logger.debug("loading PyTorch", extra={"stage": "loading PyTorch"})
+    from hf_task2vec.devices import default_device
     from hf_task2vec.embed import embed_task
 
     network = load_probe(probe, token=token)
-    if known_hash != network.weights_hash and (found := kept(network.weights_hash)) is not None:
+    if cache and known_hash != network.weights_hash and (found := _kept(folder(network.weights_hash))) is not None:
         return found
-    if preprocessing is not None:
-        found = kept(network.weights_hash, None)
-        if found is not None and _preprocessing(found.probe) == preprocessing:
-            return found
     if device is None and network is not probe:
-        from hf_task2vec.devices import default_device
-
         device = default_device()
     embedding = embed_task(
         task, network, estimator=estimator, seed=seed, device=device, batch_size=batch_size, progress=progress
     )
     if cache:
         try:
-            embedding.save(
-                cache_dir() / "embeddings" / embedding_key(task, network.weights_hash, config, preprocessing)
-            )
+            embedding.save(folder(network.weights_hash))
         except EmbeddingError as error:
             logger.warning("the cache is not usable: %s", error)
     return embedding
 
 
-def _preprocessing(probe: Mapping[str, Any]) -> dict[str, Any]:
-    """How a probe sees images, from its configuration, as JSON would give it back."""
-    found: dict[str, Any] = json.loads(
-        canonical_json({name: probe.get(name) for name in ("input_size", "preprocessing")})
-    )
-    return found
+def _kept(folder: Path) -> TaskEmbedding | None:
+    """Return the embedding in a folder of the cache, if there is a usable one."""
+    if not os.path.isdir(folder):
+        return None
+    try:
+        embedding = TaskEmbedding.load(folder)
+    except (EmbeddingError, SchemaVersionError) as error:
+        logger.warning("a cached embedding is not usable and is made again: %s", error)
+        return None
+    if set(DESCRIPTORS) - set(embedding.descriptors):  # made by an earlier version
+        return None
+    logger.info("embedding of %s found in the cache", embedding.name)
+    return embedding
 
 
 def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:

@@ -96,11 +96,12 @@ def _gain(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
 
 def _balanced_accuracy(present: NDArray[np.bool_], predictions: NDArray[np.float64]) -> float:
     """Mean over labels of the accuracy balanced between present and absent; a label's share is its threshold."""
+    from sklearn.metrics import balanced_accuracy_score
+
     share = present.mean(axis=0)
-    varied = (share > 0) & (share < 1)
-    present, right = present[:, varied], (predictions > share)[:, varied] == present[:, varied]
-    recall, specificity = ((right & side).sum(axis=0) / side.sum(axis=0) for side in (present, ~present))
-    return float(np.mean((recall + specificity) / 2)) if varied.any() else 0.5
+    varied = np.flatnonzero((share > 0) & (share < 1))
+    scores = [balanced_accuracy_score(present[:, c], predictions[:, c] > share[c]) for c in varied]
+    return float(np.mean(scores)) if scores else 0.5
 
 
 def _over_chance(accuracy: float, labels: NDArray[np.int64]) -> float:

@@ -51,7 +51,6 @@ class Uncovered:
 
     name: str
     reason: str
-    n_params: int
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,6 @@ class LayerTrace:
 
     layers: tuple[FilterLayer, ...]
     uncovered: tuple[Uncovered, ...]
-
-    @property
-    def n_filters(self) -> int:
-        """Length of an embedding made with this network."""
-        return sum(layer.n_filters for layer in self.layers)
 
 
 # Reading a tensor's shape is no use of its values.
@@ -175,23 +169,9 @@ class _Tracer(CallInterceptor):
 def trace_layers(module: nn.Module, example: Tensor) -> LayerTrace:
     """Run `module` on two small batches and list the filters that the Fisher information covers.
 
-    Parameters
-    ----------
-    module
-        Feature extractor in eval mode.
-    example
-        Input batch, shape (B, 3, H, W), for its shape, type and device; the batches hold noise.
-
-    Returns
-    -------
-    LayerTrace
-        Covered layers in the order of their first call, and uncovered parameters with the reason.
-
-    Raises
-    ------
-    UnsupportedLayerError
-        A BatchNorm normalises with batch statistics (they mix examples, so per-example gradients do not exist), or
-        no layer at all is covered.
+    `module` is in eval mode; `example`, shape (B, 3, H, W), tells shape, type and device of the batches, which hold
+    noise. Refused are networks that normalise with batch statistics (they mix examples, so per-example gradients do not
+    exist), and those without any covered layer.
     """
     noise = torch.randn(4, *example.shape[1:], generator=torch.Generator().manual_seed(0))
     noise[1:] *= torch.tensor([0.5, 2.0, 1.0]).view(-1, *[1] * (noise.dim() - 1))  # images clearly unlike each other
@@ -258,8 +238,8 @@ def _uncovered(module: nn.Module, reasons: dict[int, str | None]) -> list[Uncove
             continue
         if reason.startswith("not read") and ("weight" not in name or id(parameter) in embeddings):
             reason = _NOT_A_FILTER
-        rest.append(Uncovered(name, reason, parameter.numel()))
+        rest.append(Uncovered(name, reason))
     for name, child in module.named_modules():
         if ".quantized" in type(child).__module__ and not list(child.parameters(recurse=False)):
-            rest.append(Uncovered(name, f"quantised module {type(child).__name__}: its weights have no gradient", 0))
+            rest.append(Uncovered(name, f"quantised module {type(child).__name__}: its weights have no gradient"))
     return rest
