@@ -91,21 +91,7 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
 
     Columns of the type `datasets.Image` come first. Without one, binary and ``{bytes, path}`` columns count whose
     first value starts like an image file. Of several, the one named ``image`` or ``img`` is taken, or the only one that
-    is no mask by its name.
-
-    Parameters
-    ----------
-    features
-        The dataset's ``features``.
-    requested
-        The user's ``image_column``, checked against the columns.
-    first_value
-        Returns the first value of a column that is not null, or None.
-
-    Raises
-    ------
-    ColumnError
-        If there is no such column or more than one and no such name.
+    is no mask by its name. `first_value` returns the first value of a column that is not null, or None.
     """
     if requested is not None:
         _require(features, requested, "image_column")
@@ -150,23 +136,7 @@ def find_label_column(
     column of lists of these whose elements repeat.
 
     Beside a column of boxes only the first rule and names of columns with one class an image are trusted, and beside
-    masks no guess by repetition.
-
-    Parameters
-    ----------
-    features
-        The dataset's ``features``.
-    requested
-        The user's ``label_column``, checked against the columns and types.
-    image_column
-        The column of the images.
-    values
-        Returns a column's values, for the rules of repetition.
-
-    Raises
-    ------
-    ColumnError
-        If there is no label column, several, or the columns are those of another task (detection, segmentation).
+    masks no guess by repetition. `values` returns a column's values, for the rules of repetition.
     """
     if requested is not None:
         _check_requested(features, requested, image_column)

@@ -66,17 +66,7 @@ def kept_listing(hub_id: str, name: str | None, revision: str | None, token: Any
 def list_files(
     hub_id: str, name: str | None, revision: str | None, token: Any, commit: str, builder: datasets.DatasetBuilder
 ) -> Listing | None:
-    """Return which Parquet files a dataset consists of, or None (with a line in the log) if of none.
-
-    Parameters
-    ----------
-    hub_id, name, revision, token
-        The dataset and its configuration.
-    commit
-        What `revision` stands for.
-    builder
-        What `datasets` made for it.
-    """
+    """Return which Parquet files a dataset consists of at the commit that `revision` stands for, None if of none."""
     try:
         listing = _list(HubSession(hub_id, revision=commit, token=token), commit, builder)
     except NotCheap as why:
@@ -143,15 +133,7 @@ def of_the_dataset(path: str) -> bool:
 
 
 class RemoteSplit:
-    """One split of a Parquet dataset on the Hub.
-
-    Parameters
-    ----------
-    listing, split
-        Its files.
-    hub_id, token
-        Where they are.
-    """
+    """One split of a Parquet dataset on the Hub."""
 
     def __init__(self, listing: Listing, split: str, hub_id: str, token: Any) -> None:
         self._listing = listing
@@ -194,12 +176,7 @@ class RemoteSplit:
     def sample(
         self, name: str, labels: Labels, size: int, seed: int
     ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Draw a sample of the images in column `name`.
-
-        Returns
-        -------
-        draw, read, note
-            As of `rows.Rows`.
+        """Return `draw`, `read` and `note` of `rows.Rows` for the images in column `name`.
 
         Raises
         ------

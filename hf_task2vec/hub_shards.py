@@ -82,13 +82,7 @@ class RemoteFile(io.RawIOBase):
         return len(data)
 
     def fetch(self, start: int, stop: int) -> bytes:
-        """Return bytes `start` to `stop`, which the file must have; safe in threads.
-
-        Raises
-        ------
-        HubError
-            The file cannot be read.
-        """
+        """Return bytes `start` to `stop`, which the file must have; safe in threads."""
         if stop <= start:
             return b""
         part = self._folder / f"{start}-{stop}"
@@ -242,13 +236,7 @@ class Shard:
 
 
 def open_shards(files: list[RemoteFile]) -> list[Shard]:
-    """Read the footers of Parquet files, in the order of the split's rows.
-
-    Raises
-    ------
-    NotCheap
-        A file is no Parquet file that can be read in parts.
-    """
+    """Read the footers of Parquet files, in the order of the split's rows."""
     footers = in_threads(_footer, files)
     starts = accumulate((metadata.num_rows for metadata, _ in footers), initial=0)
     return [Shard(file, first, *footer) for file, first, footer in zip(files, starts, footers, strict=False)]

@@ -48,23 +48,9 @@ def looks_like_image(data: bytes) -> bool:
 
 
 def decode_rgb(data: bytes) -> Image.Image:
-    """Decode an encoded image to 8-bit RGB, with its EXIF orientation applied.
+    """Decode the bytes of an image file to 8-bit RGB, with its EXIF orientation applied; of an animation, one frame.
 
-    Parameters
-    ----------
-    data
-        The bytes of an image file in one of `FORMATS`; of an animation the first frame is taken.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode ``"RGB"``; see `to_rgb` for how other modes are converted.
-
-    Raises
-    ------
-    ImageDecodeError
-        If the format is unknown, the data are damaged, or the header announces more than `MAX_PIXELS` pixels (found
-        before any pixel is decoded). The message is the reason alone, fit for a list of skipped images.
+    An `ImageDecodeError` has the reason alone, fit for a list of skipped images.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -127,24 +113,10 @@ def _grey(values: np.ndarray, low: float, high: float) -> Image.Image:
 def read_encoded(
     value: Any, *, token: str | bool | None = None, may_read: Callable[[str], bool] | None = None
 ) -> bytes:
-    """Return the encoded bytes that a cell of an image column stands for.
+    """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes, or the path or address of a file.
 
-    Parameters
-    ----------
-    value
-        ``{"bytes": …, "path": …}``, bytes, or the path or address of an image file.
-    token
-        Hub token for addresses on the Hub.
-    may_read
-        Says of a path or address whether it may be opened; by default all may.
-
-    Raises
-    ------
-    ImageDecodeError
-        If the cell is empty, what it names may not be opened, or the file is missing, larger than `MAX_BYTES`, or no
-        image; only the file's name is told, never its folder.
-    HubError
-        If an address cannot be reached: that is no fault of the image.
+    `may_read` says of a path or address whether it may be opened; by default all may. An `ImageDecodeError` tells only
+    the file's name, never its folder; an address that cannot be reached is no fault of the image, but a `HubError`.
     """
     value = _content(value)
     if value is None:
@@ -214,13 +186,7 @@ class StoredImage:
 
 
 class ImageStore:
-    """Checks images by decoding each once, in threads, and keeps their pixels while a budget lasts.
-
-    Parameters
-    ----------
-    budget
-        Bytes of decoded pixels (3 a pixel) to keep.
-    """
+    """Checks images by decoding each once, in threads, and keeps their pixels (3 bytes each) while a budget lasts."""
 
     def __init__(self, budget: int = DECODED_BUDGET) -> None:
         self._left = budget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,13 +52,7 @@ class Labels:
         return int(np.count_nonzero(~self.labelled))
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """Return the labels of `rows`, each of which must be labelled.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``single_label``: shape (N,), int64 class numbers. ``multi_label``: shape (N, C), uint8 zeros and ones.
-        """
+        """Return the labels of `rows`, each of which must be labelled, as `task.Task.labels` holds them."""
         if self.kind == "single_label":
             return np.asarray(self.classes[np.searchsorted(self.rows, rows)], dtype=np.int64)
         hot = np.zeros((len(rows), len(self.names)), dtype=np.uint8)
@@ -74,41 +67,17 @@ class Labels:
         return np.concatenate([self.rows, empty]), np.concatenate([self.classes, np.full_like(empty, len(self.names))])
 
 
-def is_missing(value: Any, feature: Any) -> bool:
-    """Return whether one cell says that the row has no label.
-
-    That is null; -1 (or below) in a `ClassLabel` column, where it cannot be a class; the empty string; NaN. In a plain
-    integer column **-1 is a class**: two classes coded -1 and 1 are common and nothing tells them from a mark.
-    """
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return True
-    return is_class_label(feature) and bool(value < 0)
-
-
 def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label") -> Labels:
-    """Read a label column.
+    """Read a whole label column of the type `feature`; `name` is for the advice in an error.
 
-    Parameters
-    ----------
-    column
-        The whole column, one value a row.
-    feature
-        Its type in ``dataset.features``; `columns.find_label_column` has checked that it may hold classes.
-    name
-        Its name, for the advice in an error.
+    `ClassLabel` names are kept, also those of classes without a row. For integers, strings and booleans the names are
+    the distinct values, sorted, as text. A list column is multi-label: its elements are the classes of the row, or, in
+    lists of one length made of zeros and ones (or booleans), the flags of classes ``"0"``, ``"1"``, …. Text that joins
+    several labels (``"cat|dog"``; see `split_joined`) is multi-label too.
 
-    Returns
-    -------
-    Labels
-        `ClassLabel` names are kept, also those of classes without a row. For integers, strings and booleans the names
-        are the distinct values, sorted, as text. A list column is multi-label: its elements are the classes of the
-        row, or, in lists of one length made of zeros and ones (or booleans), the flags of classes ``"0"``, ``"1"``, ….
-        Text that joins several labels (``"cat|dog"``; see `split_joined`) is multi-label too.
-
-    Raises
-    ------
-    LabelError
-        If no row has a label, all rows have the same, a class number is out of range, or labels are floats.
+    A row has no label where the cell is null, the empty string, or -1 (or below) in a `ClassLabel` column, where it
+    cannot be a class. In a plain integer column **-1 is a class**: two classes coded -1 and 1 are common and nothing
+    tells them from a mark.
     """
     import pyarrow as pa
 
@@ -204,17 +173,7 @@ def split_joined(values: pa.Array) -> pa.Array | None:
 
     Text counts as joined where, at one of `SEPARATORS`, the distinct values fall into parts that are fewer than the
     values, or as many, that come in varying numbers a value, and of which one at least occurs in several values. So
-    ``"tench, Tinca tinca"`` and ``"tomato, healthy"`` stay names of classes.
-
-    Returns
-    -------
-    pyarrow.Array or None
-        Lists of labels (null where the cell is null or empty), or None for what is not joined text.
-
-    Raises
-    ------
-    LabelError
-        If the text is that of lists, such as ``"['cat', 'dog']"``.
+    ``"tench, Tinca tinca"`` and ``"tomato, healthy"`` stay names of classes. None is returned for what is not joined.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -267,7 +226,7 @@ def _encode(values: pa.Array, feature: Any) -> tuple[np.ndarray, tuple[str, ...]
                 "correct the names: dataset.cast_column(column, datasets.ClassLabel(names=…))"
             )
         return np.maximum(codes, -1), tuple(feature.names)
-    distinct = sorted(value for value in pc.unique(values).to_pylist() if not is_missing(value, feature))
+    distinct = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, ""))
     _warn_of_numbers(distinct, len(values))
     found = pc.index_in(values, pa.array(distinct, type=values.type))
     return np.asarray(pc.fill_null(found, -1)).astype(np.int64), tuple(map(str, distinct))

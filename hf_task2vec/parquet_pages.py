@@ -64,18 +64,7 @@ class Leaf:
 
 
 def first_values(fetch: Fetch, offset: int, count: int, leaf: Leaf) -> list[bytes | None]:
-    """Return the first values from a page on.
-
-    Parameters
-    ----------
-    fetch
-        Reads from the file.
-    offset
-        Where the header of a data page starts.
-    count
-        Values wanted; they may lie in several pages, one after the other.
-    leaf
-        The column chunk.
+    """Return the first `count` values from the data page at `offset` on, and the pages that follow it.
 
     Raises
     ------

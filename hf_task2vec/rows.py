@@ -46,13 +46,7 @@ class Rows:
 def open_rows(
     source: Source, image_column: str | None, label_column: str | None, max_samples: int | None, seed: int
 ) -> Rows:
-    """Find the columns of a split, read its labels and draw a sample.
-
-    Raises
-    ------
-    TaskError
-        If the split is empty; `ColumnError` and `LabelError` as in `columns` and `labels`.
-    """
+    """Find the columns of a split, read its labels and draw a sample."""
     import datasets
 
     if source.remote is not None:

@@ -22,12 +22,8 @@ T = TypeVar("T")
 class BalancedSampler:
     """Draws rows without replacement, always for the class that has been drawn least.
 
-    Parameters
-    ----------
-    rows, classes
-        Shape (P,): row ``rows[p]`` carries class ``classes[p]``. A row occurs once for each of its classes.
-    rng
-        Source of randomness. The draws depend on it and on the set of pairs, not on the platform.
+    Row ``rows[p]`` carries class ``classes[p]``; a row occurs once for each of its classes. The draws depend on `rng`
+    and on the set of pairs, not on the platform.
     """
 
     def __init__(self, rows: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> None:
@@ -77,17 +73,7 @@ class BalancedSampler:
 
 
 class Draw:
-    """A sample of rows: those that are wanted, and their replacements where one turns out unusable.
-
-    Parameters
-    ----------
-    rows, classes
-        As of :class:`BalancedSampler`.
-    size
-        Rows wanted; None for all.
-    seed
-        Seed of the draws.
-    """
+    """A sample of `size` rows (None for all), and their replacements where one turns out unusable."""
 
     def __init__(self, rows: np.ndarray, classes: np.ndarray, size: int | None, seed: int) -> None:
         self._sampler = BalancedSampler(rows, classes, np.random.default_rng(seed))
@@ -102,15 +88,8 @@ class Draw:
     def fill(self, load: Callable[[Sequence[int]], Iterable[T | str]]) -> tuple[list[int], list[T], dict[int, str]]:
         """Load the rows; an unusable one is replaced by the next of its class, while there are any.
 
-        Parameters
-        ----------
-        load
-            Returns for each row what it loads to, or a text saying why it is unusable. Called for many rows at a time.
-
-        Returns
-        -------
-        rows, loaded, skipped
-            The rows of the sample, what they loaded to, and the reason of each unusable row in the order met.
+        `load` returns for each of many rows what it loads to, or a text saying why it is unusable. Returned are the
+        rows of the sample, what they loaded to, and the reason of each unusable row in the order met.
         """
         sampler, slots = copy.deepcopy(self._sampler), dict(enumerate(self.slots))
         loaded: dict[int, T] = {}

@@ -65,17 +65,7 @@ def open_source(
     token: str | bool | None = None,
     streaming: bool = False,
 ) -> Source:
-    """Open one split; see `Task.from_dataset` for the parameters.
-
-    Raises
-    ------
-    DatasetNotFoundError
-        If there is no such dataset, folder, configuration, split or revision.
-    TaskError
-        If `dataset` is of a type that is no dataset, or the dataset needs a loading script.
-    HubError
-        If the Hub cannot be reached.
-    """
+    """Open one split; see `Task.from_dataset` for the parameters and errors."""
     if not isinstance(dataset, (str, os.PathLike)):
         return _open_object(dataset, split)
     text = os.fspath(dataset)

@@ -93,6 +93,15 @@ def test_label_column_by_values_that_repeat() -> None:
         label_column({"id": INT}, id=ids)
 
 
+def test_label_column_of_lists_that_repeat() -> None:
+    labels, captions = [["a", "b"], ["b"], [], ["a"]], [["one"], ["two"], ["three"], ["four"]]
+    assert label_column({"tags": List(STRING), "captions": List(STRING)}, tags=labels, captions=captions) == "tags"
+    with pytest.raises(ColumnError, match="no label column"):
+        label_column({"captions": List(STRING)}, captions=captions)
+    with pytest.raises(ColumnError, match="several label columns: one, two"):
+        label_column({"one": List(STRING), "two": List(INT)}, one=labels, two=[[1], [1], [2], [2]])
+
+
 def test_several_class_label_columns() -> None:
     features = {"fine_label": CLASSES, "coarse_label": CLASSES}
     with pytest.raises(ColumnError, match="several label columns: fine_label, coarse_label; pass label_column="):

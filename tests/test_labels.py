@@ -75,11 +75,6 @@ def test_no_labels_at_all() -> None:
         labels_of([-1, -1, None], ABC, pa.int64())
 
 
-def test_one_class_only_is_named() -> None:
-    with pytest.raises(LabelError, match="only one class, 'b', in all 3 labelled rows"):
-        labels_of([1, 1, 1], ABC)
-
-
 def test_class_number_beyond_the_names() -> None:
     with pytest.raises(LabelError, match="class number 3 found, but the label column declares 3 names"):
         labels_of([0, 1, 3], ABC)
@@ -123,6 +118,11 @@ def test_multi_hot_lists(length: int, kind: str) -> None:
 def test_pairs_of_classes_zero_and_one_are_not_multi_hot() -> None:
     labels = labels_of([[0, 1], [1, 0], [0, 1], [5]], List(Value("int64")))
     assert labels.names == ("0", "1", "5")
+
+
+def test_lists_of_exactly_one_label_are_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    labels_of([["x"], ["y"]] * 4, List(Value("string")))
+    assert "every row has a list of exactly one label" in caplog.text
 
 
 def test_all_rows_with_the_same_label_set() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from architectures import files_of, save_timm
 from datasets import ClassLabel, Features, List, Value
@@ -29,6 +30,7 @@ from hf_task2vec.head import stratified_folds
 from hf_task2vec.labels import read_labels, split_joined
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Ranking
+from hf_task2vec.sampling import Draw
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
 from hf_task2vec.transfer import linear_probe, score_features
@@ -74,17 +76,6 @@ def test_every_way_to_write_labels_down_gives_the_same_task(labels: list[Any], k
     assert (task.label_kind, task.label_column) == ("multi_label", "labels")
     assert list(task.label_names) == names
     assert np.array_equal(task.labels, hot([sets()[row] for row in task.indices]))
-
-
-@pytest.mark.parametrize("name", ["tags", "attributes"])
-def test_the_only_column_of_lists_is_found(name: str) -> None:
-    assert Task.from_dataset(data([[ABC[c] for c in one] for one in sets()], List(Value("string")), name)).num_classes
-
-
-def test_captions_are_no_labels() -> None:
-    captions = [[f"picture {i}", f"the {i}th picture"] for i in range(12)]
-    with pytest.raises(ColumnError, match="no label column"):
-        Task.from_dataset(data(captions, List(Value("string")), "captions"))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # `datasets` leaves metadata.csv to the garbage collector
@@ -144,8 +135,6 @@ def test_flags_with_marks_of_uncertainty_are_refused() -> None:
     ],
 )
 def test_names_of_classes_are_not_split(values: list[str]) -> None:
-    import pyarrow as pa
-
     assert split_joined(pa.array(values * 3, pa.string())) is None
 
 
@@ -161,31 +150,17 @@ def test_one_label_only_and_empty_sets() -> None:
     assert task.labels.sum() == 3, "images without the label count as a class of their own"
 
 
-def test_lists_of_exactly_one_label_are_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
-    Task.from_dataset(data([["x"], ["y"]] * 4, List(Value("string"))))
-    assert "every row has a list of exactly one label" in caplog.text
-
-
 # ---------------------------------------------------------------------- sampling and folds
 
 
 def test_the_sample_is_balanced_where_the_data_are_not() -> None:
     rng = np.random.default_rng(0)
     labels = [np.flatnonzero(rng.random(4) < [0.7, 0.3, 0.1, 0.03]).tolist() for _ in range(600)]
-    rows = read_labels(_column(labels), List(Value("int64")))
-    from hf_task2vec.sampling import BalancedSampler
-
-    sampler = BalancedSampler(*rows.sampling_pairs(), np.random.default_rng(0))
-    drawn = [draw[0] for _ in range(80) if (draw := sampler.draw()) is not None]
+    rows = read_labels(pa.chunked_array([pa.array(labels, pa.list_(pa.int64()))]), List(Value("int64")))
+    drawn = Draw(*rows.sampling_pairs(), 80, seed=0).rows
     balanced, random = rows.of(np.array(drawn)).sum(axis=0), 80 * rows.counts / 600
     assert balanced[3] == rows.counts[3] > 2 * random[3], "all there are of the rare label"
     assert np.ptp(balanced) < 0.5 * np.ptp(random)
-
-
-def _column(values: list[Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.chunked_array([pa.array(values, pa.list_(pa.int64()))])
 
 
 @given(st.integers(0, 1000), st.integers(2, 5))

@@ -23,7 +23,6 @@ from synthetic import tiny_probe
 
 from hf_task2vec.cache import cached_embedding
 from hf_task2vec.errors import (
-    ColumnError,
     DatasetNotFoundError,
     HubError,
     ImageDecodeError,
@@ -218,19 +217,6 @@ def test_more_classes_than_samples_is_said(caplog: pytest.LogCaptureFixture) -> 
     assert "max_samples=4 covers at most 4 of 9 classes; max_samples=9 would cover all" in caplog.text
 
 
-def test_multi_label() -> None:
-    task = Task.from_dataset(make([[0, 1], [0], [], None, [0], [2, 0]] * 3, List(ABC)), max_samples=6)
-    assert task.label_kind == "multi_label"
-    assert task.labels.shape == (6, 3)
-    assert task.labels.dtype == np.uint8
-    assert task.class_counts.tolist() == [12, 3, 3]
-    assert task.n_unlabelled == 3
-    assert task.labels[:, 1].sum() >= 1
-    assert task.labels[:, 2].sum() >= 1
-    assert task.describe()["sample_counts"] == task.labels.sum(axis=0).tolist()
-    assert task.subset([0, 1]).labels.shape == (2, 3)
-
-
 def test_digits() -> None:
     task = Task.from_dataset("sklearn:digits", max_samples=50)
     assert task.dataset == "sklearn:digits"
@@ -257,18 +243,6 @@ def test_no_such_folder(name: str | Path) -> None:
 def test_not_a_dataset() -> None:
     with pytest.raises(TaskError, match="a list is no dataset; pass a Hub id, a folder"):
         Task.from_dataset([1, 2])  # type: ignore[arg-type]
-
-
-def test_no_image_column_and_several_label_columns() -> None:
-    with pytest.raises(ColumnError, match=r"no image column; columns found: label \(int64\)"):
-        Task.from_dataset(Dataset.from_dict({"label": [0, 1]}))
-    with pytest.raises(ColumnError, match="several label columns: fine, coarse; pass label_column="):
-        Task.from_dataset(make([0, 1], fine=([0, 1], ABC), coarse=([0, 1], ABC)).remove_columns("label"))
-
-
-def test_one_class_only() -> None:
-    with pytest.raises(LabelError, match="only one class, 'b', in all 4 labelled rows"):
-        Task.from_dataset(make([1] * 4))
 
 
 def test_empty_split_names_the_others() -> None:
