@@ -97,7 +97,7 @@ class NearestSymmetric(Static):
         )
 
     def _distance(self, source: Array, target: Array) -> float:
-        return symmetric(source, target)
+        return float(symmetric(source[None], target[None])[0, 0])
 
     def residual(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
         """What the nearest task adds to the mean standing, shape (n,); 0 for candidates without a score."""
@@ -118,7 +118,7 @@ class NearestAsymmetric(NearestSymmetric):
     name: ClassVar[str] = "nearest_asymmetric"
 
     def _distance(self, source: Array, target: Array) -> float:
-        return asymmetric(source, target, self.space.layer_sizes)
+        return float(asymmetric(source[None], target[None], self.space.layer_sizes)[0, 0])
 
 
 class Model2Vec(Static):

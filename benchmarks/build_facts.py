@@ -33,17 +33,11 @@ Record = dict[str, Any]
 TIMM_COLUMNS = {
     "params_m": "params_m",
     "gmacs": "gmacs",
-    "macts_m": "macts_m",
     "infer_samples_per_sec_rtx4090_amp": "throughput_gpu",
     "infer_samples_per_sec_cpu_i9_fp32_bs1": "throughput_cpu",
 }
 IN1K_COLUMNS = {
     "in1k_top1": "in1k_top1",
-    "real_top1": "in1k_real_top1",
-    "v2_top1": "in1k_v2_top1",
-    "r_top1": "in1k_r_top1",
-    "sketch_top1": "in1k_sketch_top1",
-    "a_top1": "in1k_a_top1",
 }
 
 
@@ -277,8 +271,8 @@ def keep_measurements(index: ZooIndex, old: ZooIndex) -> ZooIndex:
     measured = [row for row in old.rows["scores"] if isinstance(row, ScoreRow) and row.checkpoint_match == "measured"]
     known = {row.key for row in index.rows["sources"]}
     index = index.add_sources([row for row in old.rows["sources"] if row.key not in known]).add_scores(measured)
-    for probe in old.probes:
-        index = index.with_embeddings(old.embeddings(probe))
+    if old.embedded is not None:
+        index = index.with_embeddings(old.embeddings)
     return index.with_attachments(old.attachments)
 
 

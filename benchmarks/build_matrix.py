@@ -185,7 +185,7 @@ def read_rows(folder: Path = RESULTS) -> dict[tuple[str, str], dict[str, Any]]:
 def extend_index(rows: list[dict[str, Any]], path: Path) -> None:
     """Replace the measured scores of an index by those of `rows` whose checkpoint is on the Hub."""
     on_hub = [row for row in rows if not index_name(row["checkpoint"]).startswith(LOCAL_PREFIX)]
-    index = ZooIndex.load(path, verify=False).add_sources([source_row()], replace=True)
+    index = ZooIndex.load(path).add_sources([source_row()], replace=True)
     index.add_scores(score_rows(map(_named, on_hub), index), replace=True).save(path)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hf_task2vec.cache import cached_embedding
-from hf_task2vec.table import EmbeddingTable
+from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
@@ -32,9 +32,8 @@ def main() -> None:
     for row in tqdm(json.loads((TASKS / "MANIFEST.json").read_text())):
         task = Task.from_dataset(TASKS / row["name"], split="train", max_samples=args.max_samples)
         embeddings[row["name"]] = cached_embedding(task)
-    index = ZooIndex.load(args.index, verify=False).with_embeddings(
-        EmbeddingTable.from_embeddings(embeddings), replace=True
-    )
+    stacked = TaskEmbedding.stack(list(embeddings.values()))
+    index = ZooIndex.load(args.index).with_embeddings(stacked, list(embeddings), replace=True)
     index.save(args.index)
     print(json.dumps(index.info(), indent=2))
 

@@ -76,7 +76,7 @@ def held_out(task: str) -> Any:
     from hf_task2vec.training import fit_parameters
     from hf_task2vec.zoo import ZooIndex
 
-    full = ZooIndex.load(HERE / "index", verify=False)
+    full = ZooIndex.load(HERE / "index")
     groups = near_duplicates(full)
     gone = {name for name, group in groups.items() if group == groups[task]}
     new = {f"local:{name}": hub_id for name, hub_id in SERVED.items() if hub_id.startswith("zoo/")}
@@ -86,8 +86,8 @@ def held_out(task: str) -> Any:
         for r in full.rows["scores"]
         if r.task not in gone
     ]
-    table = full.embeddings()
-    kept = table.select([name for name in table.tasks if name not in gone])
+    table = full.embeddings
+    kept = table.take([row for row, name in enumerate(table.names) if name not in gone])
     index = ZooIndex(rows={"sources": full.rows["sources"]}, created=full.created, package_version=full.package_version)
     index = index.add_checkpoints(checkpoints).add_tasks([r for r in full.rows["tasks"] if r.task not in gone])
     index = index.with_embeddings(kept).add_scores(scores)

@@ -185,9 +185,9 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
 def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The paper's table."""
     index = ZooIndex.load(ROOT / "zoo_index")
-    table, groups = index.embeddings(), near_duplicates(index)
+    table, groups = index.embeddings, near_duplicates(index)
     space = TaskSpace.fit(table)
-    tasks = space.of_table(table)
+    tasks = space.of_embedding(table, table.names)
     names = [IMAGENET, *EXPERTS]
     score = np.full((len(tasks.names), len(names)), np.nan)
     n = np.ones(len(tasks.names))
@@ -226,8 +226,8 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 sources = [values[[j for j in range(len(values)) if j not in held]].mean(axis=0)]
             else:
                 sources = [values[tasks.names.index(own)] for own in EXPERTS[names[column]]]
-            near["symmetric"][k] = -min(symmetric(s, values[i]) for s in sources)
-            near["asymmetric"][k] = -min(asymmetric(s, values[i], table.layer_sizes) for s in sources)
+            near["symmetric"][k] = -symmetric(np.array(sources), values[i][None]).min()
+            near["asymmetric"][k] = -asymmetric(np.array(sources), values[i][None], table.layer_sizes).min()
         found = {
             "always:imagenet": (facts.take(allowed).numbers[:, 0] * 0)
             + np.array([names[a] == IMAGENET for a in allowed]),

@@ -208,7 +208,7 @@ def main() -> None:
             raise SystemExit(f"no features of {hub_id} on {task}; run build_matrix.py --cache {args.matrix_cache}")
         return load(stored)
 
-    matrix = Matrix(with_matrix(ZooIndex.load(ROOT / "zoo_index", verify=False)))
+    matrix = Matrix(with_matrix(ZooIndex.load(ROOT / "zoo_index")))
     if args.tasks:
         matrix.cases = [case for case in matrix.cases if case.name in args.tasks]
     rows = evaluate(matrix, features, args.cache, args.sizes, args.iterations)

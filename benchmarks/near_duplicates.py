@@ -136,8 +136,8 @@ def groups_of_index(tasks: TaskMap, groups: dict[str, str | None]) -> dict[str, 
 def main() -> None:
     """Run and write the raw output."""
     index = ZooIndex.load(ROOT / "zoo_index")
-    table = index.embeddings()
-    tasks = map_tasks([table.embedding(task) for task in table.tasks], table.tasks)
+    table = index.embeddings
+    tasks = map_tasks(list(table), table.names)
     rows = index.tasks.set_index("task")["near_duplicate_group"]
     groups = {name: rows[name] if isinstance(rows[name], str) else None for name in tasks.names}
     probe = Probe.default()

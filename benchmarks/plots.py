@@ -59,9 +59,9 @@ STYLE = {
 def shipped_tasks() -> TaskMap:
     """Compare the embedded tasks of the shipped index."""
     index = ZooIndex.load(ROOT / "zoo_index")
-    table = index.embeddings()
+    table = index.embeddings
     domain = index.tasks.set_index("task")["domain"]
-    return map_tasks([table.embedding(task) for task in table.tasks], table.tasks, list(domain[list(table.tasks)]))
+    return map_tasks(list(table), table.names, list(domain[list(table.names)]))
 
 
 def task_map() -> Figure:
@@ -110,22 +110,22 @@ def distance_matrix() -> Figure:
 
 def layer_profile() -> Figure:
     """Draw the Fisher information of each layer of one reference task among all of them."""
-    table = ZooIndex.load(ROOT / "zoo_index").embeddings()
-    task = table.embedding(PROFILE_TASK)
+    table = ZooIndex.load(ROOT / "zoo_index").embeddings
+    task = table[PROFILE_TASK]
     starts = np.cumsum(task.layer_sizes)[:-1]
 
     def quartiles(values: np.ndarray) -> np.ndarray:
         layers = np.split(values.astype(np.float64), starts)
         return np.maximum([np.quantile(layer, (0.25, 0.5, 0.75)) for layer in layers], 1e-30).T
 
-    low, median, high = quartiles(task.values)
-    band = np.quantile([quartiles(table.embedding(name).values)[1] for name in table.tasks], (0.1, 0.5, 0.9), axis=0)
+    low, median, high = quartiles(task.values[0])
+    band = np.quantile([quartiles(values)[1] for values in table.values], (0.1, 0.5, 0.9), axis=0)
     figure, axes = plt.subplots(figsize=(8.6, 4.4))
     depth = np.arange(len(median))
     axes.plot(depth, median, color=COLOURS[0], lw=1.2, marker="o", ms=3.2, zorder=3, label=f"{PROFILE_TASK}: median")
     axes.vlines(depth, low, high, color=COLOURS[0], alpha=0.35, lw=3, label="quartiles over the filters")
     axes.plot(depth, band[1], color="#6b7280", lw=1, ls="--", label="their median")
-    label = f"{len(table.tasks)} reference tasks: middle 80 % of medians"
+    label = f"{len(table)} reference tasks: middle 80 % of medians"
     axes.fill_between(depth, band[0], band[2], color="#c9ced6", lw=0, zorder=1, label=label)
     axes.set(yscale="log", xlabel="layer of the probe, by depth", ylabel="Fisher information of a filter")
     axes.set_ylim(bottom=low[low > 1e-10].min() / 3)

@@ -138,13 +138,13 @@ class Study:
 
     def difficulty(self) -> dict[str, Any]:
         """Norms of the index's embeddings against the probe's test error."""
-        table = ZooIndex.load().embeddings()
+        table = ZooIndex.load().embeddings
         errors = {}
         with (RESULTS / "matrix.csv").open(encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
                 if row["checkpoint"] == PROBE_NAME:
                     errors[row["task"]] = 1.0 - float(row["test"])
-        embeddings = {name: table.embedding(name) for name in sorted(errors)}
+        embeddings = {name: table[name] for name in sorted(errors)}
         forms = {name: norm_forms(e) for name, e in embeddings.items()}
         classes = [e.descriptors["n_classes"] for e in embeddings.values()]
         error = [errors[name] for name in embeddings]
@@ -185,7 +185,7 @@ class Study:
         }
 
     def _difficulty_in_domain(self, embeddings: list[TaskEmbedding]) -> dict[str, Any]:
-        errors = [1.0 - e.descriptors["probe_accuracy"] for e in embeddings]
+        errors = [1.0 - e.descriptors["linear_probe_accuracy"] for e in embeddings]
         classes = [e.descriptors["n_classes"] for e in embeddings]
         rows = [{"task": e.name, "error": x, **norm_forms(e)} for e, x in zip(embeddings, errors, strict=True)]
         kinds = norm_forms(embeddings[0])

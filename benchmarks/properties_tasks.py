@@ -163,7 +163,7 @@ def norm_forms(e: TaskEmbedding) -> dict[str, float]:
         "raw_l1": float(values.sum()),
         "relative_l2": float(np.sqrt(np.mean(relative_fisher(values, sizes) ** 2))),
         "log_spread": float(np.std(log_profile(values, sizes))),
-        "from_trivial": symmetric(values, trivial_embedding(values, sizes)),
+        "from_trivial": float(symmetric(values, trivial_embedding(values, sizes))[0, 0]),
     }
 
 

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from containment import MODEL_FILE
 from numpy.typing import NDArray
 from properties_tasks import ROOT
 from relations_models import METHODS, Mask, Pairs, fit_model
@@ -44,7 +45,6 @@ from tqdm import tqdm
 from hf_task2vec.embed import library_versions
 from hf_task2vec.files import cache_dir, write_json
 from hf_task2vec.probe import Probe
-from hf_task2vec.relations import MODEL_FILE
 
 RESULTS = ROOT / "benchmarks" / "results" / "relations.json"
 FOLDS, RESAMPLES = 5, 2000

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from containment import ContainmentModel, f1_threshold
 from numpy.typing import NDArray
 from retrieval import moment_distances
+from task_pairs import STATISTICS, pair_statistics
 from torch import Tensor, nn
 
-from hf_task2vec.distance import DISTANCES, log_profile
+from hf_task2vec.distance import DISTANCES, log_profile, pairwise
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.relations import ContainmentModel, f1_threshold
-from hf_task2vec.task_pairs import STATISTICS, pair_statistics
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -84,12 +84,11 @@ def untrained(scores: Callable[[Pairs], Array]) -> Method:
 
 def minus_distance(kind: str, *, from_general: bool = True) -> Callable[[Pairs], Array]:
     """Return minus the distance from the general task to the special one, or the other way."""
-    distance = DISTANCES[kind]
 
     def scores(pairs: Pairs) -> Array:
-        return -np.array(
-            [[distance(a, b) if from_general else distance(b, a) for b in pairs.special] for a in pairs.general]
-        )
+        if from_general:
+            return -pairwise(pairs.general, kind, to=pairs.special)
+        return -pairwise(pairs.special, kind, to=pairs.general).T
 
     return scores
 
@@ -162,11 +161,11 @@ def _inputs(pairs: Pairs, tasks: Mask) -> Array:
 
 
 def _profile(e: TaskEmbedding) -> Array:
-    return log_profile(e.values.astype(np.float64), e.layer_sizes)
+    return log_profile(e.values.astype(np.float64), e.layer_sizes)[0]
 
 
 def _moments(e: TaskEmbedding) -> Array:
-    return np.concatenate([e.feature_mean, 0.5 * np.log(e.feature_var + 1e-4)]).astype(np.float64)
+    return np.concatenate([e.feature_mean[0], 0.5 * np.log(e.feature_var[0] + 1e-4)]).astype(np.float64)
 
 
 class Concatenated(nn.Module):

@@ -121,9 +121,9 @@ def agreement(similarity: Array, empirical: Array, pairs: NDArray[np.bool_], *, 
 
 def similarities(metric: RankingMetric, index: ZooIndex, tasks: NDArray[np.int64]) -> dict[str, Array]:
     """Task similarities by name, each of shape (T, T)."""
-    table = index.embeddings()
+    table = index.embeddings
     known = metric.data.tasks.take(tasks)
-    embeddings = [table.embedding(name) for name in known.names]
+    embeddings = [table[name] for name in known.names]
     found = {f"minus {kind}": -symmetrised(pairwise(embeddings, kind)) for kind in DISTANCES}
     found["centred Fisher profiles"] = known.profiles @ known.profiles.T
     found["feature moments"] = known.moments @ known.moments.T
@@ -178,7 +178,7 @@ def reliability(table: Measured, *, seed: int = 0) -> dict[str, float]:
 
 def similarity_study(splits: int = 5) -> dict[str, Any]:
     """Correlate every similarity with the empirical one."""
-    index = with_matrix(ZooIndex.load(ROOT / "zoo_index", verify=False))
+    index = with_matrix(ZooIndex.load(ROOT / "zoo_index"))
     metric = RankingMetric.from_index(index)
     table = measured(index, metric.data)
     empirical = table.similarity()

@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--iterations", type=int, default=15)
     args = parser.parse_args()
-    index = with_matrix(ZooIndex.load(ROOT / "zoo_index", verify=False))
+    index = with_matrix(ZooIndex.load(ROOT / "zoo_index"))
     matrix = Matrix(index)
     ceiling = matrix.ceiling()
     path = RESULTS / "selection.json"

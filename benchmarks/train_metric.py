@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--index", type=Path, default=ROOT / "zoo_index")
     parser.add_argument("--iterations", type=int, default=18)
     args = parser.parse_args()
-    index = ZooIndex.load(args.index, verify=False)
+    index = ZooIndex.load(args.index)
     full = with_matrix(index)
     parameters, report = train(evidence(full)[1], args.iterations)
     path = ROOT / "benchmarks" / "results" / "metric_training.json"

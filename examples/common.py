@@ -185,7 +185,7 @@ class Choice:
 def choose(args: argparse.Namespace, data: Data, *, library: str | None) -> Choice:
     """Rank checkpoints for the dataset, and take the first or the one asked for."""
     index = ZooIndex.load(args.index)
-    table = index.embeddings()
+    table = index.embeddings
     embedding = cached_embedding(data.sample, table.probe, known_hash=table.weights_hash, progress=sys.stderr.isatty())
     if args.add_to_index is not None:
         _check_name(args, embedding)
@@ -209,9 +209,9 @@ def choose(args: argparse.Namespace, data: Data, *, library: str | None) -> Choi
 
 def _check_name(args: argparse.Namespace, embedding: TaskEmbedding) -> None:
     """Say before any training if the result could not be added to the index after it."""
-    table = ZooIndex.load(args.add_to_index if args.add_to_index.exists() else None).embeddings()
+    table = ZooIndex.load(args.add_to_index if args.add_to_index.exists() else None).embeddings
     name = args.task_name or embedding.name.lower()
-    if name in table.tasks and not np.array_equal(table.embedding(name).values, embedding.values):
+    if name in table.names and not np.array_equal(table[name].values, embedding.values):
         raise SelectionError(f"{args.add_to_index} has another task {name!r} already; give yours a name by --task-name")
 
 

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from .metric import RankingMetric as RankingMetric
     from .probe import Probe as Probe
     from .ranking import Ranking as Ranking
-    from .relations import ContainmentModel as ContainmentModel
-    from .relations import containment_scores as containment_scores
-    from .relations import contains as contains
     from .selection import select_backbone as select_backbone
     from .task import Task as Task
     from .transfer import linear_probe as linear_probe
@@ -38,7 +35,6 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Constraints": "limits",
-    "ContainmentModel": "relations",
     "DISTANCES": "distance",
     "Probe": "probe",
     "Ranking": "ranking",
@@ -48,8 +44,6 @@ _MODULE_OF = {
     "TaskEmbedding": "embedding",
     "ZooIndex": "zoo",
     "build_index": "build",
-    "containment_scores": "relations",
-    "contains": "relations",
     "diagonal_fisher": "fisher",
     "embed_task": "embed",
     "fit_head": "head",
@@ -62,7 +56,6 @@ _MODULE_OF = {
 __all__ = [
     "DISTANCES",
     "Constraints",
-    "ContainmentModel",
     "Probe",
     "Ranking",
     "RankingMetric",
@@ -72,8 +65,6 @@ __all__ = [
     "ZooIndex",
     "__version__",
     "build_index",
-    "containment_scores",
-    "contains",
     "diagonal_fisher",
     "embed_task",
     "fit_head",

@@ -143,17 +143,17 @@ class Build:
 
     def _embedding(self, probe: str, token: str | None) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
         """Return probe, settings and names of the tasks to embed: those that the base has no embedding of."""
-        table = self.base.embeddings() if self.base.tables else None
+        table = self.base.embeddings if self.base.embedded is not None else None
         config = embedding_config(seed=0 if table is None else table.config.get("seed", 0))
         if table is not None and table.config != config:
             raise ZooIndexError(
                 f"the base's embeddings were made with {table.config}, which a build does not do; embed the new tasks "
                 "with embed_task and add them by with_embeddings, or pass embed=False"
             )
-        names = [task.name for task in self.tasks if table is None or task.name not in table.tasks]
+        names = [task.name for task in self.tasks if table is None or task.name not in table.names]
         if not names:
             return None
-        checkpoint = resolve_checkpoint(probe if table is None else table.probe, token=token)
+        checkpoint = resolve_checkpoint(probe if table is None else table.probe["name"], token=token)
         if checkpoint.failure is not None:
             raise ProbeError(f"tasks cannot be embedded: {checkpoint.failure.reason} Or pass embed=False (--no-embed)")
         version = {"schema_version": SCHEMA_VERSION, "descriptors": list(DESCRIPTORS)}
@@ -167,9 +167,9 @@ class Build:
 
             usable_device(device)
         pending = [cell for cell in pending if cell.kind == "embed"]
-        if not pending or not self.base.tables:
+        if not pending or self.base.embedded is None:
             return
-        expected, found = self.base.embeddings().weights_hash, pending[0].checkpoint.load().weights_hash
+        expected, found = self.base.embeddings.weights_hash, pending[0].checkpoint.load().weights_hash
         if found != expected:
             raise ProbeMismatchError(
                 f"probe {pending[0].checkpoint.name!r} has weights {found[:12]}… here, but the base's tasks were "
@@ -180,7 +180,7 @@ class Build:
         """Refuse to write over an index that holds what the new one would not."""
         if self.out is None or not (self.out / MANIFEST).is_file():
             return
-        there = ZooIndex.load(self.out, verify=False)
+        there = ZooIndex.load(self.out)
         kept = {
             "tasks": {task.name for task in self.tasks},
             "checkpoints": {checkpoint.name for checkpoint in self.checkpoints},

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding, embedding_config, embedding_key
+from hf_task2vec.embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import cache_dir
 
@@ -51,17 +51,18 @@ def cached_embedding(
     given = probe.config if probe is not None and not isinstance(probe, str) else {}
     preprocessing = {name: given[name] for name in ("input_size", "preprocessing")} if given else None
 
-    def folder(weights_hash: str) -> Path:
-        return cache_dir() / "embeddings" / embedding_key(task, weights_hash, config, preprocessing)
+    def path(weights_hash: str) -> Path:
+        key = embedding_key(task, weights_hash, config, preprocessing)
+        return cache_dir() / "embeddings" / f"{key}{SUFFIX}"
 
-    if cache and known_hash is not None and (found := _kept(folder(known_hash))) is not None:
+    if cache and known_hash is not None and (found := _kept(path(known_hash))) is not None:
         return found
     logger.debug("loading PyTorch", extra={"stage": "loading PyTorch"})
     from hf_task2vec.devices import default_device
     from hf_task2vec.embed import embed_task
 
     network = load_probe(probe, token=token)
-    if cache and known_hash != network.weights_hash and (found := _kept(folder(network.weights_hash))) is not None:
+    if cache and known_hash != network.weights_hash and (found := _kept(path(network.weights_hash))) is not None:
         return found
     if device is None and network is not probe:
         device = default_device()
@@ -70,18 +71,18 @@ def cached_embedding(
     )
     if cache:
         try:
-            embedding.save(folder(network.weights_hash))
+            embedding.save(path(network.weights_hash))
         except EmbeddingError as error:
             logger.warning("the cache is not usable: %s", error)
     return embedding
 
 
-def _kept(folder: Path) -> TaskEmbedding | None:
-    """Return the embedding in a folder of the cache, if there is a usable one."""
-    if not os.path.isdir(folder):
+def _kept(path: Path) -> TaskEmbedding | None:
+    """Return the embedding in a file of the cache, if there is a usable one."""
+    if not os.path.isfile(path):  # noqa: PTH113 (False, not an error, where the folder may not be read)
         return None
     try:
-        embedding = TaskEmbedding.load(folder)
+        embedding = TaskEmbedding.load(path)
     except (EmbeddingError, SchemaVersionError) as error:
         logger.warning("a cached embedding is not usable and is made again: %s", error)
         return None

@@ -28,7 +28,11 @@ def filter_checkpoints(
     input_size: int | None = None,
     ids: Collection[str] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return the rows of `frame` that meet every constraint, and how many fail each; see `ZooIndex.filter`."""
+    """Return the rows of `frame` that meet every constraint, and how many fail each.
+
+    A checkpoint of which a limited fact is unknown does not meet the limit. Weights on no Hub (``local:…``) are never
+    candidates.
+    """
     hub_id = frame["hub_id"]
     rules = [_Rule("hub_id", ~hub_id.isin(_local(frame)), "weights are on no Hub", "")]
     if ids is not None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec import __version__
-from hf_task2vec.distance import DEFAULT_DISTANCE, DISTANCES
+from hf_task2vec.distance import DEFAULT_DISTANCE, pairwise
+from hf_task2vec.embedding import probe_slug
 from hf_task2vec.errors import ProbeMismatchError
 from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION
-from hf_task2vec.table import probe_slug
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
@@ -58,7 +58,7 @@ def embedding_card(
         "classes": None if n_classes is None else f"{n_classes}: {shown}" if shown else n_classes,
         "probe": probe,
         "probe's weights": f"SHA-256 {embedding.weights_hash[:16]}…",
-        "filters": f"{len(embedding)} in {len(embedding.layer_names)} layers",
+        "filters": f"{embedding.values.shape[1]} in {len(embedding.layer_names)} layers",
         "computed with": ", ".join(f"{name} {version}" for name, version in sorted(embedding.versions.items())) or None,
     }
     own = {
@@ -82,12 +82,12 @@ def embedding_card(
 
 def nearest_tasks(embedding: TaskEmbedding, index: ZooIndex) -> list[tuple[str, float]]:
     """Return name and distance of the reference tasks nearest to `embedding`; none if the probes differ."""
-    table, distance = index.embeddings(), DISTANCES[DEFAULT_DISTANCE]
     try:
-        found = [(name, distance(embedding, table.embedding(name))) for name in table.tasks]
+        distances = pairwise(embedding, to=index.embeddings)[0]
     except ProbeMismatchError:
         return []
-    return sorted(found, key=lambda pair: pair[1])[:_N_NEAREST]
+    nearest = sorted(zip(index.embeddings.names, distances.tolist(), strict=True), key=lambda pair: pair[1])
+    return nearest[:_N_NEAREST]
 
 
 def index_card(repo_id: str, index: ZooIndex, license: str | None, metadata: Mapping[str, Any]) -> str:  # noqa: A002
@@ -95,21 +95,23 @@ def index_card(repo_id: str, index: ZooIndex, license: str | None, metadata: Map
     rows, scores = index.rows, index.rows["scores"]
     by_source = Counter(score.source for score in scores)  # type: ignore[attr-defined]
     counts = {name: len(rows[name]) for name in rows}
+    probe = index.probe.name if index.probe else None
     own = {
         "pretty_name": f"hf_task2vec zoo index {repo_id}",
         "license": license or "other",
         "license_name": None if license else "per-source",
         "configs": [{"config_name": name, "data_files": f"{name}.csv"} for name in ROW_TYPES],
-        TAG: {"kind": "index", "probes": list(index.probes), "counts": counts},
+        TAG: {"kind": "index", "probe": probe, "counts": counts},
     }
     return _render(
         "index.md.j2",
         own,
-        (INDEX_TAG, *map(probe_slug, index.probes)),
+        (INDEX_TAG, *([probe_slug(probe)] if probe else [])),
         repo_id=repo_id,
         counts=counts,
         tables=[(name, counts[name], ", ".join(row_type.model_fields)) for name, row_type in ROW_TYPES.items()],
-        embeddings=[(probe_slug(probe), len(index.embeddings(probe)), escape(probe)) for probe in index.probes],
+        embedded=len(index.embeddings) if probe else 0,
+        probe=escape(probe),
         sources=[
             [escape(getattr(row, name)) for name in ("source", "repo", "protocol", "metric", "license")]
             + [by_source[row.key[0]]]

@@ -38,14 +38,14 @@ def describe_task(
     -------
     dict
         ``n_classes``; ``n_samples`` (images used) and ``n_rows`` (images in the split); ``class_balance`` (entropy of
-        the class frequencies over its maximum, 1 = balanced); ``probe_accuracy`` (leave-one-out accuracy of a
+        the class frequencies over its maximum, 1 = balanced); ``linear_probe_accuracy`` (leave-one-out accuracy of a
         linear probe, as the index measures checkpoints; with several labels an image, that of telling those with a
-        label from those without, half of it each, mean over labels) and ``probe_accuracy_gain`` (what of the way from
-        the largest class's share to 1 it covers);
+        label from those without, half of it each, mean over labels) and ``linear_probe_accuracy_gain`` (what of the
+        way from the largest class's share to 1 it covers);
         ``class_separation`` (share of the features' variance between classes, corrected for its expectation under
-        random labels); ``early_accuracy_gain`` and ``mid_accuracy_gain`` (as ``probe_accuracy_gain``, of linear probes
-        on `intermediate`); with several labels an image, gains are those of the average precision over the share of
-        images with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
+        random labels); ``early_accuracy_gain`` and ``mid_accuracy_gain`` (as ``linear_probe_accuracy_gain``, of linear
+        probes on `intermediate`); with several labels an image, gains are those of the average precision over the share
+        of images with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
 
         Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
         probe, leave-one-out, as :func:`~hf_task2vec.transfer.linear_probe` measures it.
@@ -75,11 +75,11 @@ def _classes(
 def _probe(features: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
     if labels.ndim == 1:
         accuracy = float(ridge_leave_one_out(features, labels).mean())
-        return {"probe_accuracy": accuracy, "probe_accuracy_gain": _over_chance(accuracy, labels)}
+        return {"linear_probe_accuracy": accuracy, "linear_probe_accuracy_gain": _over_chance(accuracy, labels)}
     predictions = ridge_predictions(features, labels.astype(np.float64))
     facts = {
-        "probe_accuracy": _balanced_accuracy(labels > 0, predictions),
-        "probe_accuracy_gain": _label_gain(labels > 0, predictions),
+        "linear_probe_accuracy": _balanced_accuracy(labels > 0, predictions),
+        "linear_probe_accuracy_gain": _label_gain(labels > 0, predictions),
     }
     if (labels != labels[0]).any():  # else no label varies in the sample: there is nothing to rank
         score = mean_average_precision(labels > 0, predictions)

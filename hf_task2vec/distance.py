@@ -1,170 +1,134 @@
 """Distances between task embeddings.
 
-The functions of arrays work on Fisher values, shape (F,) and ≥ 0, in any common unit. `DISTANCES` holds the same by
-name for :class:`~hf_task2vec.embedding.TaskEmbedding` objects and checks that they share a probe.
+`DISTANCES` holds functions of two tables of Fisher values (n, F) and (m, F), ≥ 0, in any common unit, and of the sizes
+of the layers, which give a matrix (n, m). :func:`pairwise` applies them to embeddings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.errors import EmbeddingError, ProbeMismatchError
-
-if TYPE_CHECKING:
-    from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.errors import EmbeddingError
 
 Array = NDArray[np.float64]
+Sizes = NDArray[np.int64]
 
 #: Weight of the distance to the trivial embedding in the asymmetric distance (paper, section 3.3).
 ALPHA = 0.15
 #: Values below this share of their layer's mean count as equal: many filters hold no information at all.
 RELATIVE_FLOOR = 1e-6
+DEFAULT_DISTANCE = "log_correlation"
 
 
-def relative_fisher(values: Array, layer_sizes: NDArray[np.int64]) -> Array:
+def _layer_means(values: Array, layer_sizes: Sizes) -> Array:
+    """Put each layer's mean in the place of its values, shape (..., F)."""
+    starts = np.concatenate([[0], np.cumsum(layer_sizes)[:-1]])
+    return np.repeat(np.add.reduceat(values, starts, axis=-1) / layer_sizes, layer_sizes, axis=-1)
+
+
+def relative_fisher(values: Array, layer_sizes: Sizes) -> Array:
     """Divide by the mean of each layer and apply the floor, shape (..., F): layers then weigh alike, all values > 0.
 
     A layer without any information becomes constant 1.
     """
     values = np.asarray(values, dtype=np.float64)
-    starts = np.concatenate([[0], np.cumsum(layer_sizes)[:-1]])
-    means = np.add.reduceat(values, starts, axis=-1) / layer_sizes
-    spread = np.repeat(means, layer_sizes, axis=-1)
-    return np.maximum(np.divide(values, spread, out=np.ones_like(values), where=spread > 0), RELATIVE_FLOOR)
+    means = _layer_means(values, layer_sizes)
+    return np.maximum(np.divide(values, means, out=np.ones_like(values), where=means > 0), RELATIVE_FLOOR)
 
 
-def log_profile(values: Array, layer_sizes: NDArray[np.int64]) -> Array:
+def log_profile(values: Array, layer_sizes: Sizes) -> Array:
     """Logarithm of :func:`relative_fisher`, shape (..., F)."""
     return np.log(relative_fisher(values, layer_sizes))
 
 
-def log_correlation(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
+def log_correlation(a: Array, b: Array, layer_sizes: Sizes) -> Array:
     """One minus the Pearson correlation of the logarithms of per-layer relative values, in [0, 2].
 
     The default: ``benchmarks/retrieval.py`` compares it with the others on real tasks.
     """
-    return _correlation(log_profile(a, layer_sizes), log_profile(b, layer_sizes))
+    x, y = (log_profile(values, layer_sizes) for values in (a, b))
+    x, y = (rows - rows.mean(axis=1, keepdims=True) for rows in (x, y))
+    return _one_minus_cosine(x, y, flat=1e-9)  # the root mean square that rounding leaves of a constant
 
 
-def _correlation(x: Array, y: Array) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    variances = np.array([x @ x, y @ y]) / len(x)
-    flat = variances < 1e-18  # what rounding leaves of a constant
-    if flat.any():
-        return 0.0 if flat.all() else 1.0
-    return float(np.clip(1.0 - (x @ y) / len(x) / np.sqrt(variances.prod()), 0.0, 2.0))
-
-
-def cosine(a: Array, b: Array) -> float:
+def cosine(a: Array, b: Array, layer_sizes: Sizes | None = None) -> Array:
     """One minus the cosine of the angle between two vectors, in [0, 1] for non-negative ones."""
-    norm = np.linalg.norm(a) * np.linalg.norm(b)
-    if norm == 0.0:
-        return 0.0 if np.array_equal(a, b) else 1.0
-    return float(np.clip(1.0 - (a @ b) / norm, 0.0, 2.0))
+    return _one_minus_cosine(a, b)
 
 
-def symmetric(a: Array, b: Array) -> float:
+def _one_minus_cosine(x: Array, y: Array, flat: float = 0.0) -> Array:
+    """Cosine distances (n, m); rows of root mean square ≤ `flat` are at 0 from each other and at 1 from all else."""
+    from scipy.spatial.distance import cdist
+
+    none = [np.sqrt(np.mean(rows**2, axis=1)) <= flat for rows in (x, y)]
+    found = np.clip(cdist(x + none[0][:, None], y + none[1][:, None], "cosine"), 0.0, 2.0)
+    found[none[0][:, None] != none[1]] = 1.0
+    found[none[0][:, None] & none[1]] = 0.0
+    return found
+
+
+def symmetric(a: Array, b: Array, layer_sizes: Sizes | None = None) -> Array:
     """Distance of the paper, section 3.1: cosine distance of ``a/(a+b)`` and ``b/(a+b)``, in [0, 1].
 
     Filters without information in both are left out.
     """
-    total = a + b
-    known = total > 0
-    if not known.any():
-        return 0.0
-    return cosine(a[known] / total[known], b[known] / total[known])
+    found = np.empty((len(a), len(b)))
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            total = x + y
+            known = total > 0
+            shares = (x[known] / total[known])[None], (y[known] / total[known])[None]
+            found[i, j] = cosine(*shares)[0, 0] if known.any() else 0.0
+    return found
 
 
-def trivial_embedding(values: Array, layer_sizes: NDArray[np.int64]) -> Array:
-    """Embedding of a task that prefers no filter to another: each layer constant at its mean, shape (F,).
+def trivial_embedding(values: Array, layer_sizes: Sizes) -> Array:
+    """Embedding of a task that prefers no filter to another: each layer constant at its mean, shape (..., F).
 
     It stands in for the paper's trivial task t₀, whose Fisher information is flat in every layer.
     """
-    starts = np.concatenate([[0], np.cumsum(layer_sizes)[:-1]])
-    return np.repeat(np.add.reduceat(np.asarray(values, dtype=np.float64), starts) / layer_sizes, layer_sizes)
+    return _layer_means(np.asarray(values, dtype=np.float64), layer_sizes)
 
 
-def asymmetric(a: Array, b: Array, layer_sizes: NDArray[np.int64], *, alpha: float = ALPHA) -> float:
+def asymmetric(a: Array, b: Array, layer_sizes: Sizes, *, alpha: float = ALPHA) -> Array:
     """Distance of the paper, section 3.3: ``d_sym(a, b) − α d_sym(a, t₀)``.
 
-    Distance from a source task `a` to a target `b`: of two equally near sources the more complex one (farther from
+    Distance from source tasks `a` to targets `b`: of two equally near sources the more complex one (farther from
     the trivial embedding t₀) is nearer. It can be negative.
     """
-    return symmetric(a, b) - alpha * symmetric(a, trivial_embedding(a, layer_sizes))
+    complexity = [symmetric(x[None], trivial_embedding(x[None], layer_sizes))[0] for x in a]
+    return symmetric(a, b) - alpha * np.array(complexity)
 
 
-def kl(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
-    """Kullback-Leibler divergence per filter of Gaussians with precisions `a` and `b` (per-layer relative), ≥ 0."""
-    p, q = relative_fisher(a, layer_sizes), relative_fisher(b, layer_sizes)
-    ratio = q / p
-    return float(np.mean(0.5 * (ratio - 1.0 - np.log(ratio))))
-
-
-def jensen_shannon(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
-    """Mean divergence of both Gaussians from the one of mean precision, symmetric, ≥ 0."""
-    p, q = relative_fisher(a, layer_sizes), relative_fisher(b, layer_sizes)
-    middle = (p + q) / 2.0
-    terms = [0.5 * (middle / x - 1.0 - np.log(middle / x)) for x in (p, q)]
-    return float(np.mean((terms[0] + terms[1]) / 2.0))
-
-
-def _layerless(function: Callable[[Array, Array], float]) -> Callable[[Array, Array, NDArray[np.int64]], float]:
-    @wraps(function)
-    def distance(a: Array, b: Array, layer_sizes: NDArray[np.int64]) -> float:
-        return function(a, b)
-
-    return distance
-
-
-_ARRAY_DISTANCES: dict[str, Callable[[Array, Array, NDArray[np.int64]], float]] = {
+#: Distances by name. ``asymmetric`` depends on the order.
+DISTANCES: dict[str, Callable[[Array, Array, Sizes], Array]] = {
     "log_correlation": log_correlation,
-    "symmetric": _layerless(symmetric),
+    "symmetric": symmetric,
     "asymmetric": asymmetric,
-    "kl": kl,
-    "jensen_shannon": jensen_shannon,
-    "cosine": _layerless(cosine),
+    "cosine": cosine,
 }
 
 
-def check_comparable(a: TaskEmbedding, b: TaskEmbedding) -> None:
-    """Raise ProbeMismatchError unless both embeddings come from the same probe weights and layers."""
-    if a.weights_hash != b.weights_hash:
-        raise ProbeMismatchError(
-            f"{a.name!r} was embedded with probe {a.probe['name']!r} (weights {a.weights_hash[:12]}…) and {b.name!r} "
-            f"with {b.probe['name']!r} (weights {b.weights_hash[:12]}…); embed both with the same probe"
-        )
-    if a.layer_names != b.layer_names or not np.array_equal(a.layer_sizes, b.layer_sizes):
-        raise ProbeMismatchError(
-            f"{a.name!r} and {b.name!r} cover different layers of probe {a.probe['name']!r}; embed both again with the "
-            "same version of hf_task2vec"
-        )
+def pairwise(
+    embeddings: TaskEmbedding | Sequence[TaskEmbedding],
+    kind: str = DEFAULT_DISTANCE,
+    *,
+    to: TaskEmbedding | Sequence[TaskEmbedding] | None = None,
+) -> Array:
+    """Return the matrix of distances, shape (n, m); entry (i, j) is the distance from task i to task j.
 
-
-def _named(name: str) -> Callable[[TaskEmbedding, TaskEmbedding], float]:
-    function = _ARRAY_DISTANCES[name]
-
-    def distance(a: TaskEmbedding, b: TaskEmbedding) -> float:
-        check_comparable(a, b)
-        return function(a.values.astype(np.float64), b.values.astype(np.float64), a.layer_sizes)
-
-    distance.__name__, distance.__doc__ = name, function.__doc__
-    return distance
-
-
-#: Distances between two task embeddings by name. ``asymmetric`` and ``kl`` depend on the order.
-DISTANCES: dict[str, Callable[[TaskEmbedding, TaskEmbedding], float]] = {
-    name: _named(name) for name in _ARRAY_DISTANCES
-}
-DEFAULT_DISTANCE = "log_correlation"
-
-
-def pairwise(embeddings: Sequence[TaskEmbedding], kind: str = DEFAULT_DISTANCE) -> Array:
-    """Return the matrix of distances, shape (n, n); entry (i, j) is the distance from i to j.
+    Parameters
+    ----------
+    embeddings
+        n tasks.
+    kind
+        Name of a distance in `DISTANCES`.
+    to
+        m tasks; by default the same n.
 
     Raises
     ------
@@ -175,12 +139,8 @@ def pairwise(embeddings: Sequence[TaskEmbedding], kind: str = DEFAULT_DISTANCE) 
     """
     if kind not in DISTANCES:
         raise EmbeddingError(f"distance {kind!r} is unknown; choose one of {', '.join(DISTANCES)}")
-    for other in embeddings[1:]:
-        check_comparable(embeddings[0], other)
-    values = [e.values.astype(np.float64) for e in embeddings]
-    function = _ARRAY_DISTANCES[kind]
-    matrix = np.empty((len(values), len(values)))
-    for i, a in enumerate(values):
-        for j, b in enumerate(values):
-            matrix[i, j] = function(a, b, embeddings[0].layer_sizes)
-    return matrix
+    parts = [[part] if isinstance(part, TaskEmbedding) else list(part) for part in (embeddings, to or [])]
+    all_tasks = TaskEmbedding.stack(parts[0] + parts[1])
+    n = sum(map(len, parts[0]))
+    values = all_tasks.values.astype(np.float64)
+    return DISTANCES[kind](values[:n], values[n:] if parts[1] else values[:n], all_tasks.layer_sizes)

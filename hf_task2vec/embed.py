@@ -140,14 +140,14 @@ def embed_task(
         sums = fisher_of(probe) if estimator == "fisher" else variational_fisher(probe, fisher_of, seed=seed)
     logger.info("describing the task")
     return TaskEmbedding(
-        values=sums.mean().astype(np.float32),
+        values=sums.mean().astype(np.float32)[None],
         layer_names=tuple(layer.name for layer in probe.layers),
         layer_sizes=np.array([layer.n_filters for layer in probe.layers], dtype=np.int64),
-        feature_mean=features.mean(axis=0).astype(np.float32),
-        feature_var=features.var(axis=0).astype(np.float32),
+        feature_mean=features.mean(axis=0, keepdims=True).astype(np.float32),
+        feature_var=features.var(axis=0, keepdims=True).astype(np.float32),
         probe=probe.config,
-        task=task.describe(),
-        descriptors={**describe_task(task, features, intermediate), "noise": split_half_distance(sums)},
+        tasks=(task.describe(),),
+        task_descriptors=({**describe_task(task, features, intermediate), "noise": split_half_distance(sums)},),
         config=config,
         versions=library_versions(),
     )
@@ -204,7 +204,8 @@ def split_half_distance(sums: FisherSums) -> float:
     if sums.counts.min() == 0:
         return 1.0
     sizes = np.array([layer.n_filters for layer in sums.layers], dtype=np.int64)
-    return log_correlation(*sums.halves(), sizes) / 2
+    first, second = sums.halves()
+    return float(log_correlation(first[None], second[None], sizes)[0, 0]) / 2
 
 
 def library_versions() -> dict[str, str]:

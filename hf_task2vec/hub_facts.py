@@ -46,7 +46,7 @@ _PRETRAINING_OF_TYPE = {
     "clip_vision_model": "clip",
     "vit_mae": "mim",
 }
-_ARCHITECTURE_FACTS = ("gmacs", "macts_m")
+_ARCHITECTURE_FACTS = ("gmacs",)
 
 
 def read_config(session: HubSession, info: ModelInfo, *, whole: bool) -> dict[str, Any]:

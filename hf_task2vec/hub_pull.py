@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_task2vec.errors import HubCorruptError, HubNotFoundError, ZooIndexError
+from hf_task2vec.errors import EmbeddingError, HubCorruptError, HubNotFoundError, ZooIndexError
 from hf_task2vec.files import sha256_file
 from hf_task2vec.records import MANIFEST, read_manifest
 
@@ -36,14 +36,13 @@ def pull_embedding(session: HubSession, cache_dir: str | os.PathLike[str] | None
     path = session.download_first((EMBEDDING,), cache_dir=cache_dir)
     if path is None:
         raise HubNotFoundError(f"{session.place} holds no task embedding: it has no {EMBEDDING}")
-    # The cache calls the content of a large file by its SHA-256; the client has compared no more than the size.
-    content = path.resolve()
-    if len(content.name) == 64 and sha256_file(content) != content.name:
+    try:
+        return TaskEmbedding.load(path)
+    except EmbeddingError as error:
         _forget(path)
-        raise HubCorruptError(
-            f"the embedding in {session.place} was damaged on the way; it was removed from the cache. Try again"
-        )
-    return TaskEmbedding.load(path)
+        raise EmbeddingError(
+            f"the embedding in {session.place} is damaged, or was on the way; it was removed from the cache ({error})"
+        ) from error
 
 
 def pull_index(session: HubSession, cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -93,11 +93,12 @@ class _Push:
             raise HubError("a pull request is made to the main branch: pass create_pr=True or revision=…, not both")
         try:
             info = self._info()
-        except HubNotFoundError as error:
+        except HubNotFoundError:
             if self.create_pr:
                 raise HubNotFoundError(
-                    f"{error}; a pull request needs an existing one: leave create_pr out to create it"
-                ) from error
+                    f"no {session.place} on {api.endpoint} (or the token has no access to it); a pull request needs an "
+                    "existing one. Check the spelling, or leave create_pr out to create it"
+                ) from None
             options: dict[str, Any] = {"repo_type": "dataset", "private": self.private, "exist_ok": True}
             session.call("creating", api.create_repo, session.repo_id, limit=REQUEST_TIMEOUT, **options)
             info, created = self._info(), True

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.cards import INDEX_TAG, TAG
-from hf_task2vec.distance import DEFAULT_DISTANCE, DISTANCES
+from hf_task2vec.distance import DEFAULT_DISTANCE, DISTANCES, pairwise
+from hf_task2vec.embedding import probe_slug
 from hf_task2vec.errors import EmbeddingError, HubError, Task2VecError
 from hf_task2vec.hub import HubSession
 from hf_task2vec.hub_pull import pull_embedding
-from hf_task2vec.table import probe_slug
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
@@ -134,6 +134,6 @@ def _compared(shared: SharedTask, near: TaskEmbedding, kind: str, session: HubSe
         return replace(shared, problem="time was over before it could be read")
     try:
         found = pull_embedding(HubSession(shared.repo_id, token=session.token, timeout=session.left))
-        return replace(shared, distance=float(DISTANCES[kind](found, near)))
+        return replace(shared, distance=float(pairwise(found, kind, to=near)[0, 0]))
     except Task2VecError as error:
         return replace(shared, problem=str(error))

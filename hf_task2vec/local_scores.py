@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_task2vec.embedding import DOCUMENT_FILE, SUFFIX, TaskEmbedding
+from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
 from hf_task2vec.files import atomic_path, sha256_bytes, sha256_file
 from hf_task2vec.hub_candidates import resolve_candidates
@@ -27,7 +27,6 @@ from hf_task2vec.observations import kind_of_protocol
 from hf_task2vec.recommendation import check_descriptors
 from hf_task2vec.records import MANIFEST, check_rows
 from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
-from hf_task2vec.table import EmbeddingTable
 from hf_task2vec.zoo import ZooIndex, default_index_path
 
 #: Source of scores that name none: one's own.
@@ -206,7 +205,7 @@ def _embedding_of(task: str | os.PathLike[str] | TaskEmbedding) -> TaskEmbedding
         return task
     place = Path(task)
     # A folder of images may have the name of a task; only an embedding's own file tells.
-    is_embedding = (place / DOCUMENT_FILE).exists() or place.suffix == SUFFIX or isinstance(task, os.PathLike)
+    is_embedding = place.is_file() or isinstance(task, os.PathLike)
     return TaskEmbedding.load(place) if is_embedding else None
 
 
@@ -218,19 +217,19 @@ def _with_task(
     if embedding is None:
         if name is None or name not in known:
             raise ZooIndexError(
-                f"the index has no task {name!r}{_near(str(name), known)}; give one of its tasks, or the folder of an "
-                "embedding (hf-task2vec embed DATASET -o FOLDER)"
+                f"the index has no task {name!r}{_near(str(name), known)}; give one of its tasks, or an "
+                "embedding (hf-task2vec embed DATASET -o FILE)"
             )
         return index, name, ()
     check_descriptors(embedding)
-    table, slug = index.embeddings(), _slug(embedding.name) if name is None else name
-    if (embedding.weights_hash, embedding.config) != (table.weights_hash, table.config):
+    known_tasks, slug = index.embeddings, _slug(embedding.name) if name is None else name
+    if (embedding.weights_hash, embedding.config) != (known_tasks.weights_hash, known_tasks.config):
         raise ProbeMismatchError(
             f"{embedding.name!r} was embedded with {embedding.probe['name']!r} and {embedding.config}, the tasks of "
-            f"the index with {table.probe!r} and {table.config}; embed it anew with these"
+            f"the index with {known_tasks.probe['name']!r} and {known_tasks.config}; embed it anew with these"
         )
-    if slug in table.tasks:
-        there = table.embedding(slug).values
+    if slug in known_tasks.names:
+        there = known_tasks[slug].values
         if there.shape != embedding.values.shape or (there != embedding.values).any():
             raise EmbeddingError(
                 f"the index has another embedding of {slug!r}: name= (--name) adds yours under a name of its own; or "
@@ -239,7 +238,7 @@ def _with_task(
         return index, slug, ()
     if slug not in known:
         index = index.add_tasks([_task_row(slug, embedding)])
-    index = index.with_embeddings(EmbeddingTable.from_embeddings({slug: embedding}))
+    index = index.with_embeddings(embedding, [slug])
     return index, slug, ("embedding",) if slug in known else ("task", "embedding")
 
 
@@ -304,7 +303,7 @@ def _with_companion(index: ZooIndex, row: ScoreRow, embedding: TaskEmbedding | N
         return index, None
     n = int(facts["n_samples"])
     shared = {name: getattr(row, name) for name in _GROUP} | {"checkpoint": probe, "n_train": n - 1}
-    return index.add_scores([_row(index, shared, facts["probe_accuracy"], n)]), probe
+    return index.add_scores([_row(index, shared, facts["linear_probe_accuracy"], n)]), probe
 
 
 def _group(index: ZooIndex, row: ScoreRow) -> list[ScoreRow]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from itertools import chain
 from typing import Any
 
 from hf_task2vec import __version__
 from hf_task2vec.cells import Cell, CellStore
+from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ZooIndexError
 from hf_task2vec.schema import CheckpointRow, SourceRow, TaskRow, is_leak
 from hf_task2vec.sweep_inputs import TaskSpec
-from hf_task2vec.table import EmbeddingTable
 from hf_task2vec.zoo import ZooIndex
 
 SOURCE = "hf_task2vec_measured"
@@ -70,7 +69,7 @@ def extended(base: ZooIndex, finished: Sequence[tuple[Cell, dict[str, Any]]], st
         if cell.kind == "embed":
             samples.setdefault(cell.task.name, document["sample"])
             # Under the name that the task has now.
-            tables.append(replace(EmbeddingTable.load(store.payload_path(cell)), tasks=(cell.task.name,)))
+            tables.append(TaskEmbedding.stack([TaskEmbedding.load(store.payload_path(cell))], [cell.task.name]))
             continue
         samples[cell.task.name] = document["sample"]
         if len(document["facts"]) > len(facts.get(cell.checkpoint.name, ())):  # fewer with features kept from earlier
@@ -83,7 +82,7 @@ def extended(base: ZooIndex, finished: Sequence[tuple[Cell, dict[str, Any]]], st
     index = index.add_checkpoints([checkpoint_row(name, facts.get(name, {})) for name in sorted(new_checkpoints)])
     index = index.add_scores(score_rows(rows, index), replace=True)
     if tables:
-        index = index.with_embeddings(reduce(EmbeddingTable.union, tables))
+        index = index.with_embeddings(TaskEmbedding.stack(tables))
     days = [document["measured"][:10] for _, document in finished]
     return replace(index, created=max([base.created, *days]), package_version=__version__, path=None)
 

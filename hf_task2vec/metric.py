@@ -302,9 +302,9 @@ def evidence(index: ZooIndex) -> tuple[TaskSpace, Observations]:
     MetricError
         The index holds no embeddings or no usable scores, or its embeddings lack a descriptor.
     """
-    if not index.tables:
+    if index.embedded is None:
         raise MetricError("the index holds no task embeddings; run `hf-task2vec index build` or use the shipped index")
-    space = TaskSpace.fit(index.embeddings())
+    space = TaskSpace.fit(index.embeddings)
     data = observations(index, space)
     if not len(data.y):
         raise MetricError("the index holds no two comparable scores; add measurements with `hf-task2vec index build`")

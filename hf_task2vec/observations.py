@@ -169,10 +169,10 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     repeated = (scores["source"] + "/" + scores["protocol"]).isin(REPEATED)
     scores = scores[~scores["leak"] & ~repeated].reset_index(drop=True)
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
-    table = index.embeddings() if index.tables else None
-    alias = _aliases(index, set(table.tasks) if table is not None else set())
+    embedded = index.embeddings if index.embedded is not None else None
+    alias = _aliases(index, set(embedded.names) if embedded is not None else set())
     named = [alias.get(task, task) for task in scores["task"]]
-    reference = space.of_table(table) if table is not None else space.unknown(())
+    reference = space.unknown(()) if embedded is None else space.of_embedding(embedded, embedded.names)
     other = tuple(sorted(set(named) - set(reference.names)))
     tasks = join_tasks(reference, space.unknown(other))
     position = {name: i for i, name in enumerate(tasks.names)}

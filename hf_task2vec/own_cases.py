@@ -126,7 +126,7 @@ def own_cases(
                 f"{' and '.join(map(repr, same['checkpoint']))} on {task!r} are one checkpoint, {hub_id}; keep one "
                 "score of it"
             )
-    space, facts = TaskSpace.fit(index.embeddings()), index.checkpoints.set_index("hub_id", drop=False)
+    space, facts = TaskSpace.fit(index.embeddings), index.checkpoints.set_index("hub_id", drop=False)
     usable: dict[str, pd.DataFrame] = {}
     skipped: dict[str, str] = {}
     for name in dict.fromkeys(scores["task"]):
@@ -162,11 +162,11 @@ def _embedding(
     from hf_task2vec.cache import cached_embedding
     from hf_task2vec.task import Task
 
-    reference = index.embeddings()
+    reference = index.embeddings
     task = Task.from_dataset(str(folder), max_samples=max_samples, seed=seed)
     return cached_embedding(
         task,
-        None if reference.probe == DEFAULT_PROBE else reference.probe,
+        None if reference.probe["name"] == DEFAULT_PROBE else reference.probe["name"],
         known_hash=reference.weights_hash,
         seed=seed,
         device=device,

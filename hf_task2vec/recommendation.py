@@ -41,7 +41,7 @@ def probe_score(descriptors: Mapping[str, float]) -> Score:
     n = max(int(descriptors["n_samples"]), 1)
     if "probe_map" in descriptors:
         return Score(descriptors["probe_map"], descriptors["probe_map_std_error"], n)
-    return Score.of_share(descriptors["probe_accuracy"], n)
+    return Score.of_share(descriptors["linear_probe_accuracy"], n)
 
 
 def rank(

@@ -1,4 +1,4 @@
-"""Rows of a zoo index as files: CSV in and out, key and reference checks, the manifest and its checksums."""
+"""Rows of a zoo index as files: CSV in and out, key and reference checks, the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hf_task2vec.errors import SchemaVersionError, ZooIndexError
-from hf_task2vec.files import sha256_file
 from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row, ScoreRow, is_leak
 
 MANIFEST = "manifest.json"
@@ -199,29 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         found = [f"{'.'.join(map(str, e['loc']))}: found {e['input']!r}; {e['msg']}" for e in error.errors()]
         raise ZooIndexError(f"{folder / MANIFEST}: {summarise(found)}") from None
-    required = {f"{name}.csv" for name in ROW_TYPES} | set(manifest.probes)
+    required = {f"{name}.csv" for name in ROW_TYPES}
     if missing := sorted(required - set(manifest.files)):
         raise ZooIndexError(f"{folder / MANIFEST}: files lists no checksum of {missing}")
     return manifest
-
-
-def check_hashes(folder: Path, manifest: Manifest, *, verify: bool = True) -> dict[str, str]:
-    """Return the SHA-256 of every file of the manifest.
-
-    Raises
-    ------
-    ZooIndexError
-        If a file is missing, or (with `verify`) differs from the manifest.
-    """
-    hashes = {}
-    for name, expected in manifest.files.items():
-        try:
-            hashes[name] = sha256_file(folder / name)
-        except OSError as error:
-            raise ZooIndexError(f"{folder / name}: named in {MANIFEST} but not readable ({error.strerror})") from None
-        if verify and hashes[name] != expected:
-            raise ZooIndexError(
-                f"{folder / name}: its SHA-256 is {hashes[name]} but {MANIFEST} says {expected}; the file was changed "
-                "or damaged. Restore it or, if the change is meant, run ZooIndex.load(path, verify=False).save(path)"
-            )
-    return hashes

@@ -202,7 +202,7 @@ def sample_facts(ranking: Ranking) -> list[tuple[str, str]]:
         "class balance": _number(found.get("class_balance"), ".2f", " of 1"),
         "median side": _number(found.get("median_side_px"), ".0f", " px"),
         "grey images": _number(found.get("grey_share"), ".0%").replace("%", " %"),
-        f"the probe's own {ranking.score_name}": _percent(found, "probe_map", "probe_accuracy"),
+        f"the probe's own {ranking.score_name}": _percent(found, "probe_map", "linear_probe_accuracy"),
         "noise of the embedding": _number(found.get("noise"), ".3f"),
     }
     return [(name, str(value)) for name, value in facts.items() if value]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCAL_PREFIX = "local:"
 
 Library = Literal["timm", "transformers", "open_clip", "other"]
@@ -103,16 +103,10 @@ class CheckpointRow(Row):
     trained_on: Slugs = ()  # datasets whose training images the weights have seen, subsets included
     params_m: Positive | None = None  # million parameters
     gmacs: NonNegative | None = None  # 10^9 multiply-accumulates of one image at `input_px`
-    macts_m: NonNegative | None = None  # million activations of one image at `input_px`
     input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
     license: Annotated[Text, StringConstraints(to_lower=True)] | None = None
     gated: bool | None = None
     in1k_top1: Share | None = None
-    in1k_real_top1: Share | None = None
-    in1k_v2_top1: Share | None = None
-    in1k_r_top1: Share | None = None
-    in1k_sketch_top1: Share | None = None
-    in1k_a_top1: Share | None = None
     throughput_gpu: Positive | None = None  # images/s, RTX 4090, mixed precision
     throughput_cpu: Positive | None = None  # images/s, Core i9, float32, batch of one
     facts_source: Slugs  # rows of sources.csv
@@ -185,7 +179,7 @@ class SourceRow(Row):
 
 
 class ProbeEntry(BaseModel):
-    """The network behind one embedding file."""
+    """The network behind the embeddings of an index."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Text
@@ -196,11 +190,11 @@ class Manifest(BaseModel):
     """``manifest.json``: what belongs to the index and how to tell that it is unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    schema_version: Literal[1] = 1  # SCHEMA_VERSION
+    schema_version: Literal[2] = 2  # SCHEMA_VERSION
     created: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     package_version: Text
     files: dict[RelativeName, Sha256]
-    probes: dict[RelativeName, ProbeEntry] = {}
+    probe: ProbeEntry | None = None  # of the embeddings
     counts: dict[str, Count] = {}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
+from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import EVIDENCE, Candidates, resolve_candidates
@@ -213,7 +214,8 @@ def _check_counts(**values: Any) -> None:
 
 
 def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
-    frame, dropped = zoo.filter(
+    frame, dropped = filter_checkpoints(
+        zoo.checkpoints,
         max_params=limits.max_params,
         max_gmacs=limits.max_gmacs,
         licenses=limits.licenses,
@@ -238,13 +240,13 @@ def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
 def _known_hash(zoo: ZooIndex, probe: Probe | str | None) -> str | None:
     """Weight hash of a probe that the index knows by name: a cached embedding is then found without torch."""
     name = DEFAULT_PROBE if probe is None else probe
-    return zoo.embeddings(name).weights_hash if isinstance(name, str) and name in zoo.probes else None
+    return zoo.probe.weights_hash if zoo.probe is not None and zoo.probe.name == name else None
 
 
 def _check_probe(zoo: ZooIndex, weights_hash: str, what: str, name: str) -> None:
-    reference = zoo.embeddings()
-    if weights_hash != reference.weights_hash:
+    reference = zoo.probe
+    if reference is not None and weights_hash != reference.weights_hash:
         raise ProbeMismatchError(
             f"{what} probe {name!r} (weights {weights_hash[:12]}…), but the tasks of the index were embedded with "
-            f"{reference.probe!r} (weights {reference.weights_hash[:12]}…); use that one"
+            f"{reference.name!r} (weights {reference.weights_hash[:12]}…); use that one"
         )

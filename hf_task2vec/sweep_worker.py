@@ -115,18 +115,15 @@ class Worker:
         return CellResult(document, save(tensors), save(new) if self.keep_features and kept is None else None)
 
     def _embed(self, cell: Cell, features: bytes | None, clock: _Clock) -> CellResult:
-        from hf_task2vec.table import EmbeddingTable
-
         with clock("draw"):
             task = self._training_sample(cell)
         with clock("load"):
             probe = self._probe(cell.checkpoint)
         with clock("extract"):
             embedding = embed_task(task, probe, batch_size=self.batch_size, seed=cell.config["seed"])
-        table = EmbeddingTable.from_embeddings({cell.task.name: embedding})
         sample = {"n": len(task), "n_classes": len(np.unique(task.labels, axis=0)), "revision": task.revision}
         document = describe(cell) | {"status": "done", "sample": sample}
-        return CellResult(document, table.to_bytes())
+        return CellResult(document, embedding.to_bytes())
 
     def _circumstances(self, seconds: Mapping[str, float]) -> dict[str, Any]:
         return {

@@ -14,18 +14,18 @@ from hf_task2vec.errors import MetricError, ProbeMismatchError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.table import EmbeddingTable
 
 Array = NDArray[np.float64]
 
 #: Descriptors of a task that the metric reads beside the Fisher vector, each brought to unit order of magnitude.
 TASK_DESCRIPTORS = (
-    "log_classes", "probe_accuracy_gain", "class_separation", "log_side", "grey_share", "early_depth", "mid_depth",
+    "log_classes", "linear_probe_accuracy_gain", "class_separation", "log_side", "grey_share", "early_depth",
+    "mid_depth",
 )  # fmt: skip
 # What they are computed from.
 _READ = (
-    "n_classes", "probe_accuracy_gain", "class_separation", "median_side_px", "grey_share", "early_accuracy_gain",
-    "mid_accuracy_gain",
+    "n_classes", "linear_probe_accuracy_gain", "class_separation", "median_side_px", "grey_share",
+    "early_accuracy_gain", "mid_accuracy_gain",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ class TaskSpace:
     moments_scale: Array
 
     @classmethod
-    def fit(cls, table: EmbeddingTable) -> TaskSpace:
+    def fit(cls, table: TaskEmbedding) -> TaskSpace:
         """Centre the space on the tasks of an embedding table."""
         profiles = log_profile(table.values.astype(np.float64), table.layer_sizes)
         moments = _raw_moments(table.feature_mean, table.feature_var)
@@ -98,18 +98,8 @@ class TaskSpace:
         raw = np.asarray(values, dtype=np.float32)
         return TaskFeatures(names, _unit(profiles), _unit(moments), described, embedded, raw)
 
-    def of_table(self, table: EmbeddingTable) -> TaskFeatures:
-        """Features of the reference tasks.
-
-        Raises
-        ------
-        MetricError
-            The table lacks a descriptor: it was made by an earlier version.
-        """
-        return self.features(tuple(table.tasks), table.values, table.feature_mean, table.feature_var, table.descriptors)
-
-    def of_embedding(self, embedding: TaskEmbedding) -> TaskFeatures:
-        """Features of one embedding, shape (1, ...).
+    def of_embedding(self, embedding: TaskEmbedding, names: tuple[str, ...] | None = None) -> TaskFeatures:
+        """Features of embedded tasks, shapes (n, ...); `names` are those of reference tasks, None for a query.
 
         Raises
         ------
@@ -120,16 +110,16 @@ class TaskSpace:
         """
         if embedding.weights_hash != self.weights_hash:
             raise ProbeMismatchError(
-                f"{embedding.name!r} was embedded with probe {embedding.probe['name']!r} (weights "
+                f"{embedding.names[0]!r} was embedded with probe {embedding.probe['name']!r} (weights "
                 f"{embedding.weights_hash[:12]}…), the index with weights {self.weights_hash[:12]}…; "
                 "embed it with the index's probe"
             )
         return self.features(
-            (f"query:{embedding.name}",),
-            embedding.values[None],
-            embedding.feature_mean[None],
-            embedding.feature_var[None],
-            [embedding.descriptors],
+            tuple(f"query:{name}" for name in embedding.names) if names is None else names,
+            embedding.values,
+            embedding.feature_mean,
+            embedding.feature_var,
+            embedding.task_descriptors,
         )
 
     def unknown(self, names: tuple[str, ...]) -> TaskFeatures:
@@ -158,12 +148,12 @@ def _descriptor_row(name: str, d: Mapping[str, float]) -> list[float]:
         )
     return [
         np.log2(max(d["n_classes"], 2.0)) / 3.0,
-        d["probe_accuracy_gain"] / 0.3,
+        d["linear_probe_accuracy_gain"] / 0.3,
         d["class_separation"] / 0.15,
         np.log2(max(d["median_side_px"], 1.0) / 150.0),
         d["grey_share"],
-        (d["early_accuracy_gain"] - d["probe_accuracy_gain"]) / 0.2,
-        (d["mid_accuracy_gain"] - d["probe_accuracy_gain"]) / 0.15,
+        (d["early_accuracy_gain"] - d["linear_probe_accuracy_gain"]) / 0.2,
+        (d["mid_accuracy_gain"] - d["linear_probe_accuracy_gain"]) / 0.15,
     ]
 
 

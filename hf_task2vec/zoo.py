@@ -6,24 +6,22 @@ An index is a folder (see ``zoo_index/README.md`` for its columns). Loading it n
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import pandas as pd
+import numpy as np
 
-from hf_task2vec.candidates import filter_checkpoints
-from hf_task2vec.errors import SchemaVersionError, ZooIndexError
-from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes
+from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.errors import EmbeddingError, SchemaVersionError, ZooIndexError
+from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes, sha256_file
 from hf_task2vec.hub_methods import IndexOnHub
 from hf_task2vec.records import (
     MANIFEST,
-    check_hashes,
     check_rows,
     fact_problems,
     key_problems,
@@ -33,20 +31,17 @@ from hf_task2vec.records import (
     union_rows,
     write_csv,
 )
-from hf_task2vec.schema import (
-    ROW_TYPES,
-    SCHEMA_VERSION,
-    Manifest,
-    ProbeEntry,
-    Row,
-    ScoreRow,
-    TaskRow,
-    column_dtype,
-)
-from hf_task2vec.table import EmbeddingTable, probe_slug
+from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, ProbeEntry, Row, ScoreRow, TaskRow, column_dtype
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
 
 R = TypeVar("R", bound=Row)
-Rows: TypeAlias = "pd.DataFrame | Iterable[Mapping[str, Any] | Row]"
+Rows: TypeAlias = "Iterable[Mapping[str, Any] | Row]"
+
+EMBEDDINGS_FILE = "embeddings.safetensors"
 
 
 def default_index_path() -> Path:
@@ -67,23 +62,23 @@ class ZooIndex(IndexOnHub):
     ----------
     rows
         The validated rows of ``checkpoints``, ``tasks``, ``scores`` and ``sources``.
-    tables
-        Embedding file name -> table, or the path of a file to be read when it is first needed.
+    embedded
+        Embeddings of the tasks by the index's probe, or the path of their file, read when it is first needed.
     attachments
         Other files of the index, such as a fitted metric: relative name -> bytes.
     created, package_version
         Date (YYYY-MM-DD) and version of ``hf_task2vec`` that wrote the index.
+    path
+        The folder that it was read from.
     """
 
     rows: Mapping[str, tuple[Row, ...]]
-    tables: Mapping[str, EmbeddingTable | Path] = field(default_factory=dict)
+    embedded: TaskEmbedding | Path | None = None
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     created: str = "1970-01-01"
     package_version: str = "0"
     path: Path | None = None
-    _hashes: Mapping[str, str] | None = field(default=None, repr=False)
-    _probes: Mapping[str, ProbeEntry] = field(default_factory=dict, repr=False)
-    _read: dict[str, EmbeddingTable] = field(default_factory=dict, init=False, repr=False)
+    _manifest: Manifest | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         filled = {name: tuple(self.rows.get(name, ())) for name in ROW_TYPES}
@@ -114,6 +109,8 @@ class ZooIndex(IndexOnHub):
         return self._frame("sources")
 
     def _frame(self, table: str) -> pd.DataFrame:
+        import pandas as pd
+
         row_type, rows = ROW_TYPES[table], self.rows[table]
         return pd.DataFrame(
             {
@@ -125,42 +122,39 @@ class ZooIndex(IndexOnHub):
     # ------------------------------------------------------------------ reading and writing
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None, *, verify: bool = True) -> ZooIndex:
-        """Read and check an index.
+    def load(cls, path: str | os.PathLike[str] | None = None) -> ZooIndex:
+        """Read an index and check its rows. Checksums are the business of :meth:`validate`.
 
         Parameters
         ----------
         path
             The folder; by default the index shipped with the package.
-        verify
-            Compare each file's SHA-256 with the manifest. After editing a CSV file by hand,
-            ``ZooIndex.load(path, verify=False).save(path)`` writes the new checksums.
 
         Raises
         ------
         SchemaVersionError
             If the index was written in another version of the format.
         ZooIndexError
-            If a file is missing, changed or malformed, or a row is invalid or names an unknown task or checkpoint.
+            If a file is missing or malformed, or a row is invalid or names an unknown task or checkpoint.
         """
         folder = default_index_path() if path is None else Path(path)
         manifest = read_manifest(folder)
-        hashes = check_hashes(folder, manifest, verify=verify)
-        csv_names = {f"{name}.csv" for name in ROW_TYPES}
-        rows = {
-            name: read_csv(row_type, (folder / f"{name}.csv").read_bytes(), f"{name}.csv")
-            for name, row_type in ROW_TYPES.items()
-        }
-        others = [name for name in manifest.files if name not in csv_names and name not in manifest.probes]
+
+        def read(name: str) -> bytes:
+            try:
+                return (folder / name).read_bytes()
+            except OSError as error:
+                raise ZooIndexError(f"{folder / name}: part of the index but not readable ({error.strerror})") from None
+
+        csv_names = [f"{name}.csv" for name in ROW_TYPES]
         return cls(
-            rows=rows,
-            tables={name: folder / name for name in sorted(manifest.probes)},
-            attachments={name: (folder / name).read_bytes() for name in sorted(others)},
+            rows={name: read_csv(row_type, read(f"{name}.csv"), f"{name}.csv") for name, row_type in ROW_TYPES.items()},
+            embedded=folder / EMBEDDINGS_FILE if manifest.probe else None,
+            attachments={n: read(n) for n in sorted(manifest.files) if n not in (*csv_names, EMBEDDINGS_FILE)},
             created=manifest.created,
             package_version=manifest.package_version,
             path=folder,
-            _hashes=hashes,
-            _probes=manifest.probes,
+            _manifest=manifest,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -181,65 +175,78 @@ class ZooIndex(IndexOnHub):
     def contents(self) -> dict[str, bytes]:
         """Return the index as files: relative names -> bytes, the manifest last."""
         contents = self._contents()
-        probes = {name: self._table(name) for name in self.tables}
         manifest = Manifest(
             created=self.created,
             package_version=self.package_version,
             files={name: sha256_bytes(contents[name]) for name in sorted(contents)},
-            probes={n: ProbeEntry(name=t.probe, weights_hash=t.weights_hash) for n, t in sorted(probes.items())},
+            probe=self.probe,
             counts={name: len(rows) for name, rows in sorted(self.rows.items())},
         )
         return contents | {MANIFEST: json_bytes(manifest.model_dump())}
 
     def _contents(self) -> dict[str, bytes]:
         contents = {f"{name}.csv": write_csv(ROW_TYPES[name], rows) for name, rows in self.rows.items()}
-        contents |= {name: self._table(name).to_bytes() for name in self.tables}
+        contents |= {} if self.embedded is None else {EMBEDDINGS_FILE: self.embeddings.to_bytes()}
         return contents | dict(self.attachments)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names and checksums of all files: equal indexes have equal fingerprints."""
-        hashes = self._hashes or {name: sha256_bytes(data) for name, data in self._contents().items()}
-        return sha256_bytes(canonical_json(dict(hashes)))
+        if self._manifest is not None:
+            return sha256_bytes(canonical_json(self._manifest.files))
+        return sha256_bytes(canonical_json({name: sha256_bytes(data) for name, data in self._contents().items()}))
 
     # ------------------------------------------------------------------ embeddings
 
     @property
-    def probes(self) -> tuple[str, ...]:
-        """Names of the probes whose embeddings the index holds."""
-        return tuple(sorted(self._table(name).probe for name in self.tables))
+    def probe(self) -> ProbeEntry | None:
+        """Name and weight hash of the network that made the embeddings; None if there are none."""
+        if isinstance(self.embedded, TaskEmbedding):
+            return ProbeEntry(name=self.embedded.probe["name"], weights_hash=self.embedded.weights_hash)
+        return None if self._manifest is None else self._manifest.probe
 
-    def embeddings(self, probe: str | None = None) -> EmbeddingTable:
-        """Return the reference tasks' embeddings by `probe` (by default, the only one).
+    @cached_property
+    def embeddings(self) -> TaskEmbedding:
+        """The reference tasks' embeddings; their `names` are those of ``tasks.csv``.
 
         Raises
         ------
         ZooIndexError
-            If there is none by that probe, several and none was named, or the file is malformed.
+            If there are none, or the file is malformed.
         """
-        found = [t for t in map(self._table, self.tables) if probe is None or t.probe == probe]
-        if len(found) != 1:
-            wanted = "" if probe is None else f" by {probe!r}"
-            raise ZooIndexError(f"{len(found)} embedding tables{wanted}; pass probe= one of {list(self.probes)}")
-        return found[0]
+        if isinstance(self.embedded, TaskEmbedding):
+            return self.embedded
+        if self.embedded is None:
+            raise ZooIndexError("the index holds no task embeddings; add some with with_embeddings")
+        try:
+            found = TaskEmbedding.load(self.embedded)
+        except EmbeddingError as error:
+            raise ZooIndexError(str(error)) from error
+        if self.probe is not None and found.weights_hash != self.probe.weights_hash:
+            raise ZooIndexError(
+                f"{self.embedded}: the file is of probe {found.probe['name']!r}, but {MANIFEST} says {self.probe}"
+            )
+        return found
 
-    def _table(self, name: str) -> EmbeddingTable:
-        table = self.tables[name]
-        if isinstance(table, EmbeddingTable):
-            return table
-        if name not in self._read:
-            self._read[name] = _load_table(table, self._probes.get(name))
-        return self._read[name]
+    def with_embeddings(
+        self, new: TaskEmbedding, names: Sequence[str] | None = None, *, replace: bool = False
+    ) -> ZooIndex:
+        """Add embeddings of tasks of the index; ``embedded`` in the tasks follows.
 
-    def with_embeddings(self, table: EmbeddingTable, *, replace: bool = False) -> ZooIndex:
-        """Add a probe's embeddings; rows of a table of the same probe that is already there are kept.
-
-        With ``replace=True`` the new table takes the old one's place. ``embedded`` in the tasks follows.
+        Parameters
+        ----------
+        new
+            Embeddings by the index's probe.
+        names
+            Of each the task, as in ``tasks.csv``; by default the names of its datasets.
+        replace
+            The new embeddings take the place of all there are; otherwise those stay, and a task with two different
+            embeddings is an error.
         """
-        name = f"embeddings/{probe_slug(table.probe)}.safetensors"
-        if name in self.tables and not replace:
-            table = self._table(name).union(table)
-        return self._with(tables={**self.tables, name: table})
+        new = TaskEmbedding.stack([new], names)
+        if self.embedded is not None and not replace:
+            new = _union(self.embeddings, new)
+        return self._with(embedded=new.take(np.argsort(new.names).tolist()))
 
     # ------------------------------------------------------------------ changes
 
@@ -267,30 +274,16 @@ class ZooIndex(IndexOnHub):
         """Add or replace files that belong to the index, such as ``metric.json``."""
         return self._with(attachments={**self.attachments, **files})
 
-    def merge(self, other: ZooIndex) -> ZooIndex:
-        """Return both indexes' rows and embeddings. Attachments are dropped: they were fitted to one of the two.
-
-        Raises
-        ------
-        ZooIndexError
-            If both hold the same key (checkpoint, task, measurement, source, embedded task) with different facts.
-        """
-        rows = {name: union_rows(name, self.rows[name], other.rows[name]) for name in ROW_TYPES}
-        tables: dict[str, EmbeddingTable | Path] = dict(self.tables)
-        for name in other.tables:
-            tables[name] = self._table(name).union(other._table(name)) if name in tables else other._table(name)
-        return self._with(rows=rows, tables=tables, attachments={})
-
     def _add(self, table: str, rows: Rows, *, replace: bool) -> ZooIndex:
-        records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
-        if isinstance(rows, pd.DataFrame):
-            records = [{k: v for k, v in r.items() if isinstance(v, tuple) or not pd.isna(v)} for r in records]
-        new = check_rows(ROW_TYPES[table], records, f"new {table}", first_row=1)
+        new = check_rows(ROW_TYPES[table], list(rows), f"new {table}", first_row=1)
         return self._with(rows={**self.rows, table: union_rows(table, self.rows[table], new, replace=replace)})
 
     def _with(self, **changes: Any) -> ZooIndex:
-        index = dataclasses.replace(self, **{"path": None, "_hashes": None, **changes})
-        embedded = {task for name in index.tables for task in index._table(name).tasks}
+        # What was read and not changed is passed on as it is; the manifest no longer describes the whole.
+        if "embedded" not in changes and self.embedded is not None:
+            changes["embedded"] = self.embeddings
+        index = dataclasses.replace(self, **{"path": None, "_manifest": None, **changes})
+        embedded = set() if index.embedded is None else set(index.embeddings.names)
         known = {row.task for row in index._typed(TaskRow)}
         if unknown := sorted(embedded - known):
             raise ZooIndexError(f"embeddings of unknown tasks {unknown}; add them first with add_tasks")
@@ -299,62 +292,20 @@ class ZooIndex(IndexOnHub):
 
     # ------------------------------------------------------------------ questions
 
-    def filter(
-        self,
-        *,
-        max_params: float | None = None,
-        max_gmacs: float | None = None,
-        licenses: Collection[str] | None = None,
-        library: str | None = None,
-        input_size: int | None = None,
-        ids: Collection[str] | None = None,
-    ) -> tuple[pd.DataFrame, dict[str, int]]:
-        """Return the checkpoints that meet every constraint, and how many failed each.
-
-        A checkpoint of which a constrained fact is unknown does not meet the constraint. Weights that are on no Hub
-        (``local:...``) are never candidates.
-
-        Parameters
-        ----------
-        max_params
-            Largest number of parameters (not millions).
-        max_gmacs
-            Largest cost of one image, 10^9 multiply-accumulates.
-        licenses
-            Accepted licences, any case (``"apache-2.0"``, ``"mit"``).
-        library
-            ``"timm"``, ``"transformers"``, ``"open_clip"`` or ``"other"``.
-        input_size
-            Native image size, px.
-        ids
-            Only these Hub ids.
-
-        Returns
-        -------
-        candidates : DataFrame
-            Rows of :attr:`checkpoints`, in its order, with a fresh index.
-        dropped : dict
-            Reason -> number of checkpoints; each is counted once, under the first constraint that it fails, and ids
-            that are not in the index under their own reason.
-        """
-        return filter_checkpoints(
-            self.checkpoints,
-            max_params=max_params,
-            max_gmacs=max_gmacs,
-            licenses=licenses,
-            library=library,
-            input_size=input_size,
-            ids=ids,
-        )
-
     def validate(self) -> list[str]:
         """Return everything that is wrong beyond what loading checks; an empty list if nothing is."""
-        problems, embedded = fact_problems(self.rows), set()
-        for name in self.tables:
-            try:
-                embedded |= set(self._table(name).tasks)
-            except (ZooIndexError, SchemaVersionError) as error:
-                problems.append(str(error))
+        problems = fact_problems(self.rows)
+        if self.path is not None and self._manifest is not None:
+            for name, expected in self._manifest.files.items():
+                if (found := sha256_file(self.path / name)) != expected:
+                    problems.append(
+                        f"{name}: its SHA-256 is {found} but {MANIFEST} says {expected}; the file was changed or "
+                        "damaged. Restore it or, if the change is meant, write the index again: load and save"
+                    )
+        try:
+            embedded = set() if self.embedded is None else set(self.embeddings.names)
+        except (ZooIndexError, SchemaVersionError) as error:
+            return [*problems, str(error)]
         tasks = self._typed(TaskRow)
         for number, task in enumerate(tasks, start=2):
             if task.embedded != (task.task in embedded):
@@ -373,7 +324,7 @@ class ZooIndex(IndexOnHub):
             "counts": {name: len(rows) for name, rows in self.rows.items()},
             "scores_by_source": dict(sorted(Counter(row.source for row in self._typed(ScoreRow)).items())),
             "scored_checkpoints": len({row.checkpoint for row in self._typed(ScoreRow)}),
-            "embedded_tasks": {table.probe: len(table) for table in map(self._table, self.tables)},
+            "embedded_tasks": {self.probe.name: len(self.embeddings)} if self.probe else {},
             "attachments": sorted(self.attachments),
         }
 
@@ -382,9 +333,12 @@ class ZooIndex(IndexOnHub):
         return self.rows[name]  # type: ignore[return-value]
 
 
-def _load_table(path: Path, entry: ProbeEntry | None) -> EmbeddingTable:
-    table = EmbeddingTable.load(path)
-    found = ProbeEntry(name=table.probe, weights_hash=table.weights_hash)
-    if entry is not None and found != entry:
-        raise ZooIndexError(f"{path}: the file is of probe {found}, but {MANIFEST} says {entry}")
-    return table
+def _union(old: TaskEmbedding, new: TaskEmbedding) -> TaskEmbedding:
+    if old.config != new.config:
+        raise ZooIndexError(f"embeddings differ in how they were made: {old.config} and {new.config}")
+    for name in set(old.names) & set(new.names):
+        a, b = old[name], new[name]
+        if a.descriptors != b.descriptors or not np.array_equal(a.values, b.values):
+            raise ZooIndexError(f"the index holds another embedding of {name!r}; pass replace=True, or another name")
+    fresh = [row for row, name in enumerate(new.names) if name not in old.names]
+    return TaskEmbedding.stack([old, new.take(fresh)]) if fresh else old

@@ -12,6 +12,6 @@ from hf_task2vec.zoo import ZooIndex
 def shipped_map() -> TaskMap:
     """Return it, with the tasks' domains."""
     index = ZooIndex.load()
-    table = index.embeddings()
+    table = index.embeddings
     domain = index.tasks.set_index("task")["domain"]
-    return map_tasks([table.embedding(task) for task in table.tasks], table.tasks, list(domain[list(table.tasks)]))
+    return map_tasks(list(table), table.names, list(domain[list(table.names)]))

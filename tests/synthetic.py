@@ -11,6 +11,7 @@ from hf_task2vec.zoo import ZooIndex
 
 if TYPE_CHECKING:
     import datasets
+    import pandas as pd
     from PIL import Image
     from torch import Tensor
 
@@ -24,19 +25,21 @@ def embedding(seed: int = 0, *, weights_hash: str = "ab" * 32, **changes: Any) -
     """Return an embedding with the shape of `tiny_probe`'s, of random values."""
     rng = np.random.default_rng(seed)
     numbers = (3.0, 64.0, 90.0, 1.0, 0.6, 0.4, 0.2, 0.3, 0.35, 100.0, 0.0, 0.05)
-    fields = {
-        "values": rng.lognormal(-6, 2, sum(SIZES)).astype(np.float32),
+    fields: dict[str, Any] = {
+        "values": rng.lognormal(-6, 2, (1, sum(SIZES))).astype(np.float32),
         "layer_names": ("0", "2"),
         "layer_sizes": np.array(SIZES, dtype=np.int64),
-        "feature_mean": rng.normal(size=16).astype(np.float32),
-        "feature_var": rng.random(16).astype(np.float32),
+        "feature_mean": rng.normal(size=(1, 16)).astype(np.float32),
+        "feature_var": rng.random((1, 16)).astype(np.float32),
         "probe": {"name": TINY, "weights_hash": weights_hash, "input_size": [3, 16, 16]},
         "task": {"dataset": f"task{seed}", "label_names": ["é", "b"], "skipped": []},
         "descriptors": dict(zip(DESCRIPTORS, numbers, strict=True)),
         "config": {"label_sampling": "sketch", "draws": 1, "seed": 0},
         "versions": {"torch": "2"},
     }
-    return TaskEmbedding(**{**fields, **changes})
+    fields |= changes
+    fields |= {"tasks": (fields.pop("task"),), "task_descriptors": (fields.pop("descriptors"),)}
+    return TaskEmbedding(**fields)
 
 
 def tiny_probe(seed: int = 0) -> Probe:
@@ -104,10 +107,16 @@ UNSCORED = "org/unscored"
 REFERENCES = tuple(f"task{i}" for i in range(4))
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as an index takes them: without what is missing."""
+    import pandas as pd
+
+    rows = frame.to_dict("records")
+    return [{k: v for k, v in row.items() if isinstance(v, tuple) or not pd.isna(v)} for row in rows]
+
+
 def zoo(references: dict[str, TaskEmbedding] | None = None, *, weights_hash: str = "ab" * 32) -> ZooIndex:
     """Return an index of `CHECKPOINTS` and `UNSCORED`, measured on four made-up tasks and on `references`."""
-    from hf_task2vec.table import EmbeddingTable
-
     embeddings = {name: embedding(i + 1, weights_hash=weights_hash) for i, name in enumerate(REFERENCES)}
     embeddings |= references or {}
     source = {"source": "lab", "repo": "lab/results", "protocol": "probe", "split": "loo", "metric": "top-1"}
@@ -124,4 +133,4 @@ def zoo(references: dict[str, TaskEmbedding] | None = None, *, weights_hash: str
     index = ZooIndex(rows={}, created="2026-01-02", package_version="0.1.0")
     index = index.add_sources([{**source, "license": "mit"}]).add_checkpoints(checkpoints)
     index = index.add_tasks([{"task": name, "title": name, "domain": "made_up"} for name in embeddings])
-    return index.add_scores(scores).with_embeddings(EmbeddingTable.from_embeddings(embeddings))
+    return index.add_scores(scores).with_embeddings(TaskEmbedding.stack(list(embeddings.values())), list(embeddings))

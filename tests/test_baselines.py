@@ -130,10 +130,8 @@ def test_the_nearest_task_is_copied(kind: type[NearestSymmetric]) -> None:
     metric, task = kind(observed.space(), data), query()
     values = known.values.astype(np.float64)
     target = task.values[0].astype(np.float64)
-    distances = [
-        symmetric(v, target) if kind is NearestSymmetric else asymmetric(v, target, np.array(observed.LAYERS))
-        for v in values[:5]
-    ]
+    distance = symmetric if kind is NearestSymmetric else asymmetric
+    distances = distance(values[:5], target[None], np.array(observed.LAYERS))[:, 0].tolist()
     first, second = np.argsort(distances)[:2]
     np.testing.assert_allclose(metric.distances(task)[:5], distances)
     assert metric.distances(task)[5] == np.inf
@@ -163,7 +161,7 @@ def test_the_asymmetric_distance_prefers_the_complex_task() -> None:
     far = NearestAsymmetric(observed.space(), data).distances(features)
     assert near[0] == pytest.approx(near[1], rel=1e-6)
     assert far[1] < far[0] - 1e-3
-    assert far[1] == pytest.approx(asymmetric(complex_one, task, layers), rel=1e-5)
+    assert far[1] == pytest.approx(asymmetric(complex_one[None], task[None], layers)[0, 0], rel=1e-5)
 
 
 def clustered(per_cluster: int = 5, filters: int = 40) -> tuple[Observations, TaskFeatures]:
@@ -194,7 +192,7 @@ def test_model2vec_measures_the_asymmetric_distance() -> None:
     layers, rng = np.array((15, 25)), np.random.default_rng(0)
     points, known = (relative_fisher(rng.lognormal(size=(n, 40)), layers) for n in (3, 2))
     found = _distances(torch.from_numpy(np.log(points)), torch.from_numpy(np.log(known))).numpy()
-    expected = [[asymmetric(point, task, layers) for point in points] for task in known]
+    expected = asymmetric(points, known, layers).T
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -247,4 +245,4 @@ def test_an_index_without_evidence(index: ZooIndex, name: str) -> None:
     with pytest.raises(MetricError, match="the index holds no task embeddings"):
         load_metric(name, ZooIndex(rows=index.rows))
     with pytest.raises(MetricError, match="the index holds no two comparable scores"):
-        load_metric(name, ZooIndex(rows={**index.rows, "scores": index.rows["scores"][:1]}, tables=index.tables))
+        load_metric(name, ZooIndex(rows={**index.rows, "scores": index.rows["scores"][:1]}, embedded=index.embedded))

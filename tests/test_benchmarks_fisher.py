@@ -160,14 +160,14 @@ def test_images_are_never_enlarged() -> None:
 
 def _embedding(values: np.ndarray) -> TaskEmbedding:
     return TaskEmbedding(
-        values=values.astype(np.float32),
+        values=values.astype(np.float32)[None],
         layer_names=("a", "b"),
         layer_sizes=np.array([len(values) // 2] * 2, dtype=np.int64),
-        feature_mean=np.zeros(2, dtype=np.float32),
-        feature_var=np.zeros(2, dtype=np.float32),
+        feature_mean=np.zeros((1, 2), dtype=np.float32),
+        feature_var=np.zeros((1, 2), dtype=np.float32),
         probe={"name": "p", "weights_hash": "0"},
-        task={},
-        descriptors={},
+        tasks=({},),
+        task_descriptors=({},),
     )
 
 
@@ -188,7 +188,7 @@ def test_an_embedding_is_read_again(digits: Task, tmp_path: Path, monkeypatch: p
     probe = SimpleNamespace(config={"name": "p", "preprocessing": {"side": 1}})
     monkeypatch.setattr(tasks, "embed_task", embed_task)
     for _ in range(2):
-        assert tasks.embedded(digits, probe, tmp_path).values.tolist() == list(range(8))
+        assert tasks.embedded(digits, probe, tmp_path).values.tolist() == [list(range(8))]
     assert len(made) == 1
     tasks.embedded(digits, probe, tmp_path, label_sampling="exact")
     probe.config = {"name": "p", "preprocessing": {"side": 2}}

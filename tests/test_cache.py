@@ -12,7 +12,6 @@ from synthetic import dataset, tiny_probe
 from hf_task2vec import embed
 from hf_task2vec.cache import cached_embedding
 from hf_task2vec.embed import embed_task
-from hf_task2vec.embedding import DOCUMENT_FILE
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
 
@@ -49,12 +48,12 @@ def test_settings_arrive(task: Task, probe: Probe, kept: Path, settings: dict[st
     expected = embed_task(task, probe, **settings)
     assert np.array_equal(found.values, expected.values)
     assert np.array_equal(found.values, plain.values) == (settings == {})
-    assert len(list(kept.rglob(DOCUMENT_FILE))) == 1
+    assert len(list(kept.rglob("*.safetensors"))) == 1
 
 
 def test_settings_tell_embeddings_apart(task: Task, probe: Probe, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [cached_embedding(task, probe, **settings) for settings in SETTINGS]
-    assert len(list(kept.rglob(DOCUMENT_FILE))) == len(SETTINGS)
+    assert len(list(kept.rglob("*.safetensors"))) == len(SETTINGS)
     monkeypatch.setattr(embed, "embed_task", lambda *_, **__: pytest.fail("it was embedded again"))
     for settings, first in zip(SETTINGS, made, strict=True):
         again = cached_embedding(task, probe, **settings)
@@ -70,7 +69,7 @@ def test_the_same_weights_may_see_images_otherwise(task: Task, probe: Probe, kep
     small.transform = lambda image: probe.transform(image.crop((2, 2, 10, 10)))
     assert small.weights_hash == probe.weights_hash
     first, second = cached_embedding(task, probe), cached_embedding(task, small)
-    assert len(list(kept.rglob(DOCUMENT_FILE))) == 2
+    assert len(list(kept.rglob("*.safetensors"))) == 2
     assert not np.array_equal(first.values, second.values)
     again = cached_embedding(task, small)
     assert np.array_equal(again.values, second.values)

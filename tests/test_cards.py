@@ -38,7 +38,7 @@ def test_card_of_an_embedding() -> None:
     assert metadata["license"] == "mit"
     assert metadata["task2vec"] == {"kind": "embedding", "dataset": "task0", "probe": TINY, "n_classes": 3}
     page = html(text)
-    assert '<td>probe_accuracy</td>\n<td style="text-align:right">0.6</td>' in page
+    assert '<td>linear_probe_accuracy</td>\n<td style="text-align:right">0.6</td>' in page
     assert "<td>classes</td>\n<td>3: é, b</td>" in page
     assert "TaskEmbedding.from_pretrained(&quot;org/name&quot;)" in page
     assert "arxiv.org/abs/1902.03545" in page

@@ -391,8 +391,8 @@ def three_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_distances_of_folders_and_tasks_of_the_index(three_tasks: list[str]) -> None:
-    table = ZooIndex.load("zoo").embeddings()
-    every = [TaskEmbedding.load("mine"), table.embedding("task0"), table.embedding("task1")]
+    table = ZooIndex.load("zoo").embeddings
+    every = [TaskEmbedding.load("mine"), table["task0"], table["task1"]]
     document = json.loads(run("distance", *three_tasks, "--index", "zoo", "--kind", "asymmetric", "--json").stdout)
     assert (document["kind"], document["tasks"]) == ("asymmetric", three_tasks)
     np.testing.assert_allclose(document["distances"], pairwise(every, "asymmetric"), rtol=1e-6)
@@ -407,8 +407,8 @@ def test_distances_of_folders_and_tasks_of_the_index(three_tasks: list[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("task0 nowhere", "'nowhere' is neither a folder nor a task of the index, which has: task0, task1"),
-        ("task0 .", "no embedding in .: embedding.json is missing"),
+        ("task0 nowhere", "'nowhere' is neither a file nor a task of the index, which has: task0, task1"),
+        ("task0 .", ". cannot be read"),
     ],
 )
 def test_distances_that_cannot_be(three_tasks: list[str], arguments: str, message: str) -> None:

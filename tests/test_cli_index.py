@@ -52,7 +52,7 @@ def test_build_then_select(filled: HubServer) -> None:
     )
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
-    assert document["counts"] == {"checkpoints": 2, "tasks": 2, "scores": 8, "sources": 1}
+    assert document["counts"] == {"checkpoints": 2, "tasks": 2, "scores": 4, "sources": 1}
     assert (document["path"], document["done"], document["failed"]) == ("out", 6, 0)  # four measured, two embedded
     assert json.loads(run("index", "info", "out", "--json").stdout)["scored_checkpoints"] == 2
     assert run("index", "validate", "out").exit_code == 0
@@ -219,7 +219,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_index_of_the_hub(shared: HubServer, chosen: list[Path]) -> None:
     assert run("select", "x", "--index", "org/index").exit_code == 0
     assert (chosen[0] / "manifest.json").is_file()
-    tasks = sorted(zoo().embeddings().tasks)[:2]
+    tasks = sorted(zoo().embeddings.names)[:2]
     expected = run("distance", *tasks, "--index", str(chosen[0]), "--json")
     found = run("distance", *tasks, "--index", "org/index", "--json")
     assert json.loads(found.stdout) == json.loads(expected.stdout)

@@ -45,7 +45,7 @@ def task_of(images: list[np.ndarray], labels: list[int], classes: int, **options
 def test_default_probe_on_digits() -> None:
     embedding = embed_task(Task.from_dataset("sklearn:digits", max_samples=20), batch_size=10)
     assert embedding.probe["name"] == "timm/tf_efficientnet_lite0.in1k"
-    assert len(embedding) == 21_008  # output channels of its 49 convolutions
+    assert embedding.values.shape == (1, 21_008)  # output channels of its 49 convolutions
     assert len(embedding.layer_names) == 49
     assert np.ptp(np.log(embedding.values[embedding.values > 0])) > 1.0
     assert (embedding.values > 0).mean() > 0.5
@@ -62,8 +62,8 @@ def test_what_it_holds(embedded: TaskEmbedding, task: Task, probe: Probe) -> Non
     assert embedded.config == {"label_sampling": "sketch", "draws": 1, "seed": 0}
     assert set(embedded.descriptors) == set(DESCRIPTORS)
     features = probe.features(torch.stack([probe.transform(image) for image in task.images])).numpy()
-    np.testing.assert_allclose(embedded.feature_mean, features.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(embedded.feature_var, features.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(embedded.feature_mean[0], features.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(embedded.feature_var[0], features.var(axis=0), rtol=1e-4)
 
 
 def test_values_are_the_fisher_information(task: Task, probe: Probe) -> None:
@@ -83,7 +83,7 @@ def test_values_are_the_fisher_information(task: Task, probe: Probe) -> None:
             for total, gradient in zip(expected, gradients, strict=True):
                 total += float(log_p[c].detach().exp()) * gradient.square().mean(dim=(1, 2, 3)).numpy() / len(batch)
     exact = embed_task(task, probe, label_sampling="exact")
-    np.testing.assert_allclose(exact.values, np.concatenate(expected), rtol=1e-4)
+    np.testing.assert_allclose(exact.values, np.concatenate(expected)[None], rtol=1e-4)
 
 
 def test_same_call_same_values(embedded: TaskEmbedding, task: Task) -> None:
@@ -192,9 +192,9 @@ def test_accuracy_of_an_easy_and_of_a_meaningless_task(probe: Probe) -> None:
     easy = embed_task(Task.from_dataset(dataset(60), max_samples=None), probe).descriptors
     images = [np.random.default_rng(i).integers(0, 255, (12, 12, 3)).astype(np.uint8) for i in range(60)]
     chance = embed_task(task_of(images, [i % 3 for i in range(60)], 3), probe).descriptors
-    assert easy["probe_accuracy"] > 0.9
-    assert easy["probe_accuracy_gain"] == pytest.approx((easy["probe_accuracy"] - 1 / 3) / (2 / 3))
-    assert chance["probe_accuracy"] < 0.6
+    assert easy["linear_probe_accuracy"] > 0.9
+    assert easy["linear_probe_accuracy_gain"] == pytest.approx((easy["linear_probe_accuracy"] - 1 / 3) / (2 / 3))
+    assert chance["linear_probe_accuracy"] < 0.6
     assert easy["class_separation"] > 0.3 > abs(chance["class_separation"])
     assert 0.0 <= easy["noise"] <= 1.0
 
@@ -221,8 +221,8 @@ def test_multi_label(probe: Probe) -> None:
     assert np.isfinite(embedding.values).all()
     assert np.ptp(embedding.values) > 0
     assert embedding.descriptors["n_classes"] == 4
-    assert embedding.descriptors["probe_accuracy"] > 0.7
-    assert 0.5 < embedding.descriptors["probe_accuracy_gain"] <= embedding.descriptors["probe_map"] <= 1.0
+    assert embedding.descriptors["linear_probe_accuracy"] > 0.7
+    assert 0.5 < embedding.descriptors["linear_probe_accuracy_gain"] <= embedding.descriptors["probe_map"] <= 1.0
     assert json.dumps(embedding.describe(), allow_nan=False)
 
 
@@ -230,7 +230,7 @@ def test_multi_label(probe: Probe) -> None:
 def test_few_images(probe: Probe, count: int, classes: int) -> None:
     embedding = embed_task(task_of(pictures(count, classes), [i % classes for i in range(count)], classes), probe)
     assert np.isfinite(embedding.values).all()
-    assert 0.0 <= embedding.descriptors["probe_accuracy"] <= 1.0
+    assert 0.0 <= embedding.descriptors["linear_probe_accuracy"] <= 1.0
 
 
 # ---------------------------------------------------------------------- errors and output

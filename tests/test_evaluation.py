@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import weightedtau
-from synthetic import CHECKPOINTS, REFERENCES, zoo
+from synthetic import CHECKPOINTS, REFERENCES, records, zoo
 
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.evaluation import (
@@ -48,8 +48,8 @@ def measured_zoo(**groups: str) -> ZooIndex:
     scores.loc[leaked, "leak"] = True
     rows = index.tasks.copy()
     rows["near_duplicate_group"] = [groups.get(name) for name in rows["task"]]
-    index = index.add_sources([{**source, "license": "mit"}]).add_tasks(rows, replace=True)
-    return index.add_scores(scores)
+    index = index.add_sources([{**source, "license": "mit"}]).add_tasks(records(rows), replace=True)
+    return index.add_scores(records(scores))
 
 
 def test_leave_one_out_cases() -> None:
@@ -88,7 +88,7 @@ def test_tasks_that_the_probe_has_not_seen_are_no_cases() -> None:
     index = measured_zoo()
     rows = index.tasks[index.tasks["task"] == "task0"].assign(task="unseen", title="unseen")
     scores = index.scores[(index.scores["task"] == "task1")].assign(task="unseen")
-    index = index.add_tasks(rows).add_scores(scores)
+    index = index.add_tasks(records(rows)).add_scores(records(scores))
     _, data = evidence(index)
     assert "unseen" in data.tasks.names
     assert {case.name for case in leave_one_out_cases(index, data)} == set(REFERENCES)

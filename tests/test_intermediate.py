@@ -227,7 +227,7 @@ def test_gains_by_hand() -> None:
     facts = embed_task(task, probe).descriptors
     assert facts["early_accuracy_gain"] == pytest.approx(gain(early, task.labels), abs=1e-6)
     assert facts["mid_accuracy_gain"] == pytest.approx(gain(middle, task.labels), abs=1e-6)
-    assert facts["probe_accuracy_gain"] == pytest.approx(gain(z, task.labels), abs=1e-6)
+    assert facts["linear_probe_accuracy_gain"] == pytest.approx(gain(z, task.labels), abs=1e-6)
 
 
 def test_where_the_information_is() -> None:
@@ -239,5 +239,5 @@ def test_where_the_information_is() -> None:
     make: Callable[..., dict[str, Any]] = lambda *depths: describe_task(task, noise, depths)  # noqa: E731
     facts = make(label, noise)
     assert facts["early_accuracy_gain"] == 1.0
-    assert facts["mid_accuracy_gain"] == facts["probe_accuracy_gain"] < 0.5
+    assert facts["mid_accuracy_gain"] == facts["linear_probe_accuracy_gain"] < 0.5
     assert make(noise, label)["mid_accuracy_gain"] == 1.0

@@ -219,7 +219,7 @@ def test_descriptors_hold_what_measure_says_of_the_probe(task: Task, probe: Prob
     assert (kept.value, kept.std_error) == (facts["probe_map"], facts["probe_map_std_error"])
     assert kept.value == pytest.approx(found.value, abs=1e-3)
     assert kept.std_error == pytest.approx(found.std_error, rel=0.1)
-    assert recommendation.probe_score({"probe_accuracy": 0.7, "n_samples": 30.0}) == Score.of_share(0.7, 30)
+    assert recommendation.probe_score({"linear_probe_accuracy": 0.7, "n_samples": 30.0}) == Score.of_share(0.7, 30)
 
 
 # ---------------------------------------------------------------------- ranking

@@ -118,8 +118,8 @@ def built(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache_module, "load_probe", lambda given, **_: probe)
     index = zoo(weights_hash=probe.weights_hash)
-    table = dataclasses.replace(index.embeddings(), probe=DEFAULT_PROBE)
-    ZooIndex(rows=index.rows, tables={"default.safetensors": table}).save(tmp_path / "index")
+    table = dataclasses.replace(index.embeddings, probe={**index.embeddings.probe, "name": DEFAULT_PROBE})
+    ZooIndex(rows=index.rows, embedded=table).save(tmp_path / "index")
     rows = []
     for i in range(3):
         image_folder(tmp_path / "data" / f"own{i}", seed=i)

@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import containment as relations
 import numpy as np
 import pytest
+from containment import ContainmentModel, containment_scores, contains, f1_threshold
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import embedding
+from task_pairs import HALF_SIDE, STATISTICS, pair_statistics
 
-from hf_task2vec import relations
 from hf_task2vec.distance import DISTANCES, log_correlation
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, MetricError, ProbeMismatchError, SchemaVersionError, Task2VecError
-from hf_task2vec.relations import ContainmentModel, containment_scores, contains, f1_threshold
-from hf_task2vec.task_pairs import HALF_SIDE, STATISTICS, pair_statistics
 
 P = len(STATISTICS)
 HASH = "ab" * 32
@@ -52,10 +52,10 @@ class World:
         values = self.fisher[list(classes)].mean(axis=0) * self.rng.lognormal(0, 0.1, 24)
         return replace(
             base,
-            values=values.astype(np.float32),
-            feature_mean=z.mean(axis=0).astype(np.float32),
-            feature_var=z.var(axis=0).astype(np.float32),
-            descriptors={**base.descriptors, **{k: float(v) for k, v in numbers.items()}},
+            values=values.astype(np.float32)[None],
+            feature_mean=z.mean(axis=0, keepdims=True).astype(np.float32),
+            feature_var=z.var(axis=0, keepdims=True).astype(np.float32),
+            task_descriptors=({**base.descriptors, **{k: float(v) for k, v in numbers.items()}},),
         )
 
 
@@ -78,8 +78,8 @@ def test_statistics_follow_their_formulas() -> None:
     a, b = World(0).embed((0, 1, 2)), World(1).embed((0, 1), each=5)
     found = dict(zip(STATISTICS, pair_statistics([a], [b])[0, 0], strict=True))
     n = np.array([24.0, 10.0])[:, None]
-    mean = np.array([a.feature_mean, b.feature_mean], dtype=float)
-    var = np.array([a.feature_var, b.feature_var], dtype=float) * n / (n - 1)
+    mean = np.concatenate([a.feature_mean, b.feature_mean]).astype(float)
+    var = np.concatenate([a.feature_var, b.feature_var]).astype(float) * n / (n - 1)
     separation = np.array([[a.descriptors["class_separation"]], [b.descriptors["class_separation"]]])
     noise = (var * (1 - separation) / n).sum(axis=0)
     shift = np.maximum((mean[0] - mean[1]) ** 2 - noise, 0)
@@ -98,7 +98,7 @@ def test_statistics_follow_their_formulas() -> None:
         "overlap": np.mean(np.maximum(shared, 0) / (2 * side[1])),
         "within_ratio": within[1] - within[0],
         "class_ratio": np.log(3 / 2),
-        "fisher_distance": log_correlation(a.values.astype(float), b.values.astype(float), a.layer_sizes),
+        "fisher_distance": log_correlation(a.values.astype(float), b.values.astype(float), a.layer_sizes)[0, 0],
         "fisher_level": np.mean(np.log(b.values.astype(float) / a.values)),
     }
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
@@ -126,7 +126,7 @@ def test_statistics_of_many_pairs_are_those_of_each() -> None:
     found = pair_statistics(tasks, tasks[:3])
     assert found.shape == (4, 3, P)
     np.testing.assert_allclose(found[2, 1], pair_statistics([tasks[2]], [tasks[1]])[0, 0], rtol=1e-12)
-    degenerate = replace(tasks[0], feature_var=np.zeros(WIDTH, dtype=np.float32))
+    degenerate = replace(tasks[0], feature_var=np.zeros((1, WIDTH), dtype=np.float32))
     assert np.isfinite(pair_statistics([degenerate, tasks[0]], [degenerate, tasks[0]])).all()
 
 
@@ -219,7 +219,7 @@ def test_wrong_arguments_are_named(model: ContainmentModel) -> None:
     task = World(0).embed((0, 1))
     with pytest.raises(EmbeddingError, match="at least one general and one special task"):
         containment_scores([], [task], model)
-    old = replace(task, descriptors={"n_classes": 2.0})
+    old = replace(task, task_descriptors=({"n_classes": 2.0},))
     with pytest.raises(EmbeddingError, match="lacks the descriptors n_samples, class_separation"):
         contains(task, old, model)
     foreign = replace(task, probe={**task.probe, "weights_hash": "cd" * 32})
@@ -246,8 +246,8 @@ def test_pairs_that_teach_nothing_are_refused(statistics: np.ndarray, truth: lis
 def test_the_shipped_model_fits_the_shipped_index() -> None:
     from hf_task2vec.zoo import ZooIndex
 
-    table = ZooIndex.load().embeddings()
-    embeddings = [table.embedding(name) for name in ("cifar100", "trashnet", "mnist")]
+    table = ZooIndex.load().embeddings
+    embeddings = [table[name] for name in ("cifar100", "trashnet", "mnist")]
     model = relations.default_model()
     assert 0.0 < model.threshold < 1.0
     scores = containment_scores(embeddings, embeddings)

@@ -12,7 +12,6 @@ from hf_task2vec.errors import EmbeddingError, HubError, ZooIndexError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.table import EmbeddingTable
 
 _REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
@@ -37,34 +36,30 @@ def index_folder(place: str | None, *, token: str | None = None, timeout: float 
         raise type(error)(f"{error}; and {missing}") from error
 
 
-def load_embeddings(
-    names: Sequence[str], index: str | None = None, *, probe: str | None = None, **hub: Any
-) -> list[TaskEmbedding]:
+def load_embeddings(names: Sequence[str], index: str | None = None, **hub: Any) -> list[TaskEmbedding]:
     """Return the embedding that each name stands for.
 
-    A name is a folder or file written by `embed` or `pull`, if there is one; else ``org/name`` is a repository of the
+    A name is a file written by `embed` or `pull`, if there is one; else ``org/name`` is a repository of the
     Hub, and anything else a task of the index, which is read only for that.
 
     Parameters
     ----------
     index
         Where the index is: see :func:`index_folder`.
-    probe
-        Of the embeddings in the index (default: the only one there is).
     **hub
         ``token`` and ``timeout``.
     """
 
     @functools.cache
-    def table() -> EmbeddingTable:
+    def table() -> TaskEmbedding:
         from hf_task2vec.zoo import ZooIndex
 
-        return ZooIndex.load(index_folder(index, **hub)).embeddings(probe)
+        return ZooIndex.load(index_folder(index, **hub)).embeddings
 
     return [_load(name, table, hub) for name in names]
 
 
-def _load(name: str, table: Callable[[], EmbeddingTable], hub: dict[str, Any]) -> TaskEmbedding:
+def _load(name: str, table: Callable[[], TaskEmbedding], hub: dict[str, Any]) -> TaskEmbedding:
     from hf_task2vec.embedding import TaskEmbedding
 
     path = Path(name).expanduser()
@@ -75,7 +70,7 @@ def _load(name: str, table: Callable[[], EmbeddingTable], hub: dict[str, Any]) -
             return TaskEmbedding.from_pretrained(name, **hub)
         except HubError as error:
             raise type(error)(f"{error}; and there is no folder or file {name!r} here ({Path.cwd()})") from error
-    if name in table().tasks:
-        return table().embedding(name)
-    known = ", ".join(sorted(table().tasks))
-    raise EmbeddingError(f"{name!r} is neither a folder nor a task of the index, which has: {known}")
+    if name in table().names:
+        return table()[name]
+    known = ", ".join(sorted(table().names))
+    raise EmbeddingError(f"{name!r} is neither a file nor a task of the index, which has: {known}")

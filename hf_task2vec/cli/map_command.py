@@ -43,7 +43,6 @@ def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
 )
 @click.option("--with-index", is_flag=True, help="Show all tasks of the index as well.")
 @kind_option
-@click.option("--probe", metavar="CHECKPOINT", help="Probe of the embeddings [default: the only one there is].")
 @index_option
 @hub_options
 def map_tasks(
@@ -51,7 +50,7 @@ def map_tasks(
 ) -> Report:
     """Draw a map of tasks: similar ones near each other, with near duplicates and the diversity of the set.
 
-    Each TASK is a folder or file written by `embed` or `pull`, a repository of embeddings on the Hub (org/name), or a
+    Each TASK is a file written by `embed` or `pull`, a repository of embeddings on the Hub (org/name), or a
     task of the index. Without any, all tasks of the index are shown.
 
     The diversity is the mean distance between two tasks (the diversity coefficient of Lee et al. 2023).
@@ -67,7 +66,7 @@ def map_tasks(
     from hf_task2vec.task_map import map_tasks as compare
 
     index = index_folder(index, token=options["token"], timeout=options["timeout"])
-    domains = _domains(index, options["probe"]) if with_index or not tasks or _may_be_of_index(tasks) else {}
+    domains = _domains(index) if with_index or not tasks or _may_be_of_index(tasks) else {}
     shown = list(dict.fromkeys([*tasks, *(domains if with_index or not tasks else ())]))
     if len(shown) < 2:
         raise click.UsageError("A map needs two tasks or more: name more, or add --with-index.")
@@ -85,12 +84,12 @@ def _may_be_of_index(tasks: tuple[str, ...]) -> bool:
     return not all(Path(name).exists() or "/" in name for name in tasks)
 
 
-def _domains(index: str | None, probe: str | None) -> dict[str, str]:
+def _domains(index: str | None) -> dict[str, str]:
     """The embedded tasks of the index and their domains."""
     from hf_task2vec.zoo import ZooIndex
 
     zoo = ZooIndex.load(index)
-    embedded = zoo.embeddings(probe).tasks
+    embedded = zoo.embeddings.names
     domain = dict(zip(zoo.tasks["task"], zoo.tasks["domain"], strict=True))
     return {task: domain[task] for task in embedded}
 

@@ -96,7 +96,7 @@ dataset_options = options(
 )
 kind_option = click.option(
     "--kind",
-    type=click.Choice(("log_correlation", "cosine", "symmetric", "asymmetric", "kl", "jensen_shannon")),
+    type=click.Choice(("log_correlation", "cosine", "symmetric", "asymmetric")),
     metavar="NAME",
     default="log_correlation",
     show_default=True,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.distance import check_comparable, log_profile
+from hf_task2vec.distance import log_profile
+from hf_task2vec.embedding import check_comparable
 from hf_task2vec.errors import EmbeddingError
 
 if TYPE_CHECKING:
@@ -51,14 +52,16 @@ class _Stack:
                 )
         described = np.array([[e.descriptors[key] for key in _READ] for e in embeddings], dtype=np.float64)
         classes, n, separation = described.T
-        var = np.array([e.feature_var for e in embeddings], dtype=np.float64) * (n / np.maximum(n - 1, 1))[:, None]
+        var = (
+            np.concatenate([e.feature_var for e in embeddings]).astype(np.float64) * (n / np.maximum(n - 1, 1))[:, None]
+        )
         inside = 1.0 - np.clip(separation, 0.0, 0.95)
-        values = np.array([e.values for e in embeddings], dtype=np.float64)
+        values = np.concatenate([e.values for e in embeddings]).astype(np.float64)
         profile = log_profile(values, embeddings[0].layer_sizes)
         profile -= profile.mean(axis=1, keepdims=True)
         profile /= np.maximum(np.linalg.norm(profile, axis=1, keepdims=True), 1e-12)
         return cls(
-            mean=np.array([e.feature_mean for e in embeddings], dtype=np.float64),
+            mean=np.concatenate([e.feature_mean for e in embeddings]).astype(np.float64),
             var=var,
             # Samples are balanced, so only what varies within classes blurs their mean.
             noise=var * (inside / n)[:, None],

@@ -5,7 +5,7 @@ symmetric distance can say which of two tasks contains which, and Task2Vec's asy
 Daroya et al. (Task2Box, CVPR 2024, arXiv 2403.17173) let a network place a box for every task; the share of one box
 that lies in another says whether the one task is part of the other. Here a task's box is given, not learned: intervals
 of the probe's features about their means, which any task has, however unlike those learned from. Learned is how far to
-trust a few statistics of two such boxes (:data:`~hf_task2vec.task_pairs.STATISTICS`), by a logistic regression on them
+trust a few statistics of two such boxes (`task_pairs.STATISTICS`), by a logistic regression on them
 and their products. ``benchmarks/relations.py`` trains it on class trees of real datasets and compares it, on trees it
 has not seen, with boxes from a network, with a network that sees both embeddings, and with the untrained distances.
 """
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from task_pairs import HALF_SIDE, STATISTICS, pair_statistics
 
 from hf_task2vec.cotangents import sigmoid
 from hf_task2vec.errors import MetricError, ProbeMismatchError, SchemaVersionError
 from hf_task2vec.files import write_json
-from hf_task2vec.task_pairs import HALF_SIDE, STATISTICS, pair_statistics
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
