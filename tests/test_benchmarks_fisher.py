@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
@@ -36,47 +34,10 @@ def script(name: str) -> ModuleType:
 statistics, trees = script("properties_statistics"), script("properties_trees")
 tasks, end_to_end = script("properties_tasks"), script("end_to_end")
 
-PATHS = st.lists(st.lists(st.sampled_from("ab"), max_size=4).map(tuple), min_size=3, max_size=6)
-
-
-@given(PATHS)
-def test_tree_distances_are_those_of_a_tree(paths: list[tuple[str, ...]]) -> None:
-    d = trees.tree_distances(paths)
-    assert np.array_equal(d, d.T)
-    assert (np.diag(d) == 0).all()
-    assert (d[~np.eye(len(d), dtype=bool)] >= 2).all()
-    n = range(len(d))
-    assert all(d[i, j] <= d[i, k] + d[k, j] for i in n for j in n for k in n)
-
 
 def test_tree_distance_counts_edges() -> None:
     d = trees.tree_distances([("living", "animal"), ("living", "animal"), ("living",), ("thing", "food")])
     assert d[0].tolist() == [0, 2, 3, 6]
-
-
-@pytest.mark.parametrize(("name", "n"), [("CIFAR100", 95), ("TINY_IMAGENET", 95)])
-def test_no_class_has_two_themes(name: str, n: int) -> None:
-    classes = [c for theme in getattr(trees, name).values() for c in theme.classes]
-    assert len(classes) == len(set(classes)) == n
-    assert all(len(theme.classes) >= 4 for theme in getattr(trees, name).values())
-
-
-@pytest.mark.parametrize(
-    ("name", "sources"),
-    [
-        ("CIFAR100", ("cifar100",)),
-        ("TINY_IMAGENET", ("tiny_imagenet_100", "tin_dogs_cats", "tin_food", "tin_insects_spiders")),
-    ],
-)
-def test_every_class_of_a_theme_is_in_the_data(shared: Path, name: str, sources: tuple[str, ...]) -> None:
-    known = set(tasks.Rows.of(*sources).labels)
-    for theme, found in getattr(trees, name).items():
-        assert set(found.classes) <= known, theme
-
-
-def test_cophenetic_distances_by_hand() -> None:
-    d = np.array([[0.0, 1.0, 4.0], [1.0, 0.0, 6.0], [4.0, 6.0, 0.0]])
-    assert statistics.cophenetic_distances(d).tolist() == [[0, 1, 5], [1, 0, 5], [5, 5, 0]]
 
 
 def test_distances_that_are_the_tree_agree_with_it_wholly() -> None:
@@ -86,41 +47,6 @@ def test_distances_that_are_the_tree_agree_with_it_wholly() -> None:
         assert found[name] == pytest.approx(1.0), name
     assert found["p_value"] < 0.05
     assert 0 < found["same_branch_by_chance"] < 0.5
-
-
-def test_unrelated_distances_do_not_agree_with_a_tree() -> None:
-    tree = trees.tree_distances([theme.path for theme in trees.CIFAR100.values()])
-    points = np.random.default_rng(0).normal(size=(len(tree), 5))
-    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    found = statistics.tree_agreement(distance, tree, permutations=199)
-    assert abs(found["spearman"]) < 0.3
-    assert found["p_value"] > 0.05
-
-
-def test_negative_distances_can_be_clustered() -> None:
-    d = np.array([[0.0, -0.1, 0.4], [-0.1, 0.0, 0.5], [0.4, 0.5, 0.0]])
-    assert statistics.average_linkage(d)[0, :3].tolist() == pytest.approx([0, 1, 0])
-
-
-def test_matched_tells_the_same_task_from_others() -> None:
-    found = statistics.matched(np.array([[0.1, 0.5, 0.6], [0.4, 0.2, 0.9], [0.1, 0.5, 0.3]]))
-    assert found == pytest.approx({"same_task": 0.2, "other_tasks": 0.5, "top1": 2 / 3})
-
-
-def test_matrices_agree_with_themselves_and_not_with_their_opposite() -> None:
-    points = np.arange(6.0)[:, None] ** 1.5
-    d = np.abs(points - points.T)
-    assert statistics.matrix_agreement(d, 2 * d) == pytest.approx({"spearman": 1.0, "same_nearest": 1.0})
-    assert statistics.matrix_agreement(d, -d)["spearman"] == pytest.approx(-1.0)
-
-
-def test_a_third_quantity_that_explains_all_leaves_no_correlation() -> None:
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=400)
-    found = statistics.correlations(z + rng.normal(size=400), z + rng.normal(size=400), z)
-    assert found["spearman"] > 0.4
-    assert found["p_value"] < 1e-6
-    assert abs(found["spearman_given"]) < 0.15
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +71,6 @@ def test_coarsened_classes_are_unions(digits: Task) -> None:
     assert all(len(set(other.labels[digits.labels == c])) == 1 for c in range(10))
 
 
-def test_transformed_keeps_order_of_classes_and_changes_pixels(digits: Task) -> None:
-    small = tasks.transformed(digits, tasks.shrunk(4), "4 px")
-    assert {image.size for image in small.images} == {(4, 4)}
-    assert small.label_names == digits.label_names
-    assert sorted(small.labels) == sorted(digits.labels)
-
-
-def test_images_are_never_enlarged() -> None:
-    image = Image.new("RGB", (30, 20))
-    assert tasks.shrunk(64)(image).size == (30, 20)
-    assert tasks.shrunk(10)(image).size == (15, 10)
-
-
 def _embedding(values: np.ndarray) -> TaskEmbedding:
     return TaskEmbedding(
         values=values.astype(np.float32)[None],
@@ -169,13 +82,6 @@ def _embedding(values: np.ndarray) -> TaskEmbedding:
         tasks=({},),
         task_descriptors=({},),
     )
-
-
-def test_only_the_raw_norms_know_the_scale() -> None:
-    values = np.random.default_rng(0).uniform(0.5, 2.0, 8)
-    one, two = tasks.norm_forms(_embedding(values)), tasks.norm_forms(_embedding(3 * values))
-    for name, figure in one.items():
-        assert two[name] == pytest.approx(figure * (3 if name.startswith("raw") else 1), rel=1e-5), name
 
 
 def test_an_embedding_is_read_again(digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

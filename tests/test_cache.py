@@ -46,8 +46,8 @@ def test_settings_arrive(task: Task, probe: Probe, kept: Path, settings: dict[st
     found = cached_embedding(task, probe, **settings)
     assert found.config == {**plain.config, **settings}
     expected = embed_task(task, probe, **settings)
-    assert np.array_equal(found.values, expected.values)
-    assert np.array_equal(found.values, plain.values) == (settings == {})
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
+    assert np.allclose(found.values, plain.values, rtol=1e-3) == (settings == {})
     assert len(list(kept.rglob("*.safetensors"))) == 1
 
 
@@ -70,6 +70,6 @@ def test_the_same_weights_may_see_images_otherwise(task: Task, probe: Probe, kep
     assert small.weights_hash == probe.weights_hash
     first, second = cached_embedding(task, probe), cached_embedding(task, small)
     assert len(list(kept.rglob("*.safetensors"))) == 2
-    assert not np.array_equal(first.values, second.values)
+    assert not np.allclose(first.values, second.values, rtol=1e-2)
     again = cached_embedding(task, small)
     assert np.array_equal(again.values, second.values)

