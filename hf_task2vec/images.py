@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base as ExifTag
+from PIL.Image import Transpose
 
 from .errors import HubError, ImageDecodeError
 
@@ -32,6 +34,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO"
 """The formats of image datasets, by Pillow's name. The rest of Pillow's list stays out on purpose: some have no
 signature (any bytes would do), and some run other programs (EPS)."""
 
+_ORIENTATIONS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 _NO_IMAGE = f"no image of a known format ({', '.join(FORMATS)})"
 _READ_AT_ONCE = 64  # images whose encoded bytes are in memory before they are decoded
 
@@ -70,10 +81,12 @@ def decode_rgb(data: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Do what `PIL.ImageOps.exif_transpose` does, also where other tags than the orientation are damaged."""
     try:
-        return ImageOps.exif_transpose(image)
+        method = _ORIENTATIONS.get(int(image.getexif().get(ExifTag.Orientation, 1)))
     except Exception:  # noqa: BLE001  # a damaged EXIF block, with whatever error, does not spoil the pixels
         return image
+    return image if method is None else image.transpose(method)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -142,8 +155,9 @@ def read_encoded(
         raise ImageDecodeError(f"file {shown!r} not found") from error
     except ConnectionError as error:
         raise HubError(f"image {shown!r} cannot be fetched: {type(error).__name__}; check the connection") from error
-    except OSError as error:
-        raise ImageDecodeError(f"file {shown!r} cannot be read: {error.strerror or type(error).__name__}") from error
+    except (OSError, ValueError) as error:  # such as a name with a null byte
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ImageDecodeError(f"file {shown!r} cannot be read: {reason}") from error
 
 
 def _content(cell: Any) -> Any:
@@ -168,7 +182,7 @@ def identify(value: Any) -> Any:
     path = Path(value)
     try:
         facts = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return os.fspath(value)
     return [path.name, facts.st_size, facts.st_mtime_ns]
 

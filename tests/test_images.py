@@ -128,9 +128,17 @@ def test_exif_orientation(orientation: int, expected: list[list[int]]) -> None:
     assert [[grey for grey, *_ in row] for row in pixels(upright)] == expected
 
 
-def test_damaged_exif_does_not_spoil_the_image() -> None:
-    data = encoded(Image.new("RGB", (4, 4), (9, 9, 9)), "JPEG", exif=b"Exif\x00\x00not a tiff header")
-    assert decode_rgb(data).size == (4, 4)
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_damaged_exif_does_not_spoil_the_image(file_format: str) -> None:
+    start = b"Exif\x00\x00" if file_format == "JPEG" else b""
+    image = Image.new("RGB", (4, 2), (9, 9, 9))
+    assert decode_rgb(encoded(image, file_format, exif=start + b"not a tiff header")).size == (4, 2)
+    tags = [
+        (0x0112, 3, 1, struct.pack("<HH", 6, 0)),
+        (0x0128, 2, 2, b"x\0\0\0"),
+    ]  # a quarter turn; no number
+    block = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHI", *t[:3]) + t[3] for t in tags)
+    assert decode_rgb(encoded(image, file_format, exif=start + block + bytes(4))).size == (2, 4)
 
 
 def test_first_frame_of_an_animation() -> None:
@@ -183,8 +191,9 @@ def test_cells_of_an_image_column(tmp_path: Path) -> None:
             read_encoded(cell)
     with pytest.raises(ImageDecodeError, match=r"^file 'b\.png' not found$"):  # no folder in the reason
         read_encoded({"bytes": None, "path": str(tmp_path / "b.png")})
-    with pytest.raises(ImageDecodeError, match="cannot be read"):
-        read_encoded({"bytes": None, "path": str(tmp_path)})
+    for path in (str(tmp_path), "a\0.png"):
+        with pytest.raises(ImageDecodeError, match="cannot be read"):
+            read_encoded({"bytes": None, "path": path})
 
 
 def test_store_keeps_pixels_within_its_budget_and_bytes_beyond() -> None:

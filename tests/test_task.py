@@ -155,6 +155,16 @@ def test_subset() -> None:
     assert part.fingerprint == Task.from_dataset(make([0, 1, 2] * 4)).subset([5, 0, 3]).fingerprint
 
 
+def test_other_labels_for_the_same_images() -> None:
+    task = Task.from_dataset(make([0, 1, 2] * 4))
+    other = task.with_labels(task.labels // 2, ["x", "y"])
+    assert (other.label_names, other.class_counts.tolist()) == (("x", "y"), [8, 4])
+    assert [number(image) % 3 // 2 for image in other.images] == other.labels.tolist()
+    assert other.fingerprint != task.fingerprint
+    assert other.fingerprint == task.with_labels(task.labels // 2, ["x", "y"]).fingerprint
+    assert task.with_labels(task.labels, task.label_names, np.array([9, 9, 9])).class_counts.tolist() == [9, 9, 9]
+
+
 def test_pickle_and_threads() -> None:
     task = pickle.loads(pickle.dumps(Task.from_dataset(make([0, 1] * 16))))
     with ThreadPoolExecutor(4) as pool:
