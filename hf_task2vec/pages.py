@@ -19,10 +19,22 @@ _LONGEST_TEXT = 2000
 
 def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **context: Any) -> str:
     """Return the page of a template that extends ``page.html.j2``, with its styles and scripts inline."""
+    from huggingface_hub import get_token
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     from hf_task2vec import __version__
+
+    secret = get_token()
+
+    def printable(value: object) -> str:
+        """No token of the user, no sign that could turn a line round, and not too much of it."""
+        text = str(value).replace(secret, "***") if secret else str(value)
+        text = "".join(c if c.isprintable() or c == "\n" else " " for c in _TOKEN.sub("***", text))
+        return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+
+    def breakable(text: str) -> Markup:  # where an id may go on in the next line
+        return Markup(re.sub(r"([/._])", r"\1<wbr>", str(Markup.escape(printable(text)))))
 
     environment = Environment(
         loader=PackageLoader("hf_task2vec"),
@@ -32,8 +44,7 @@ def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, .
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
-    environment.filters["sentence"] = lambda text: (clean := printable(text))[:1].upper() + clean[1:]
-    environment.filters["breakable"] = _breakable
+    environment.filters["breakable"] = breakable
     style, script = (Markup("".join(map(_read, names))) for names in (styles, scripts))
     return environment.get_template(template).render(
         style=style,
@@ -43,28 +54,6 @@ def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, .
         version=__version__,
         **context,
     )
-
-
-def printable(value: object) -> str:
-    """Return text for a page: no token in it, no sign that could turn a line round, and not too much of it."""
-    text = "".join(c if c.isprintable() else " " for c in without_tokens(str(value)))
-    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
-
-
-def without_tokens(text: str) -> str:
-    """Return `text` without the token of the user who is logged in, and without what else looks like one."""
-    from huggingface_hub import get_token
-
-    if token := get_token():
-        text = text.replace(token, "***")
-    return _TOKEN.sub("***", text)
-
-
-def _breakable(text: str) -> Any:
-    """Say where an id may go on in the next line."""
-    from markupsafe import Markup
-
-    return Markup(re.sub(r"([/._])", r"\1<wbr>", str(Markup.escape(printable(text)))))
 
 
 def _read(name: str) -> str:

@@ -15,8 +15,9 @@ from hf_task2vec.errors import SelectionError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hf_task2vec.call import Call
     from hf_task2vec.explanation import Explainer, Explanation
-    from hf_task2vec.material import Material
+    from hf_task2vec.task import Task
 
 #: Half-width of the 80 % interval of a normal distribution, in standard deviations.
 HALF_WIDTH_80 = 1.2816
@@ -138,7 +139,8 @@ class Ranking(Sequence[Candidate]):
     n_ranked: int
     task_gain: TaskGain | None = None
     _explainer: Explainer | None = field(default=None)
-    _material: Material | None = field(default=None)
+    _call: Call | None = field(default=None)
+    _sample: Task | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -189,8 +191,7 @@ class Ranking(Sequence[Candidate]):
         """Write the ranking and its evidence as one HTML page that needs nothing else: no network, no other file.
 
         It shows the ranked table, predicted accuracy against size and compute, the nearest reference tasks, why the
-        first candidate is first, the warnings, a few images of the sample and what to run next. The plots need
-        Matplotlib (the extra ``[report]``); without it a note takes their place.
+        first candidate is first, the warnings, a few images of the sample and what to run next.
 
         Parameters
         ----------

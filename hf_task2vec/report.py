@@ -1,40 +1,44 @@
-"""A ranking as one HTML page that needs nothing else: no network, no other file, no program but a browser.
-
-The page forbids itself everything but its own style, its own script (by their hashes) and the images it holds. Names
-of datasets, classes, files and checkpoints come from elsewhere: the template escapes whatever it prints.
-"""
+"""A ranking as one HTML page that needs nothing else: no network, no other file, no program but a browser."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
+import io
+import math
 import os
-import re
-import shlex
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hf_task2vec import __version__
-from hf_task2vec import report_parts as parts
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_task2vec.call import Call
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.files import atomic_path
-from hf_task2vec.material import Call, secrets, without_tokens
+from hf_task2vec.pages import render_page
 from hf_task2vec.ranking import percent
-from hf_task2vec.report_figures import MISSING, cost_plot, has_matplotlib
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    import pandas as pd
+    from PIL import Image
 
-    from hf_task2vec.ranking import Candidate, Ranking
+    from hf_task2vec.ranking import Ranking
+    from hf_task2vec.task import Task
 
-_LONGEST_TEXT = 2000
-_COSTS = (
-    ("params_m", "size", "parameters, millions", "M parameters"),
-    ("gmacs", "compute", "10⁹ multiply-adds for one image", "GMACs"),
-)
+Array = NDArray[np.float64]
+
+# Longest side of a picture of the sample, in pixels. Up to the second side it is kept without loss: that is smaller,
+# and eight pixels do not survive JPEG.
+THUMBNAIL_PX, _LOSSLESS_PX = 96, 48
+_COSTS = {
+    "params_m": ("size", "parameters, millions", "M"),
+    "gmacs": ("compute", "10⁹ multiply-adds for one image", "GMACs"),
+}
+# The plot, in units of its view box: left, right, top and bottom of the axes.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 625.0, 15.0, 360.0
 
 
 def write_report(ranking: Ranking, path: str | os.PathLike[str], *, images: bool = True) -> Path:
@@ -52,180 +56,243 @@ def write_report(ranking: Ranking, path: str | os.PathLike[str], *, images: bool
 
 
 def render_report(ranking: Ranking, *, images: bool = True) -> str:
-    """Return the page; see :meth:`hf_task2vec.ranking.Ranking.report`.
-
-    Raises
-    ------
-    SelectionError
-        The ranking holds no candidate.
-    """
-    from markupsafe import Markup
+    """Return the page; see :meth:`hf_task2vec.ranking.Ranking.report`."""
+    from huggingface_hub.constants import ENDPOINT
 
     if not len(ranking):
         raise SelectionError("the ranking holds no candidate, so there is nothing to report; run select_backbone again")
-    style, script = (Markup(_part(f"report.{suffix}")) for suffix in ("css", "js"))
-    material, why = ranking._material, parts.explanations(ranking)
-    task, drawn = ranking.provenance.get("task", {}), has_matplotlib()
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            style=style,
-            script=script,
-            policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-            "base-uri 'none'; form-action 'none'",
-            ranking=ranking,
-            best=ranking.best,
-            rows=parts.candidate_rows(ranking.candidates),
-            with_measured=any(c.measured is not None for c in ranking),
-            facts=parts.sample_facts(ranking),
-            classes=parts.class_rows(ranking),
-            max_classes=parts.MAX_CLASSES,
-            skipped=task.get("skipped") or [],
-            max_skipped=parts.MAX_SKIPPED,
-            pictures=parts.pictures(material.thumbnails) if images and material is not None else [],
-            hidden_pictures=not images and material is not None and bool(material.thumbnails),
-            plots=_plots(ranking, drawn=drawn),
-            no_plots="" if drawn else MISSING,
-            why=why[0] if why else None,
-            others=list(zip(ranking.candidates[1:], why[1:], strict=False)),
-            max_measurements=parts.MAX_MEASUREMENTS,
-            neighbours=parts.neighbour_rows(ranking, why[0]) if why else [],
-            steps=next_steps(ranking),
-            origin=parts.origin(ranking),
-            version=__version__,
-            written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        )
+    explained = [ranking.explain(c.hub_id) for c in ranking] if ranking._explainer is not None else []
+    low, high = min(c.low for c in ranking), max(c.high for c in ranking)
+    table = _table(ranking)
+    return render_page(
+        "report.html.j2",
+        styles=("page.css", "report.css"),
+        scripts=("report.js",),
+        title=f"Checkpoints for {ranking.dataset}",
+        ranking=ranking,
+        best=ranking.best,
+        task=ranking.provenance.get("task", {}),
+        with_measured=any(c.measured is not None for c in ranking),
+        place=lambda share: round(100 * (share - low) / max(high - low, 1e-9), 1),
+        plots=[plot for quantity in _COSTS if (plot := cost_plot(table, quantity, ranking.best.hub_id)) is not None],
+        explained=explained,
+        titles={} if ranking._explainer is None else ranking._explainer.titles,
+        facts=_sample_facts(ranking),
+        classes=_class_rows(ranking),
+        has_pictures=ranking._sample is not None,
+        pictures=thumbnails(ranking._sample) if images and ranking._sample is not None else [],
+        steps=next_steps(ranking),
+        origin=_origin(ranking),
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        percent=percent,
+        signed=signed,
+        known=known,
+        card=lambda hub_id: f"{ENDPOINT}/{quote(hub_id, safe='/')}",
     )
 
 
-def next_steps(ranking: Ranking) -> list[dict[str, str]]:
-    """Return what to run next: a title, why, and the exact command or code, which never holds a token."""
-    best, call = ranking.best, None if ranking._material is None else ranking._material.call
-    call = call if call is not None else Call(None, {})
-    task, found = ranking.provenance.get("task", {}), ranking.provenance.get("descriptors", {})
-    drawn, n_rows = task.get("n_samples"), task.get("n_rows")
-    steps = []
+def _table(ranking: Ranking) -> pd.DataFrame:
+    """Return all checkpoints that were ranked with their numbers, or the candidates of a ranking read from a file."""
+    explainer = ranking._explainer
+    if explainer is None:
+        return ranking.to_pandas()
+    spread = explainer.intervals(np.arange(len(explainer.checkpoints)))
+    facts = explainer.checkpoints[["hub_id", *_COSTS]]
+    return facts.assign(**{name: spread[name] for name in ("score", "low", "high")})
 
-    def again(title: str, why: str, **changes: Any) -> None:
-        command = call.command(n_rows, **changes)
-        code = command if command is not None else _python(call, "print(ranking)", **changes)
-        steps.append({"title": title, "why": why, "code": code, "language": "sh" if command else "python"})
 
-    if drawn and n_rows and found and drawn < min(n_rows, 8 * found["n_classes"]):
-        more = int(min(n_rows, 16 * found["n_classes"]))
-        again("Draw more images", f"{drawn} images are few for {found['n_classes']:.0f} classes.", max_samples=more)
-    if task.get("label_kind") != "multi_label" and all(c.measured is None for c in ranking):
-        again(
-            "Measure three of the best on your sample",
-            f"It downloads their weights ({_download(ranking)}), and ranks all again with what was measured.",
-            refine=3,
-        )
-    if call.dataset is not None:
-        steps.append(
-            {
-                "title": "Fine-tune the first candidate",
-                "why": "From a checkout of hf_task2vec; --help shows the other options.",
-                "code": _fine_tune(best, call),
-                "language": "sh",
-            }
-        )
-    classes = int(found["n_classes"]) if "n_classes" in found else "NUMBER_OF_CLASSES"
-    steps.append(
+# ---------------------------------------------------------------------- accuracy against cost
+
+
+def pareto_front(cost: Array, score: Array) -> NDArray[np.int64]:
+    """Return the rows that no row of the same or smaller cost equals in score, the cheapest first.
+
+    Rows of unknown (NaN) or no cost are left out.
+    """
+    rows = np.flatnonzero(cost > 0)
+    rows = rows[np.lexsort((-score[rows], cost[rows]))]
+    best_before = np.maximum.accumulate(np.concatenate([[-np.inf], score[rows]]))[:-1]
+    return rows[score[rows] > best_before]
+
+
+def round_steps(least: float, most: float) -> list[float]:
+    """Return the numbers 1, 2, 5, 10, 20, … (times powers of ten) from just above `least` to just above `most`."""
+    exponents = range(math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 2)
+    steps = [float(f"{digit}e{exponent}") for exponent in exponents for digit in (1, 2, 5)]
+    above = [step for step in steps if step >= least]
+    return above[: next(i for i, step in enumerate(above) if step >= most) + 1]
+
+
+def cost_plot(table: pd.DataFrame, quantity: str, best: str) -> dict[str, Any] | None:
+    """Return the plot of accuracy against a cost, as numbers for the template; None if no cost is known.
+
+    Named are the best checkpoints within each budget of a round size; larger budgets that buy nothing are left out.
+    """
+    name, axis, unit = _COSTS[quantity]
+    cost, score = (table[column].to_numpy(np.float64, na_value=np.nan) for column in (quantity, "score"))
+    front = pareto_front(cost, score)
+    if not len(front):
+        return None
+    budgets = round_steps(cost[front[0]], cost[front[-1]])
+    bought = np.searchsorted(cost[front], budgets, side="right") - 1
+    chosen, first = np.unique(bought, return_index=True)
+    named = table.iloc[front[chosen]]
+
+    shown = np.flatnonzero(cost > 0)
+    x_low, x_high = np.log10(cost[shown].min()) - 0.05, np.log10(cost[shown].max()) + 0.05
+    y_low, y_high = min(score[shown].min(), named["low"].min()), max(score[shown].max(), named["high"].max())
+
+    def x(value: Any) -> Any:
+        return np.round(_LEFT + (_RIGHT - _LEFT) * (np.log10(value) - x_low) / (x_high - x_low), 1)
+
+    def y(share: Any) -> Any:
+        return np.round(_BOTTOM - (_BOTTOM - _TOP) * (share - y_low) / max(y_high - y_low, 1e-9), 1)
+
+    marks = [
         {
-            "title": "Or load it in Python",
-            "why": "With a fresh head and its own preprocessing, ready to fine-tune.",
-            "code": _python(call, f"model, transform = ranking.best.load(num_classes={classes})  # {best.hub_id}"),
-            "language": "python",
+            "letter": chr(ord("A") + k % 26),
+            "limit": f"{budgets[first[k]]:g}",
+            "row": row,
+            "best": row.hub_id == best,
+            "x": x(getattr(row, quantity)),
+            **{column: y(getattr(row, column)) for column in ("score", "low", "high")},
         }
-    )
-    return steps
+        for k, row in enumerate(named.itertuples())
+    ]
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (y_high - y_low) / step <= 7)
+    ticks = round_steps(10**x_low, 10**x_high)
+    marked = front[chosen]
+    dots = np.setdiff1d(shown, marked)
+    ring = table.index[table["hub_id"] == best]
+    at = table.index.get_loc(ring[0]) if len(ring) else None
+    return {
+        "name": name,
+        "axis": axis,
+        "unit": unit,
+        "count": len(shown),
+        "marks": marks,
+        "ring": (x(cost[at]), y(score[at])) if at is not None and cost[at] > 0 else None,
+        # Lines of no length with round ends: a dot each.
+        "dots": "".join(f"M{a} {b}h0" for a, b in zip(x(cost[dots]), y(score[dots]), strict=True)),
+        "front": f"M{x(cost[front[0]])} {y(score[front[0]])}"
+        + "".join(f"H{a}V{b}" for a, b in zip(x(cost[front[1:]]), y(score[front[1:]]), strict=True)),
+        "x_ticks": [(f"{t:g}", x(t)) for t in ticks[:-1] if x_high - x_low < 2 or f"{t:e}"[0] == "1"],
+        "y_ticks": [(f"{100 * t:.0f}", y(t)) for t in np.arange(math.ceil(y_low / step), y_high / step) * step],
+    }
 
 
-def _python(call: Call, then: str, **changes: Any) -> str:
-    return f"from hf_task2vec import select_backbone\n\nranking = {call.python(**changes)}\n{then}"
+# ---------------------------------------------------------------------- the sample
 
 
-def _fine_tune(best: Candidate, call: Call) -> str:
-    script = "finetune_timm.py" if best.library == "timm" else "finetune_trainer.py"
-    words = ["python", f"examples/{script}", "--dataset", str(call.dataset), "--checkpoint", best.hub_id]
-    for name in ("name", "image_column", "label_column"):
-        if call.options.get(name) is not None:
-            words += [f"--{name.replace('_', '-')}", str(call.options[name])]
-    return shlex.join([*words, "--output", "fine-tuned"])
+def thumbnails(sample: Task) -> list[dict[str, Any]]:
+    """Return small copies of the images of a sample as data URIs, in the order of their classes.
 
-
-def _download(ranking: Ranking) -> str:
-    sizes = [c.params_m for c in ranking.candidates[:3] if c.params_m is not None]
-    return "of unknown size" if not sizes else f"up to {4 * max(sizes) / 1e3:.1f} GB each among the first three"
-
-
-def _plots(ranking: Ranking, *, drawn: bool) -> list[dict[str, Any]]:
-    field = parts.Field.of(ranking)
+    They are encoded anew, so that nothing of the files but the pixels is left (no place or time of a photograph, no
+    comments), and smaller images are not enlarged.
+    """
     found = []
-    for quantity, name, axis, unit in _COSTS:
-        if (trade_off := parts.trade_off(field, quantity)) is None:
-            continue
-        cloud, rows = trade_off
-        named = "; ".join(f"{_printable(row['hub_id'])} {row['score']} % for {row['limit']} {unit}" for row in rows)
-        title = f"Predicted {ranking.score_name} against {name}"
-        description = (
-            f"{len(cloud.cost)} checkpoints. The best within each budget, which the table below names too: {named}."
-        )
-        labels = {"axis": axis, "score": f"predicted {ranking.score_name}, %"}
-        svg = cost_plot(cloud, **labels, title=title, description=description, prefix=name) if drawn else ""
-        found.append({"name": name, "title": title, "unit": unit, "svg": svg, "rows": rows, "count": len(cloud.cost)})
-    return found
+    for labels, image in zip(sample.labels, sample.images, strict=True):
+        classes = np.flatnonzero(labels).tolist() if labels.ndim else [int(labels)]
+        found.append((classes, _thumbnail(image, ", ".join(sample.label_names[i] for i in classes) or "no label")))
+    return [picture for _, picture in sorted(found, key=lambda pair: pair[0])]
 
 
-def _part(name: str) -> str:
-    return (files("hf_task2vec") / "templates" / name).read_text(encoding="utf-8")
+def _thumbnail(image: Image.Image, labels: str) -> dict[str, Any]:
+    from PIL import Image as Pillow
+
+    bare = Pillow.frombytes("RGB", image.size, image.tobytes())  # a copy would carry comments and colour profiles
+    bare.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Pillow.Resampling.LANCZOS)
+    is_small = max(bare.size) <= _LOSSLESS_PX
+    stream = io.BytesIO()
+    bare.save(stream, "PNG" if is_small else "JPEG", optimize=True)
+    source = f"data:image/{'png' if is_small else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return {"src": source, "labels": labels, "width": bare.width, "height": bare.height, "pixelated": is_small}
 
 
-def _hash(text: str) -> str:
-    """Return what a content security policy calls a text."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _sample_facts(ranking: Ranking) -> list[tuple[str, str]]:
+    task, found = ranking.provenance.get("task", {}), ranking.provenance.get("descriptors", {})
+    drawn, total = task.get("n_samples", found.get("n_samples")), task.get("n_rows", found.get("n_rows"))
+    own = found.get("probe_map", found.get("linear_probe_accuracy"))
+    facts = {
+        "dataset": task.get("dataset", ranking.dataset),
+        "configuration": task.get("config_name"),
+        "revision": task.get("revision"),
+        "split": task.get("split"),
+        "images": None if drawn is None else f"{drawn:,.0f}" + (f" of {total:,.0f}" if total else "") + " drawn",
+        "drawn from": task.get("drawn_from"),
+        "classes": _written(found.get("n_classes"), "{:,.0f}"),
+        "columns": " and ".join(str(task[k]) for k in ("image_column", "label_column") if task.get(k)),
+        "class balance": _written(found.get("class_balance"), "{:.2f} of 1"),
+        "median side": _written(found.get("median_side_px"), "{:.0f} px"),
+        "grey images": _written(found.get("grey_share"), "{:.0%}"),
+        f"the probe's own {ranking.score_name}": _written(own, "{:.1%}"),
+        "noise of the embedding": _written(found.get("noise"), "{:.3f}"),
+    }
+    return [(name, str(value)) for name, value in facts.items() if value]
 
 
-def _printable(value: object) -> str:
-    """Return text without control and formatting signs, which could turn a line round; long text is cut."""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+def _class_rows(ranking: Ranking) -> list[tuple[str, int, int]]:
+    """Return each class's name, rows in the dataset and images drawn; nothing where they were not counted."""
+    task = ranking.provenance.get("task", {})
+    names, rows, drawn = (task.get(key) or () for key in ("label_names", "class_counts", "sample_counts"))
+    return list(zip(names, rows, drawn, strict=True)) if len(names) == len(rows) == len(drawn) else []
 
 
-def _environment() -> Environment:
-    from huggingface_hub.constants import ENDPOINT
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+def _origin(ranking: Ranking) -> list[tuple[str, str]]:
+    """Return what the ranking was made of and with, named."""
+    made = ranking.provenance
+    probe, task, embedding = (made.get(key, {}) for key in ("probe", "task", "embedding"))
+    facts = {
+        "limits": "; ".join(f"{name} = {_listed(value)}" for name, value in made.get("limits", {}).items()) or "none",
+        "metric": made.get("metric"),
+        "index": _written(made.get("index"), "{:.16}…"),
+        "probe": probe.get("name"),
+        "probe's weights": _written(probe.get("weights_hash"), "{:.16}…"),
+        "seed": embedding.get("seed", task.get("seed")),
+        "sample": _written(task.get("fingerprint"), "{:.16}…"),
+        "versions": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
+    }
+    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
-    hidden = secrets()
 
-    def shown(value: object) -> object:
-        return value if isinstance(value, Markup) else without_tokens(_printable(value), hidden)
+def _listed(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value:,.10g}"
+    items = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
+    return ", ".join(items[:20]) + (f" and {len(items) - 20} more" if len(items) > 20 else "")
 
-    environment = Environment(
-        loader=PackageLoader("hf_task2vec"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=shown,
-    )
 
-    def breakable(text: str) -> Markup:  # where an id may go on in the next line
-        return Markup(re.sub(r"([/._])", r"\1<wbr>", str(Markup.escape(shown(text)))))
+def _written(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value).replace("%", " %")
 
-    def sentence(text: str) -> str:  # cleaned first: a token without its first letter is none
-        clean = str(shown(text))
-        return clean[:1].upper() + clean[1:]
 
-    def code(text: str) -> Markup:
-        return Markup(re.sub(r"(--[\w-]+)", r"<span>\1</span>", str(Markup.escape(without_tokens(text, hidden)))))
+def known(value: float | None, form: str) -> str:
+    """Write a number, and what is unknown as ``?``."""
+    return "?" if value is None else form.format(value)
 
-    environment.filters["sentence"] = sentence
-    environment.filters["breakable"] = breakable
-    environment.filters["percent"] = percent
-    environment.filters["code"] = code
-    environment.filters["card"] = lambda hub_id: f"{ENDPOINT}/{quote(hub_id, safe='/')}"
-    environment.filters["signed"] = parts.signed
-    return environment
+
+def signed(points: float) -> str:
+    """Write points of accuracy with their sign; a minus, not a hyphen."""
+    text = f"{points:+.1f}"
+    return "0.0" if text in ("-0.0", "+0.0") else text.replace("-", "−")
+
+
+# ---------------------------------------------------------------------- what to run next
+
+
+def next_steps(ranking: Ranking) -> list[Mapping[str, str]]:
+    """Return what to run next: a title, why, and the exact command or code, which never holds a token."""
+    call, task = ranking._call or Call(None, {}), ranking.provenance.get("task", {})
+
+    def python(then: str, **changes: Any) -> str:
+        return f"from hf_task2vec import select_backbone\n\nranking = {call.python(**changes)}\n{then}"
+
+    steps = [("Repeat it", "The same call.", call.command() or python("print(ranking)"))]
+    if task.get("label_kind") != "multi_label" and all(c.measured is None for c in ranking):
+        why = "It downloads their weights, and ranks all again with what was measured."
+        code = call.command(refine=3) or python("print(ranking)", refine=3)
+        steps.append(("Measure three of the best on your sample", why, code))
+    classes = len(task.get("label_names") or ()) or "NUMBER_OF_CLASSES"
+    load = python(f"model, transform = ranking.best.load(num_classes={classes})  # {ranking.best.hub_id}")
+    steps.append(("Load the first", "With a fresh head and its own preprocessing, ready to fine-tune.", load))
+    return [{"title": title, "why": why, "code": code} for title, why, code in steps]

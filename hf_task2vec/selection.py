@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
+from hf_task2vec.call import Call
 from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import EVIDENCE, Candidates, resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
-from hf_task2vec.material import Call, Material, thumbnails
 from hf_task2vec.metric import load_metric
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import check_descriptors, predict, rank
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
 
 logger = logging.getLogger(__name__)
+
+_PICTURES = 40  # of the sample, for a report
 
 
 def select_backbone(
@@ -189,8 +191,8 @@ def select_backbone(
             token=token,
             progress=progress,
         )
-    material = Material(call, () if task is None else thumbnails(task))
-    return replace(_marked(ranking, asked), _material=material)
+    pictures = None if task is None else task.subset(range(min(_PICTURES, len(task))))
+    return replace(_marked(ranking, asked), _call=call, _sample=pictures)
 
 
 def _marked(ranking: Ranking, asked: Candidates) -> Ranking:

@@ -165,7 +165,9 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # Playwright keeps an event loop running, beside which other modules cannot start theirs
 def browser() -> Iterator[Any]:
     """The machine's Chromium, driven by Playwright; tests of pages are skipped without either."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -7,17 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import datasets
+from pages import CLOSING, QUOTED, SCRIPT
 from synthetic import as_dataset, pictures, tiny_probe, zoo
 
-from hf_task2vec.material import Call
+from hf_task2vec.call import Call
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
 
 TOKEN = "hf_" + "a1B2" * 9
-SCRIPT = "<script>document.title='broken'</script>"
-QUOTED = '"><img src=x onerror="document.title=\'broken\'">'
-CLOSING = "</title></svg></style>'{{ 7*7 }}\u202e"
 
 
 def named(names: list[str], count: int = 24) -> datasets.Dataset:

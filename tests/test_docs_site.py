@@ -140,20 +140,6 @@ def test_a_name_that_does_not_exist_is_found(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- in a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium on this machine")
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    manager = sync_api.sync_playwright().start()
-    opened = manager.chromium.launch(executable_path=program, args=[*switches, "--disable-sync"])
-    yield opened
-    opened.close()
-    manager.stop()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_pages_fit_the_window(site: Path, browser: Any, width: int, scheme: str) -> None:
     """No page is wider than the window, every picture is there, and no script fails."""

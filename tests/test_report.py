@@ -5,51 +5,23 @@ from __future__ import annotations
 import ast
 import base64
 import io
-import re
-import sys
 from dataclasses import replace
-from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import CLOSING, QUOTED, SCRIPT, Page, check_self_contained
 from PIL import Image
-from report_data import CLOSING, QUOTED, SCRIPT, TOKEN, call, hostile, ranking
+from report_data import TOKEN, call, hostile, ranking
 
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.material import THUMBNAIL_PX, Material
-from hf_task2vec.pareto import pareto_front
 from hf_task2vec.ranking import Ranking
-from hf_task2vec.report import next_steps, render_report
-from hf_task2vec.report_parts import budgets, known, signed
-
-
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text outside of scripts and styles."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._within = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._within = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._within = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._within not in ("script", "style"):
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
+from hf_task2vec.report import THUMBNAIL_PX, cost_plot, next_steps, pareto_front, render_report, round_steps, thumbnails
+from hf_task2vec.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -85,32 +57,20 @@ def test_a_path_that_cannot_be_written_is_refused(plain: Ranking, tmp_path: Path
     assert not (tmp_path / "empty.html").exists()
 
 
-def test_nothing_is_loaded_from_elsewhere(page: Page, plain: Ranking) -> None:
-    text = render_report(plain)
-    loading = ("src", "srcset", "data", "poster", "action", "background")
-    for tag, attributes in page.tags:
-        for name in loading:
-            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
-        if tag != "a":
-            assert (attributes.get("href") or "#").startswith("#"), (tag, attributes)
-        assert "style" not in attributes  # the page's own policy would ignore it
-        assert not any(name.startswith("on") for name in attributes)
-    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", text)
-    assert not page.all("link")
-    (policy,) = (m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
-    assert policy is not None
-    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
-    assert "unsafe" not in policy
+def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
+    check_self_contained(page)
+    assert len(page.all("nav")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) >= 4
 
 
 # ---------------------------------------------------------------------- what it says
 
 
 def test_it_says_what_the_ranking_says(page: Page, plain: Ranking) -> None:
-    words = " ".join(page.text.split())
+    words = page.text
     assert plain.summary in words
     for warning in plain.warnings:
-        assert warning[1:] in words
+        assert warning in words
     for candidate in plain:
         assert candidate.hub_id in words
         assert f"{100 * candidate.score:.1f}" in words
@@ -122,54 +82,21 @@ def test_it_says_what_the_ranking_says(page: Page, plain: Ranking) -> None:
         assert f"{library} {version}" in words
 
 
-def test_its_structure_can_be_read_aloud(page: Page) -> None:
-    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in pairwise(levels))
-    assert len(page.all("main")) == len(page.all("nav")) == 1
-    assert len(page.all("caption")) == len(page.all("table")) >= 4
-    assert all(attributes.get("scope") in ("col", "row") for attributes in page.all("th"))
-    assert all(attributes.get("alt") for attributes in page.all("img"))
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for _, attributes in page.tags:
-        for name in (attributes.get("aria-labelledby") or "").split():
-            assert name in ids
-        if (attributes.get("href") or "").startswith("#"):
-            assert str(attributes["href"])[1:] in ids
-    plots = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(plots) == 2
-    assert all(a.get("aria-hidden") == "true" for a in page.all("svg") if a not in plots)
+def test_plots_name_the_best_within_each_budget(page: Page, plain: Ranking) -> None:
+    assert len([a for a in page.all("svg") if a.get("role") == "img"]) == 2
+    table = plain.to_pandas()
+    plot = cost_plot(table, "params_m", plain.best.hub_id)
+    assert plot is not None
+    for mark in plot["marks"]:
+        within = table[table["params_m"] <= float(mark["limit"])]
+        assert mark["row"].score == within["score"].max()
+        assert f"{mark['row'].hub_id}: {100 * mark['row'].score:.1f} %" in page.text  # what a pointer shows
+    assert plot["count"] == int(table["params_m"].notna().sum())
+    assert cost_plot(table.assign(params_m=np.nan), "params_m", plain.best.hub_id) is None
 
 
-def test_plots_take_the_pages_colours_and_name_the_front(plain: Ranking) -> None:
-    text = render_report(plain)
-    plots = re.findall(r'<svg viewBox="[^"]*" role="img".*?</svg>', text, re.DOTALL)
-    assert len(plots) == 2
-    for plot in plots:
-        assert "var(--accent)" in plot
-        assert "#0102" not in plot  # no stand-in colour is left
-        assert "<metadata" not in plot
-        assert "The best within each budget" in plot
-        assert "org/small: " in plot  # what a pointer over its letter shows
-
-
-def test_without_matplotlib_the_report_is_written_without_plots(
-    plain: Ranking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    page = Page(render_report(plain))
-    assert "No plots here: the plots need Matplotlib, which is missing: pip install 'hf-task2vec[report]'" in page.text
-    assert "pip install 'hf-task2vec[report]'" in caplog.text
-    assert not [a for a in page.all("svg") if a.get("role") == "img"]
-    assert "The best within a budget, by size" in page.text  # the table is there all the same
-
-
-def test_a_ranking_without_its_material_gets_a_report_of_what_it_has(plain: Ranking) -> None:
-    bare = replace(plain, _explainer=None, _material=None, provenance={}, warnings=())
+def test_a_ranking_read_from_a_file_gets_a_report_of_what_it_has(plain: Ranking) -> None:
+    bare = replace(plain, _explainer=None, _call=None, _sample=None, provenance={}, warnings=())
     page = Page(render_report(bare))
     assert "Why this one" not in page.text
     assert "Warnings" not in page.text
@@ -189,23 +116,18 @@ def test_measured_candidates_get_a_column(plain: Ranking) -> None:
     assert "Measured, %" not in Page(render_report(plain)).text
 
 
-def test_unknown_costs_and_signs() -> None:
-    assert known(None, ".1f", "M") == known(float("nan"), ".1f") == "?"
-    assert known(0.04, ".1f", "M") == "0.0M"
-    assert [signed(x) for x in (1.25, -1.25, 0.04, -0.04)] == ["+1.2", "−1.2", "0.0", "0.0"]
-
-
 # ---------------------------------------------------------------------- what it never lets through
 
 
 def test_hostile_names_are_text() -> None:
-    text = render_report(hostile())
-    page = Page(text)
+    page = Page(render_report(hostile()))
+    text = page.source
+    check_self_contained(page)
     assert len(page.all("script")) == text.count("<script") == 1
     assert not [a for a in page.all("img") if not (a["src"] or "").startswith("data:image/")]
     alts = {a["alt"] for a in page.all("img")}
     assert alts == {SCRIPT, QUOTED, CLOSING.replace("\u202e", " ")}
-    assert text.count("</title>") == 1 + len(re.findall(r"<title", text)) - 1
+    assert text.count("</title>") == text.count("<title")
     assert "{{ 7*7 }}" in page.text
     assert "\u202e" not in text  # would write the rest of a line backwards
     assert QUOTED in page.text
@@ -218,9 +140,7 @@ def test_a_token_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         for i in range(4):
             Image.new("RGB", (8, 8), (90 * i, 0, 200 * (name == "a"))).save(folder / name / f"{i}.png")
     found = ranking(str(folder), token="a-secret-of-another-form", revision=None)
-    assert found._material is not None
-    assert TOKEN not in repr(found._material)
-    assert "secret" not in repr(found._material)
+    assert "secret" not in repr(found._call)
     monkeypatch.setenv("HF_TOKEN", "logged-in-secret")
     told = replace(found, warnings=(f"{TOKEN} or logged-in-secret was refused",))
     for page in (render_report(told), render_report(told, images=False)):
@@ -238,33 +158,72 @@ def test_images_can_be_left_out(plain: Ranking) -> None:
     assert "This file holds 24 small copies of images of the dataset" in Page(render_report(plain)).text
 
 
+# ---------------------------------------------------------------------- the contact sheet
+
+
+def photo(i: int) -> dict[str, Any]:
+    """An encoded image with the metadata that a camera or a program writes."""
+    image = Image.effect_noise((400, 300), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0132] = f"Secret camera {i}", "2024:01:01 00:00:00"
+    exif.get_ifd(0x8825)[2] = (52.0, 31.0, 12.0)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", exif=exif, comment=b"Secret comment", icc_profile=b"Secret profile")
+    return {"bytes": stream.getvalue(), "path": f"/home/secret/{i}.jpg"}
+
+
+def test_thumbnails_are_small_and_bare() -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [photo(i) for i in range(6)], "label": [0, 1] * 3}
+    found = thumbnails(Task.from_dataset(datasets.Dataset.from_dict(rows, features=features)))
+    assert [t["labels"] for t in found] == ["a"] * 3 + ["b"] * 3
+    for thumbnail in found:
+        assert (thumbnail["width"], thumbnail["height"]) == (96, 72)
+        kind, _, data = thumbnail["src"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        assert b"Secret" not in base64.b64decode(data)
+        assert b"Exif" not in base64.b64decode(data)
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert image.size == (96, 72)
+            assert not image.getexif()
+            assert not {"comment", "icc_profile", "exif"} & set(image.info)
+
+
+def test_small_images_stay_as_they_are() -> None:
+    task = Task.from_dataset("sklearn:digits", max_samples=10)
+    found = thumbnails(task)
+    assert [t["labels"] for t in found] == [str(i) for i in range(10)]  # balanced
+    for picture, position in zip(found, np.argsort(task.labels), strict=True):
+        kind, _, data = picture["src"].partition(",")
+        assert kind == "data:image/png;base64"
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert np.array_equal(shown, np.asarray(task.images[int(position)]))
+
+
+def test_sheet_of_several_labels_and_of_odd_sizes() -> None:
+    image = datasets.Image()
+    labels = datasets.List(datasets.ClassLabel(names=["x", "y"]))
+    rows = {"image": [np.full((1, 3000, 3), 9, np.uint8), np.full((60, 50, 3), 7, np.uint8)] * 4}
+    rows["label"] = [[0], [0, 1], [1], [0]] * 2
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": image, "label": labels}))
+    found = thumbnails(Task.from_dataset(data))
+    assert {t["labels"] for t in found} == {"x", "x, y", "y"}
+    assert {(t["width"], t["height"]) for t in found} == {(THUMBNAIL_PX, 1), (50, 60)}
+
+
 # ---------------------------------------------------------------------- what to run next
 
 
-def test_objects_have_no_command(plain: Ranking) -> None:
-    assert plain._material is not None
-    assert plain._material.call.command() is None  # a dataset, a probe and an index in memory
-    (measure, load) = next_steps(replace(plain, warnings=()))[-2:]
-    assert measure["code"].startswith(
-        "from hf_task2vec import select_backbone\n\nranking = select_backbone(dataset, probe="
-    )
-    assert "refine=3)" in measure["code"]
-    assert load["code"].endswith(f"model, transform = ranking.best.load(num_classes=3)  # {plain.best.hub_id}")
-    for step in (measure, load):
-        ast.parse(step["code"])
-
-
-def test_steps_of_a_dataset_with_a_name(plain: Ranking) -> None:
-    task = {**plain.provenance["task"], "n_samples": 20, "n_rows": 1000}
-    provenance = plain.provenance | {"task": task}
-    steps = next_steps(replace(plain, provenance=provenance, _material=Material(call("./my photos", name="a b"))))
-    more, measure, tune, _ = (step["code"] for step in steps)
-    assert more == "hf-task2vec select './my photos' --name 'a b' --max-samples 48"
-    assert measure == "hf-task2vec select './my photos' --name 'a b' --refine 3"
-    assert tune == (
-        f"python examples/finetune_timm.py --dataset './my photos' --checkpoint {plain.best.hub_id} --name 'a b' "
-        "--output fine-tuned"
-    )
+def test_what_to_run_next(plain: Ranking) -> None:
+    repeat, measure, load = (step["code"] for step in next_steps(plain))
+    assert repeat.startswith("from hf_task2vec import select_backbone\n\nranking = select_backbone(dataset, probe=")
+    assert "refine=3)" in measure
+    assert load.endswith(f"model, transform = ranking.best.load(num_classes=3)  # {plain.best.hub_id}")
+    for code in (repeat, measure, load):
+        ast.parse(code)
+    repeat, measure, _ = (step["code"] for step in next_steps(replace(plain, _call=call("./my photos", name="a b"))))
+    assert repeat == "hf-task2vec select './my photos' --name 'a b'"
+    assert measure == f"{repeat} --refine 3"
 
 
 def test_several_labels_are_not_to_be_measured(plain: Ranking) -> None:
@@ -294,7 +253,7 @@ def test_front_is_what_nothing_beats(points: list[tuple[float, int]]) -> None:
 
 @given(st.floats(1e-3, 1e5), st.floats(1.0, 1e4))
 def test_budgets_are_round_and_cover_all(least: float, factor: float) -> None:
-    found = budgets(least, least * factor)
+    found = round_steps(least, least * factor)
     assert found == sorted(set(found))
     assert found[0] >= least
     assert found[-1] >= least * factor
