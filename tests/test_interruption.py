@@ -59,19 +59,19 @@ def files(folder: Path) -> Iterator[str]:
 @pytest.mark.timeout(900)  # eight processes that import PyTorch
 def test_select_and_embed(tmp_path: Path) -> None:
     arguments = ("sklearn:digits", "--max-samples", "64", "--offline", "--device", "cpu")
-    for stop in ("reading the dataset", "loading the probe", "embed: features", "embed: Fisher"):
+    for stop in ("reading the dataset", "loading the probe", "embed: features", "describing the task"):
         check_interrupted(Command("select", *arguments, "--json", stop=stop))
         assert not (tmp_path / "cache").exists() or list(files(tmp_path / "cache")) == []
     done = Command("select", *arguments, "--json")
     assert len(json.loads(done.stdout)["candidates"]) == 10
     assert all(name.startswith("embeddings/") for name in files(tmp_path / "cache"))
     # Interrupted after the embedding: the next start does not need the network at all.
-    check_interrupted(Command("select", *arguments, stop="ranking 1"))
+    check_interrupted(Command("select", *arguments, stop="found in the cache"))
     assert "loading the probe" not in Command("select", *arguments).log
 
     output = tmp_path / "embedding"
     embedding_of = ("embed", *arguments, "-o", output)
-    check_interrupted(Command(*embedding_of, stop="embed: Fisher"))
+    check_interrupted(Command(*embedding_of, stop="describing the task"))
     assert not output.exists(), "nothing half-written"
     assert Command(*embedding_of).code == 0
     assert sorted(files(output)) == ["embedding.json", "embedding.safetensors"]
