@@ -149,22 +149,7 @@ def test_blocks_that_do_not_run_say_why_and_are_understood(page: str, monkeypatc
                 assert result.exit_code == 0, f"{block.place}: {line}\n{result.output}"
 
 
-def test_a_wrong_option_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = parse_only(monkeypatch)
-    assert runner.invoke(cli, ["select", "./photos", "--refine", "3"]).exit_code == 0
-    assert runner.invoke(cli, ["select", "./photos", "--refine", "many"]).exit_code == 2
-    assert runner.invoke(cli, ["select", "./photos", "--no-such-option"]).exit_code == 2
-
-
 # ---------------------------------------------------------------------- README and other files at their own place
-
-
-def test_there_is_something_to_run() -> None:
-    found = blocks("README.md", "bash")
-    assert len([block for block in blocks("README.md", "python") if not block.mark]) == 3
-    assert len([block for block in found if not block.mark]) == 1
-    marks = [block.mark for block in found if block.mark]
-    assert marks == ["main-command", "test-command", "not run by tests: needs an account on a Hub"]
 
 
 def test_python_of_the_readme(hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,15 +18,7 @@ from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
 from hf_task2vec.cli.inputs import index_folder, load_embeddings
 from hf_task2vec.cli.map_command import map_tasks
-from hf_task2vec.cli.options import (
-    POSITIVE,
-    Quantity,
-    dataset_options,
-    given,
-    index_option,
-    kind_option,
-    split_commas,
-)
+from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, index_option, kind_option, split_commas
 from hf_task2vec.processes import launched
 
 if TYPE_CHECKING:
@@ -101,10 +93,7 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
 )
 @click.option("--refine-bytes", type=Quantity(), metavar="SIZE", help="Most bytes that --refine downloads, such as 2G.")
 @click.option(
-    "--refine-seconds",
-    type=POSITIVE,
-    metavar="NUMBER",
-    help="Start no measurement that would end later than this.",
+    "--refine-seconds", type=POSITIVE, metavar="NUMBER", help="Start no measurement that would end later than this."
 )
 @click.option(
     "--report",
@@ -124,12 +113,7 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
     help="What predicts the accuracies; static is the same order for every task.",
 )
 @click.option(
-    "--no-cache",
-    "cache",
-    is_flag=True,
-    default=True,
-    flag_value=False,
-    help="Make everything anew and keep nothing.",
+    "--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Make everything anew and keep nothing."
 )
 @click.pass_obj
 def select(

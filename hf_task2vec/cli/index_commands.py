@@ -83,10 +83,7 @@ def validate(path: str | None) -> Report:
     help="Index to extend, a folder or org/name[@revision] on the Hub [default: start a new one].",
 )
 @click.option(
-    "--cache",
-    type=click.Path(),
-    metavar="PATH",
-    help="Folder of the finished cells [default: in the cache folder].",
+    "--cache", type=click.Path(), metavar="PATH", help="Folder of the finished cells [default: in the cache folder]."
 )
 @click.option(
     "--max-samples",
@@ -101,9 +98,7 @@ def validate(path: str | None) -> Report:
 @click.option("--keep-features", is_flag=True, help="Keep the features in the cache.")
 @click.option("--retry-failed", is_flag=True, help="Try cells again that failed at an earlier start.")
 @click.option(
-    "--ray-address",
-    metavar="ADDRESS",
-    help="Work on a Ray cluster: auto, HOST:6379, or local (needs the extra [ray]).",
+    "--ray-address", metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:6379, or local (needs the extra [ray])."
 )
 @click.option(
     "--gpus-per-cell",

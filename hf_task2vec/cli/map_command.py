@@ -21,11 +21,7 @@ _SHOWN_PAIRS = 10
 
 def _is_page(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
-        raise click.BadParameter(
-            f"{str(path)!r}: the map is a web page, so name it .html.",
-            ctx,
-            param,
-        )
+        raise click.BadParameter(f"{str(path)!r}: the map is a web page, so name it .html.", ctx, param)
     return path
 
 

@@ -80,12 +80,7 @@ dataset_options = options(
     click.option("--label-column", metavar="COLUMN", help="Column of the labels [default: found by its type]."),
     click.option("--streaming", is_flag=True, help="Read the dataset row by row, without downloading all of it."),
     click.option(
-        "--max-samples",
-        type=click.IntRange(1),
-        metavar="N",
-        default=256,
-        show_default=True,
-        help="Images to look at.",
+        "--max-samples", type=click.IntRange(1), metavar="N", default=256, show_default=True, help="Images to look at."
     ),
     click.option(
         "--probe",
