@@ -167,6 +167,8 @@ class Task:
         HubError
             If the Hub cannot be reached.
 
+        Notes
+        -----
         Images that cannot be decoded are replaced by others of their class when the sample is read. If none is left,
         or of one class only, that raises `ImageDecodeError`.
 
