@@ -7,76 +7,56 @@ judges any checkpoint without scores: by those of its family, kind of pretrainin
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, HubUnavailableError, SelectionError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
-from hf_task2vec.hub_facts import FACTS, checkpoint_row, read_config
-from hf_task2vec.schema import LOCAL_PREFIX
+from hf_task2vec.schema import LOCAL_PREFIX, CheckpointRow
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
+    from huggingface_hub.hf_api import ExpandModelProperty_T
 
-    from hf_task2vec.schema import CheckpointRow
     from hf_task2vec.zoo import ZooIndex
 
 logger = logging.getLogger(__name__)
 
+#: Models that a query lists at most, the most downloaded first, unless it says ``limit:N``.
 DEFAULT_LIMIT = 500
-"""Models that a query lists at most, the most downloaded first, unless it says ``limit:N``."""
-KEYS = ("author", "license", "library", "params", "tag", "limit")
+#: What a ranking says of a checkpoint whose facts come from the Hub.
 EVIDENCE = "not in the index; judged by its family"
-"""What a ranking says of a checkpoint whose facts come from the Hub."""
-
+_KEYS = ("author", "license", "library", "params", "tag", "limit")
+# What the Hub is asked to tell of a model.
+_FACTS: list[ExpandModelProperty_T] = [
+    "cardData", "config", "gated", "library_name", "pipeline_tag", "private", "safetensors", "sha", "tags",
+]  # fmt: skip
 # Models for other inputs share tags and words with those for images.
 _IMAGE_TASKS = ("image-classification", "image-feature-extraction", "zero-shot-image-classification")
 _LIBRARIES = ("timm", "transformers", "open_clip")
-_FACTORS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}
 _THREADS = 8
 _WHOLE_CONFIGS = 50  # of up to so many models config.json is read for the input size, which the Hub does not repeat
-
-
-@dataclass(frozen=True)
-class CandidateQuery:
-    """A parsed query; see :func:`parse_query`.
-
-    Attributes
-    ----------
-    author, license, library
-        As the Hub names them; None for any.
-    tags
-        All of which a model must have.
-    words
-        Text that its id must hold.
-    params
-        Comparisons of the number of parameters: operator and number.
-    limit
-        Models to list at most.
-    """
-
-    author: str | None = None
-    license: str | None = None
-    library: str | None = None
-    tags: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    params: tuple[tuple[str, float], ...] = ()
-    limit: int = DEFAULT_LIMIT
-
-    def fits(self, count: float | None) -> bool:
-        """Say whether a number of parameters meets the comparisons; an unknown one (None) meets none."""
-        tests: dict[str, Callable[[float, float], bool]] = {
-            "<": lambda a, b: a < b,
-            "<=": lambda a, b: a <= b,
-            ">": lambda a, b: a > b,
-            ">=": lambda a, b: a >= b,
-        }
-        return all(count is not None and tests[operator](count, number) for operator, number in self.params)
+# Model types of transformers whose family the index calls otherwise, or whose pretraining they tell.
+_FAMILY_OF_TYPE = {
+    **dict.fromkeys(("dinov2", "dinov2_with_registers", "dinov3_vit", "siglip", "siglip_vision_model"), "vit"),
+    **dict.fromkeys(("clip", "clip_vision_model", "vit_mae", "vit_msn", "ijepa"), "vit"),
+    **dict.fromkeys(("convnextv2", "dinov3_convnext"), "convnext"),
+    "mobilevitv2": "mobilevit",
+    "pvt_v2": "pvt_v2",
+}
+_PRETRAINING_OF_TYPE = {
+    **dict.fromkeys(("dinov2", "dinov2_with_registers"), "dinov2"),
+    **dict.fromkeys(("siglip", "siglip_vision_model"), "siglip"),
+    **dict.fromkeys(("clip", "clip_vision_model"), "clip"),
+    "vit_mae": "mim",
+}
 
 
 @dataclass(frozen=True)
@@ -103,8 +83,8 @@ def is_query(text: str) -> bool:
     return not text.startswith(LOCAL_PREFIX) and (":" in text or "/" not in text or " " in text.strip())
 
 
-def parse_query(text: str) -> CandidateQuery:
-    """Read a query: words and ``key:value`` parts, separated by spaces, all of which must hold.
+def parse_query(text: str) -> dict[str, Any]:
+    """Read a query as arguments of ``HfApi.list_models``: words and ``key:value`` parts, all of which must hold.
 
     ``author:timm`` (user or organization), ``license:apache-2.0``, ``library:timm``, ``tag:image-classification``
     (repeatable), ``params:<30M`` (also ``<=``, ``>``, ``>=``; K, M and B are units; repeatable for a range),
@@ -115,45 +95,41 @@ def parse_query(text: str) -> CandidateQuery:
     SelectionError
         A key is unknown, given twice, or its value is none.
     """
-    query = CandidateQuery()
+
+    def wrong(problem: str) -> SelectionError:
+        return SelectionError(f"candidates query {text!r}{problem}")
+
+    parts: dict[str, list[str]] = {name: [] for name in (*_KEYS, "words")}
     for part in text.split():
         key, colon, value = part.partition(":")
         if not colon:
-            query = replace(query, words=(*query.words, part))
-            continue
-        if key not in KEYS:
-            known = ", ".join(f"{name}:" for name in KEYS)
-            raise SelectionError(
-                f"candidates query {text!r}: {key + ':'!r} is unknown; what would work: {known} and words of the id"
-            )
-        if not value:
-            raise SelectionError(f"candidates query {text!r}: {key}: has no value; write it without a space after ':'")
-        if key == "params":
-            query = replace(query, params=(*query.params, _comparison(value, text)))
-        elif key == "tag":
-            query = replace(query, tags=(*query.tags, value))
-        elif key == "limit":
-            if not value.isdecimal() or int(value) < 1:
-                raise SelectionError(f"candidates query {text!r}: limit:{value} is no positive whole number")
-            query = replace(query, limit=int(value))
-        elif getattr(query, key) is not None:
-            raise SelectionError(
-                f"candidates query {text!r}: {key}: is given twice; pass a list of two queries instead"
-            )
-        else:
-            query = replace(query, **{key: value})  # type: ignore[arg-type]  # one of the texts
-    if query == CandidateQuery(limit=query.limit):
-        raise SelectionError(f"candidates query {text!r} asks for every model of the Hub; add an author:, tag: or word")
-    return query
-
-
-def _comparison(value: str, text: str) -> tuple[str, float]:
-    match = re.fullmatch(r"(<=|>=|<|>)(\d+(?:\.\d+)?)([KMB]?)", value, re.IGNORECASE)
-    if match is None:
-        raise SelectionError(
-            f"candidates query {text!r}: params:{value} is no comparison; write params:<30M, params:>=1.5M or the like"
-        )
-    return match[1], float(match[2]) * _FACTORS[match[3].upper()]
+            key, value = "words", part
+        elif key not in _KEYS:
+            known = ", ".join(f"{name}:" for name in _KEYS)
+            raise wrong(f": {key + ':'!r} is unknown; what would work: {known} and words of the id")
+        elif not value:
+            raise wrong(f": {key}: has no value; write it without a space after ':'")
+        elif parts[key] and key not in ("params", "tag"):
+            raise wrong(f": {key}: is given twice; pass a list of two queries instead")
+        parts[key].append(value)
+    if not any(values for key, values in parts.items() if key != "limit"):
+        raise wrong(" asks for every model of the Hub; add an author:, tag: or word")
+    bounds = {}
+    for value in parts["params"]:
+        match = re.fullmatch(r"([<>])=?(\d+(?:\.\d+)?[KMB]?)", value, re.IGNORECASE)
+        if match is None:
+            raise wrong(f": params:{value} is no comparison; write params:<30M, params:>=1.5M or the like")
+        bounds["max" if match[1] == "<" else "min"] = match[2].upper()
+    limit = next(iter(parts["limit"]), str(DEFAULT_LIMIT))
+    if not limit.isdecimal() or int(limit) < 1:
+        raise wrong(f": limit:{limit} is no positive whole number")
+    return {
+        "author": next(iter(parts["author"]), None),
+        "filter": [*parts["tag"], *(f"license:{name}" for name in parts["license"]), *parts["library"]] or None,
+        "search": " ".join(parts["words"]) or None,
+        "num_parameters": ",".join(f"{name}:{bound}" for name, bound in sorted(bounds.items())) or None,
+        "limit": int(limit),
+    }
 
 
 def resolve_candidates(
@@ -184,36 +160,36 @@ def resolve_candidates(
     items = [given] if isinstance(given, str) else list(given)
     if not all(isinstance(item, str) for item in items):
         return Candidates(tuple(items))
-    parsed = {item: parse_query(item) for item in items if is_query(item)}
-    known = {row.key[0]: row for row in zoo.rows["checkpoints"]}
-    named = [item for item in items if item not in parsed]
+    queries = {item: parse_query(item) for item in items if is_query(item)}
+    known = {row.key[0] for row in zoo.rows["checkpoints"]}
+    named = [item for item in items if item not in queries]
     session = HubSession(None, repo_type="model", token=token, timeout=timeout)
-    infos = _named([item for item in named if item not in known and _is_hub_id(item)], session)
+    infos = _named([item for item in named if item not in known and not item.startswith(LOCAL_PREFIX)], session)
     ids = list(named)
-    for text, query in parsed.items():
+    for text, query in queries.items():
         found = _listed(query, text, session)
         infos |= {info.id: info for info in found if info.id not in known}
         ids += [info.id for info in found]
     rows = _rows(infos, zoo, session)
     left_out = set(infos) - {row.hub_id for row in rows}
     ids = [hub_id for hub_id in dict.fromkeys(ids) if hub_id not in left_out or hub_id in named]
-    if parsed and not ids:
-        raise SelectionError(f"no model that the Hub lists for {' or '.join(map(repr, parsed))} can be judged")
-    return Candidates(tuple(ids), tuple(rows), tuple(parsed))
+    if queries and not ids:
+        raise SelectionError(f"no model that the Hub lists for {' or '.join(map(repr, queries))} can be judged")
+    return Candidates(tuple(ids), tuple(rows), tuple(queries))
 
 
-def _is_hub_id(text: str) -> bool:
-    return not text.startswith(LOCAL_PREFIX) and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+def _of_model(hub_id: str, session: HubSession) -> HubSession:
+    return HubSession(hub_id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
 
 
 def _named(ids: Iterable[str], session: HubSession) -> dict[str, ModelInfo]:
     """Ask about single models; those that cannot be had are left out with a warning."""
     infos: dict[str, ModelInfo] = {}
     for hub_id in dict.fromkeys(ids):
-        one = HubSession(hub_id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
         try:
+            one = _of_model(hub_id, session)
             infos[hub_id] = one.call(
-                "looking it up", one.api.model_info, hub_id, expand=FACTS, limit=REQUEST_TIMEOUT, attempts=2
+                "looking it up", one.api.model_info, hub_id, expand=_FACTS, limit=REQUEST_TIMEOUT, attempts=2
             )
         except HubUnavailableError as error:
             logger.warning("what is not in the index cannot be looked up: %s", error)
@@ -223,34 +199,21 @@ def _named(ids: Iterable[str], session: HubSession) -> dict[str, ModelInfo]:
     return infos
 
 
-def _listed(query: CandidateQuery, text: str, session: HubSession) -> list[ModelInfo]:
-    """List the models that a query asks for."""
-    filters = [*query.tags, *([f"license:{query.license}"] if query.license else [])]
-    filters += [query.library] if query.library else []
-    bounds = [f"{'max' if sign[0] == '<' else 'min'}:{round(number)}" for sign, number in query.params]
+def _listed(query: dict[str, Any], text: str, session: HubSession) -> list[ModelInfo]:
+    """List the image models that a query asks for."""
 
     def ask() -> list[ModelInfo]:
-        models = session.api.list_models(
-            author=query.author,
-            filter=filters or None,
-            search=" ".join(query.words) or None,
-            num_parameters=",".join(bounds) if len({bound[:3] for bound in bounds}) == len(bounds) and bounds else None,
-            sort="downloads",
-            limit=query.limit,
-            expand=FACTS,
-        )
-        return list(models)
+        return list(session.api.list_models(**query, sort="downloads", expand=_FACTS))
 
     found = session.call(f"listing models for {text!r}", ask)
-    if len(found) == query.limit:
-        logger.warning("only the %d most downloaded models for %r are looked at (limit:)", query.limit, text)
-    fitting = [info for info in found if query.fits(info.safetensors.total if info.safetensors else None)]
-    usable = [info for info in fitting if _is_image_model(info)]
-    logger.info("%d models listed for %r, %d of them for images and of that size", len(found), text, len(usable))
+    if len(found) == query["limit"]:
+        logger.warning("only the %d most downloaded models for %r are looked at (limit:)", query["limit"], text)
+    usable = [info for info in found if _is_image_model(info)]
+    logger.info("%d models listed for %r, %d of them for images", len(found), text, len(usable))
     if not usable:
         raise SelectionError(
-            f"no model on the Hub matches {text!r}: {len(found)} listed, {len(fitting)} of that size, none of them an "
-            f"image model of {', '.join(_LIBRARIES)}; loosen the query"
+            f"no model on the Hub matches {text!r}: {len(found)} listed, none of them an image model of "
+            f"{', '.join(_LIBRARIES)}; loosen the query"
         )
     return usable
 
@@ -262,15 +225,14 @@ def _is_image_model(info: ModelInfo) -> bool:
 
 
 def _rows(infos: dict[str, ModelInfo], zoo: ZooIndex, session: HubSession) -> list[CheckpointRow]:
-    if not infos:
-        return []
+    known = [row for row in zoo.rows["checkpoints"] if isinstance(row, CheckpointRow)]
 
     def attempt(info: ModelInfo) -> CheckpointRow | str:
-        one = HubSession(info.id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
+        one = _of_model(info.id, session)
         try:
             if info.gated:
                 one.call("asking for access", one.api.auth_check, info.id, limit=REQUEST_TIMEOUT)
-            return checkpoint_row(info, read_config(one, info, whole=len(infos) <= _WHOLE_CONFIGS), zoo)
+            return _checkpoint_row(info, _read_config(one, info, whole=len(infos) <= _WHOLE_CONFIGS), known)
         except (HubAccessError, HubNotFoundError) as error:
             return str(error)
         except ValueError as error:
@@ -282,6 +244,95 @@ def _rows(infos: dict[str, ModelInfo], zoo: ZooIndex, session: HubSession) -> li
     for hub_id, result in zip(infos, results, strict=True):
         if isinstance(result, str):
             logger.warning("%s is left out: %s", hub_id, result)
-    families = Counter(row.family for row in rows)
-    logger.info("%d candidates are not in the index and judged by their families: %s", len(rows), dict(families))
+    if rows:
+        families = Counter(row.family for row in rows)
+        logger.info("%d candidates are not in the index and judged by their families: %s", len(rows), dict(families))
     return rows
+
+
+def _read_config(session: HubSession, info: ModelInfo, *, whole: bool) -> dict[str, Any]:
+    """Return what ``config.json`` of a model says; the Hub's answer repeats a part of it."""
+    config = dict(info.config or {})
+    named = config.get("architecture") or config.get("model_type", "timm_wrapper") != "timm_wrapper"
+    if named and not whole:
+        return config
+    path = session.download_first(["config.json"], revision=info.sha)
+    found = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    return config | found if isinstance(found, dict) else config
+
+
+def _checkpoint_row(info: ModelInfo, config: dict[str, Any], known: Sequence[CheckpointRow]) -> CheckpointRow:
+    """Return a row of ``checkpoints.csv`` for a model; what all checkpoints of its architecture share is taken over."""
+    card = info.card_data.to_dict() if info.card_data else {}
+    model_type = str(config.get("model_type") or "")
+    architecture = config.get("architecture") or model_type or next(iter(config.get("architectures") or ()), None)
+    if not isinstance(architecture, str) or not architecture:
+        raise ValueError("its config.json names no architecture")
+    architecture, _, tag = architecture.partition(".")
+    if not tag:  # an id such as ``timm/resnet50.a1_in1k`` names it
+        name, _, rest = info.id.rpartition("/")[2].partition(".")
+        tag = rest if name == architecture else ""
+    library = info.library_name
+    if library not in _LIBRARIES:
+        library = "timm" if "architecture" in config else "transformers" if "model_type" in config else "other"
+    like = [row for row in known if row.architecture == architecture]
+    total = info.safetensors.total if info.safetensors else None
+    return CheckpointRow.model_validate(
+        {
+            "hub_id": info.id,
+            "library": library,
+            "architecture": architecture,
+            "family": _family(architecture, model_type, library, known),
+            "pretrain_tag": tag or None,
+            "pretraining": _pretraining(tag, model_type, card, known),
+            "params_m": total / 1e6 if total else _shared(row.params_m for row in like),
+            "gmacs": _shared(row.gmacs for row in like),
+            "input_px": _input_px(config) or _shared(row.input_px for row in like),
+            "license": _license(card, info.tags or ()),
+            "gated": bool(info.gated),
+            "facts_source": (),  # it is in no index, and so has no row of its sources
+        }
+    )
+
+
+def _family(architecture: str, model_type: str, library: str, known: Sequence[CheckpointRow]) -> str:
+    """Return the family of the architecture in the index that begins with the most of the same words."""
+    if library != "timm" and model_type and model_type != "timm_wrapper":
+        return _FAMILY_OF_TYPE.get(model_type) or _slug(model_type)
+    parts = architecture.split("_")
+    closest, family = 0, _slug(parts[0])
+    for row in known:
+        same = len(os.path.commonprefix([parts, row.architecture.split("_")]))
+        same += row.architecture == architecture
+        if same > closest:
+            closest, family = same, row.family
+    return family
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9_.\-]", "_", text.lower()).lstrip("_.-") or "unknown"
+
+
+def _pretraining(tag: str, model_type: str, card: dict[str, Any], known: Sequence[CheckpointRow]) -> str | None:
+    """Return the kind of pretraining; None for a fine-tuned copy and where nothing tells it."""
+    if tag:
+        return _shared(row.pretraining for row in known if row.pretrain_tag == tag)
+    return None if card.get("base_model") else _PRETRAINING_OF_TYPE.get(model_type)
+
+
+def _shared(values: Iterable[Any]) -> Any:
+    """Return the value that all share, None if they differ or there is none."""
+    found = {value for value in values if value is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _input_px(config: dict[str, Any]) -> int | None:
+    timm = config.get("pretrained_cfg")
+    size = timm.get("input_size") if isinstance(timm, dict) else config.get("image_size")
+    side = size[-1] if isinstance(size, (list, tuple)) and size else size
+    return side if type(side) is int and 8 <= side <= 4096 else None
+
+
+def _license(card: dict[str, Any], tags: Iterable[str]) -> str | None:
+    found = card.get("license") or next((tag[8:] for tag in tags if tag.startswith("license:")), None)
+    return None if not isinstance(found, str) or found.lower() in ("other", "unknown", "") else found.lower()
