@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, HubUnavailableError, SelectionError
@@ -302,8 +302,8 @@ def _family(architecture: str, model_type: str, library: str, known: Sequence[Ch
     parts = architecture.split("_")
     closest, family = 0, _slug(parts[0])
     for row in known:
-        same = len(os.path.commonprefix([parts, row.architecture.split("_")]))
-        same += row.architecture == architecture
+        pairs = zip(parts, row.architecture.split("_"), strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) + (row.architecture == architecture)
         if same > closest:
             closest, family = same, row.family
     return family
