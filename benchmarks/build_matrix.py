@@ -1,11 +1,10 @@
 """Measure every checkpoint of ``../shared/checkpoints`` on every task of ``../shared/tasks``: the measured matrix.
 
-    python benchmarks/build_matrix.py --cache DIR [--features DIR [--present]] [--index zoo_index]
+    python benchmarks/build_matrix.py --cache DIR [--index zoo_index]
 
-A sweep by ``hf_task2vec.build`` over all images of both splits: resumable, cell by cell. Raw output:
+A build by ``hf_task2vec.build`` over all images of both splits: resumable, cell by cell. Raw output:
 results/matrix.csv, and which images the linear probe classified rightly: results/matrix_correct.npz. With ``--index``
-the scores of the checkpoints that are on the Hub are put into that index. ``--features`` names a folder of features
-extracted before, ``DIR/<checkpoint>/<task>.safetensors``; with ``--present`` only pairs that lie there are measured.
+the scores of the checkpoints that are on the Hub are put into that index. The cells in DIR keep the features too.
 """
 
 from __future__ import annotations
@@ -13,10 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,10 +23,11 @@ from local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
 from safetensors.numpy import load_file
 from transferability import other_scores
 
-from hf_task2vec.build import Build, Checkpoint, TaskSpec
+from hf_task2vec.build import Checkpoint, TaskSpec, plan_cells, run_cells
+from hf_task2vec.build_inputs import pinned_task
 from hf_task2vec.cells import Cell, CellStore
 from hf_task2vec.embed import library_versions
-from hf_task2vec.files import atomic_path, sha256_file
+from hf_task2vec.files import atomic_path
 from hf_task2vec.measured_rows import report_row, score_rows, source_row
 from hf_task2vec.probe import Probe
 from hf_task2vec.schema import LOCAL_PREFIX
@@ -54,7 +51,7 @@ FAMILIES = {
 TRAINED_ON = {"resnet56_cifar.cifar10": ("cifar10",), "mobilenetv2_100.keras_dogs19": ("stanford_dogs",)}
 FIELDS = (
     "task", "checkpoint", "n", "n_train", "n_test", "dim", "linear", "linear_se", "knn", "knn_se", "logme", "h_score",
-    "seconds", "features_sha256",
+    "seconds",
 )  # fmt: skip
 
 
@@ -93,30 +90,13 @@ def load_frozen(name: str) -> Probe:
     return probe
 
 
-def adopt_features(cells: Iterable[Cell], store: CellStore, folder: Path) -> list[Cell]:
-    """Put features extracted before where the sweep keeps them; return the cells that have some."""
-    known = []
-    for cell in cells:
-        name = matrix_name(cell.checkpoint.name).replace("/", "--")
-        source, target = folder / name / f"{cell.task.name}.safetensors", store.features_path(cell)
-        if source.exists() and not target.exists():
-            with atomic_path(target) as temporary:
-                temporary.unlink()
-                try:
-                    os.link(source, temporary)
-                except OSError:  # another file system
-                    shutil.copyfile(source, temporary)
-        if target.exists():
-            known.append(cell)
-    return known
-
-
-def prepared(cache: Path, tasks: Iterable[str] | None = None, checkpoints: Iterable[str] | None = None) -> Build:
-    """The sweep over shared tasks and checkpoints, by default all, that keeps its cells in `cache`."""
+def matrix_cells(tasks: Iterable[str] | None = None, checkpoints: Iterable[str] | None = None) -> list[Cell]:
+    """The cells of shared tasks and checkpoints, by default all; their files keep the features."""
     names = tasks or [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
     specs = [TaskSpec(dataset=str(TASKS / name), task=name, split="train", test_split="test") for name in names]
     known = [checkpoint(name) for name in checkpoints or checkpoint_names()]
-    return Build(None, specs, known, cache=cache, max_samples=None, embed=False, keep_features=True)
+    config = {"max_samples": None, "seed": 0, "keep_features": True}
+    return plan_cells([pinned_task(spec) for spec in specs], known, config)
 
 
 def matrix_name(name: str) -> str:
@@ -128,38 +108,32 @@ def main() -> None:
     """Measure, write the raw output, extend the index."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--features", type=Path, default=None)
-    parser.add_argument("--present", action="store_true")
     parser.add_argument("--checkpoints", nargs="*", default=None)
     parser.add_argument("--tasks", nargs="*", default=None)
     parser.add_argument("--index", type=Path, default=None)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    build = prepared(args.cache, args.tasks, args.checkpoints)
-    if args.features is not None:
-        present = adopt_features(build.sweep.cells, build.sweep.store, args.features)
-        if args.present:
-            build.sweep = replace(build.sweep, cells=present)
-    report = build.run(progress=True)
-    for failure in report.failures:
-        print(failure)
-    write_results(build, args.results)
+    cells, store = matrix_cells(args.tasks, args.checkpoints), CellStore(args.cache)
+    pending = [cell for cell in cells if store.is_pending(cell)]
+    run_cells(pending, store, {}, done=len(cells) - len(pending), progress=True)
+    write_results(cells, store, args.results)
     if args.index is not None:
         extend_index(list(read_rows(args.results).values()), args.index)
 
 
-def write_results(build: Build, folder: Path) -> None:
-    """Write matrix.csv and matrix_correct.npz."""
-    store, rows, correct = build.sweep.store, [], {}
-    for cell, document in build.sweep.documents():
-        if document["status"] != "done":
+def write_results(cells: Iterable[Cell], store: CellStore, folder: Path) -> None:
+    """Write matrix.csv and matrix_correct.npz; say which cells failed."""
+    rows, correct = [], {}
+    for cell in cells:
+        document = store.document(cell)
+        if document is None or document["status"] != "done":
+            print(f"{cell}: {document and document['reason']}")
             continue
         name = matrix_name(cell.checkpoint.name)
+        kept = load_file(store.payload_path(cell))
         row = report_row(document) | {"checkpoint": name, "seconds": document["seconds"]["score"]}
-        kept = load_file(store.features_path(cell))
-        row |= other_scores(kept["features"], kept["labels"])
-        rows.append(row | {"features_sha256": sha256_file(store.features_path(cell))[:16]})
-        correct[f"{name.replace('/', '--')}:{cell.task.name}"] = np.packbits(store.correct(cell)["linear"])
+        rows.append(row | other_scores(kept["features"], kept["labels"]))
+        correct[f"{name.replace('/', '--')}:{cell.task.name}"] = kept["correct"]
     with atomic_path(folder / "matrix.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, FIELDS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()

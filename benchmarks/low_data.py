@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build_matrix import RESULTS, TASKS, matrix_name, prepared, with_matrix
-from safetensors.numpy import load
+from build_matrix import RESULTS, TASKS, matrix_cells, matrix_name, with_matrix
+from safetensors.numpy import load_file
 from selection import PROBE, Matrix, refitted, trained
 from tqdm import tqdm
 
+from hf_task2vec.cells import CellStore
 from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.evaluation import Case, always, evaluate_metric, without
@@ -199,14 +200,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--tasks", nargs="*", default=None)
     args = parser.parse_args()
-    build = prepared(args.matrix_cache)
-    cells = {(matrix_name(cell.checkpoint.name), cell.task.name): cell for cell in build.sweep.cells}
+    store = CellStore(args.matrix_cache)
+    cells = {(matrix_name(cell.checkpoint.name), cell.task.name): cell for cell in matrix_cells()}
 
     def features(hub_id: str, task: str) -> dict[str, np.ndarray]:
-        stored = build.sweep.store.features(cells[matrix_name(hub_id), task])
-        if stored is None:
+        cell = cells[matrix_name(hub_id), task]
+        if (document := store.document(cell)) is None:
             raise SystemExit(f"no features of {hub_id} on {task}; run build_matrix.py --cache {args.matrix_cache}")
-        return load(stored)
+        return {**load_file(store.payload_path(cell)), "n_train": np.array([document["sample"]["n_train"]])}
 
     matrix = Matrix(with_matrix(ZooIndex.load(ROOT / "zoo_index")))
     if args.tasks:

@@ -1,32 +1,45 @@
-"""Cells of a sweep and their files: one measurement of one checkpoint on one task, kept under what determines it."""
+"""Cells of a build: one checkpoint measured on one task, or one task embedded, and the files that keep them."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
-from collections.abc import Mapping
+import platform
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.errors import ZooIndexError
+from hf_task2vec.build_inputs import Checkpoint, PinnedTask
+from hf_task2vec.embed import embed_task, library_versions
+from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, write_json
-from hf_task2vec.sweep_inputs import Checkpoint, Failure, SweepTask
+from hf_task2vec.probe import Probe
+from hf_task2vec.sources import open_source
+from hf_task2vec.task import Task
+from hf_task2vec.transfer import extract_features, finite
+from hf_task2vec.transferability import Score, ridge_leave_one_out
 
 logger = logging.getLogger(__name__)
 
-MEASUREMENT_VERSION = 1
-"""Part of every key: raised when the same features would give another measurement."""
+FORMAT = 2
+"""Part of every key: raised when the same cell would give another result, or its files are written otherwise."""
+#: Errors that say nothing about the cell itself: it is tried again at the next start.
+_TRANSIENT = ("HubError", "HubUnavailableError", "ConnectionError", "TimeoutError")
+#: Weights that a worker keeps loaded for the next tasks.
+_PROBE_BYTES = 4 << 30
+_TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 
-FORMAT = 1
-#: Classes of errors that say nothing about the cell itself: it is tried again at the next start.
-TRANSIENT = ("HubError", "ConnectionError", "TimeoutError")
-MAX_DEATHS = 3
-"""A cell in which the process ended so often without a result is given up: it may need more memory than there is."""
+Result: TypeAlias = "tuple[dict[str, Any], bytes | None]"
+"""A cell's JSON document, and a safetensors file: which examples were classified rightly, or the embedding."""
 
 
 @dataclass(frozen=True)
@@ -36,160 +49,267 @@ class Cell:
     Attributes
     ----------
     config
-        JSON-able settings that change the result.
+        JSON-able settings that change the result: ``max_samples``, ``seed``, and whether the features are kept.
     """
 
     kind: Literal["measure", "embed"]
-    task: SweepTask
+    task: PinnedTask
     checkpoint: Checkpoint
     config: Mapping[str, Any]
 
     @cached_property
     def key(self) -> str:
         """Name of the cell's files: changes with the task's content, the weights, and the settings."""
-        return self._key(kind=self.kind, version=MEASUREMENT_VERSION)
-
-    @cached_property
-    def features_key(self) -> str:
-        """Name of the features' file, which does not change with how features are evaluated."""
-        return self._key(kind="features")
-
-    def _key(self, **more: Any) -> str:
-        parts = {"task": self.task.identity, "checkpoint": self.checkpoint.identity, "config": self.config, **more}
-        return sha256_bytes(canonical_json(parts))[:40]
+        pinned = {"task": self.task.identity, "checkpoint": self.checkpoint.identity}
+        return _key({"format": FORMAT, "kind": self.kind, "config": self.config, **pinned})
 
     @property
-    def failure(self) -> Failure | None:
-        """Why the cell cannot be measured, if that is known beforehand."""
+    def failure(self) -> Exception | None:
+        """Why there is nothing to work on, if that is known beforehand."""
         return self.checkpoint.failure or self.task.failure
 
     def __str__(self) -> str:
         return f"{self.checkpoint.name} on {self.task.name}"
 
 
-@dataclass(frozen=True)
-class CellResult:
-    """What the work on a cell gave, in the form in which it is sent and stored.
-
-    Attributes
-    ----------
-    document
-        JSON-able: status, measurement, sample, facts, seconds, versions.
-    payload
-        A safetensors file: which examples were classified rightly, or the embedding.
-    features
-        A safetensors file of the features, if they are to be kept.
-    """
-
-    document: dict[str, Any]
-    payload: bytes | None = None
-    features: bytes | None = None
+def failed(cell: Cell, error: BaseException, **more: Any) -> Result:
+    """Return the result of a cell that cannot be worked on."""
+    name = type(error).__name__
+    return _document(cell, status="failed", error=name, reason=" ".join(str(error).split()) or name, **more), None
 
 
-def failed(cell: Cell, failure: Failure, **more: Any) -> CellResult:
-    """Return the result of a cell that cannot be measured."""
-    return CellResult(describe(cell) | {"status": "failed", "error": failure.error, "reason": failure.reason} | more)
+def _document(cell: Cell, **more: Any) -> dict[str, Any]:
+    names = {"task": cell.task.name, "checkpoint": cell.checkpoint.name}
+    return {"key": cell.key, "kind": cell.kind, **names, "config": dict(cell.config), **more}
 
 
-def describe(cell: Cell) -> dict[str, Any]:
-    """Return what a cell's document says of the cell itself."""
-    return {
-        "format": FORMAT,
-        "key": cell.key,
-        "kind": cell.kind,
-        "task": cell.task.name,
-        "task_identity": dict(cell.task.identity),
-        "checkpoint": cell.checkpoint.name,
-        "checkpoint_identity": dict(cell.checkpoint.identity),
-        "config": dict(cell.config),
-    }
+def _key(parts: Mapping[str, Any]) -> str:
+    return sha256_bytes(canonical_json(dict(parts)))[:40]
 
 
 class CellStore:
-    """The files of cells below a folder: ``cells/``, and ``features/`` where they are kept.
-
-    Every file appears whole or not at all, and a cell's JSON document last: a cell without one is not done.
-    """
+    """The files of finished cells; each appears whole or not at all, and a cell's JSON document last."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def document(self, cell: Cell) -> dict[str, Any] | None:
-        """Return a cell's document, or None if it is not done (or its document is unreadable)."""
+        """Return a cell's document, or None if there is still work to do."""
+        if cell.failure is not None:
+            return failed(cell, cell.failure)[0]
         path = self._path(cell, ".json")
         try:
-            document = json.loads(path.read_bytes())
+            document: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError:
-            document = None
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
             logger.warning("%s is not readable; the cell is measured again", path)
             return None
         # The names are not part of the key: a task may have been renamed since.
         return document | {"task": cell.task.name, "checkpoint": cell.checkpoint.name}
 
-    def is_finished(self, cell: Cell, *, retry_failed: bool = False) -> bool:
-        """Say whether a cell needs no work: it is done, or failed for a reason of its own."""
+    def is_pending(self, cell: Cell, *, retry_failed: bool = False) -> bool:
+        """Say whether a cell needs work: it is not done, and has not failed for a reason of its own."""
         document = self.document(cell)
-        if document is None:
-            return False
-        return document["status"] == "done" or not (retry_failed or document["error"] in TRANSIENT)
+        if document is None or cell.failure is not None:
+            return document is None
+        return document["status"] == "failed" and (retry_failed or document["error"] in _TRANSIENT)
 
-    def begin(self, cell: Cell) -> int:
-        """Note that work on a cell begins; return how often it did so without an end."""
-        path = self._path(cell, ".begun")
-        times = (len(path.read_bytes()) if path.exists() else 0) + 1
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(b"x" * times)
-        return times
-
-    def write(self, cell: Cell, result: CellResult) -> None:
-        """Store a result, the document last."""
-        if result.features is not None:
-            with atomic_path(self.features_path(cell)) as temporary:
-                temporary.write_bytes(result.features)
-        if result.payload is not None:
-            with atomic_path(self._path(cell, ".safetensors")) as temporary:
-                temporary.write_bytes(result.payload)
-        write_json(self._path(cell, ".json"), result.document)
-        self.forget(cell)
-
-    def forget(self, cell: Cell) -> None:
-        """Take back what :meth:`begin` noted."""
-        self._path(cell, ".begun").unlink(missing_ok=True)
+    def write(self, cell: Cell, result: Result) -> None:
+        """Keep a result."""
+        document, payload = result
+        if payload is not None:
+            with atomic_path(self.payload_path(cell)) as temporary:
+                temporary.write_bytes(payload)
+        write_json(self._path(cell, ".json"), document)
 
     def payload_path(self, cell: Cell) -> Path:
         """Return the path of a done cell's safetensors file."""
         return self._path(cell, ".safetensors")
 
-    def correct(self, cell: Cell) -> dict[str, NDArray[np.bool_]]:
-        """Return which examples were classified rightly, by classifier: ``linear``.
-
-        Raises
-        ------
-        ZooIndexError
-            The cell is not done.
-        """
-        from safetensors.numpy import load_file
-
-        document, path = self.document(cell), self.payload_path(cell)
-        if document is None or document["status"] != "done" or not path.is_file():
-            raise ZooIndexError(f"{cell} is not measured yet in {self.folder}")
-        count = document["sample"]["n"]
-        return {name: np.unpackbits(bits, count=count).astype(np.bool_) for name, bits in load_file(path).items()}
-
-    def features_path(self, cell: Cell) -> Path:
-        """Return where a cell's features lie if they were kept."""
-        return self.folder / "features" / cell.features_key[:2] / f"{cell.features_key}.safetensors"
-
-    def features(self, cell: Cell) -> bytes | None:
-        """Return the file of a cell's kept features."""
-        try:
-            return self.features_path(cell).read_bytes() if cell.kind == "measure" else None
-        except FileNotFoundError:
-            return None
-
     def _path(self, cell: Cell, suffix: str) -> Path:
         # Two digits in between: file systems dislike folders of a million files.
         return self.folder / "cells" / cell.key[:2] / f"{cell.key}{suffix}"
+
+
+class Worker:
+    """Works on cells one after another; keeps the sample last drawn, and as many probes as fit in a budget.
+
+    `device` and `batch_size` are torch's device and the images in a pass; None takes what is there, and what suits it.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        token: str | None = None,
+        probe_bytes: int = _PROBE_BYTES,
+    ) -> None:
+        from hf_task2vec.devices import default_device
+
+        self._device, self._batch_size, self._token = device or default_device(), batch_size, token
+        self._probes = _Recent(probe_bytes, _size)
+        self._samples = _Recent(1, lambda sample: 1)
+
+    def run(self, cell: Cell) -> Result:
+        """Work on one cell; whatever goes wrong with it is its result."""
+        seconds: dict[str, float] = {}
+        circumstances = {
+            "device": self._device,
+            "host": platform.node(),
+            "versions": library_versions(),
+            "measured": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "seconds": seconds,
+        }
+        try:
+            with _timed(seconds, "draw"):
+                parts = self._samples.get(_key({"task": cell.task.identity, **cell.config}), partial(self._draw, cell))
+            with _timed(seconds, "load"):
+                probe = self._probes.get(_key(cell.checkpoint.identity), partial(self._load, cell.checkpoint))
+            try:
+                work = self._embed if cell.kind == "embed" else self._measure
+                found, payload = work(cell, probe, parts, seconds)
+            except Exception as error:
+                self._probes.forget(_key(cell.checkpoint.identity))  # its memory may be what was missing
+                if isinstance(error, Task2VecError):
+                    raise
+                raise ProbeError(
+                    f"{probe.name!r} fails on the images of {parts[0].dataset!r} (device {probe.device}): "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        # A foreign network, decoder or file may raise anything; it ends this cell and no other.
+        except Exception as error:
+            logger.debug("%s failed", cell, exc_info=True)
+            return failed(cell, error, **circumstances)
+        return _document(cell, status="done", sample=_describe(parts), **found, **circumstances), payload
+
+    def _draw(self, cell: Cell) -> tuple[Task, ...]:
+        settings = {"max_samples": cell.config["max_samples"], "seed": cell.config["seed"]}
+        return draw_sample(cell.task, train_only=cell.kind == "embed", token=self._token, **settings)
+
+    def _load(self, checkpoint: Checkpoint) -> Probe:
+        return checkpoint.load().to(self._device)
+
+    def _measure(
+        self, cell: Cell, probe: Probe, parts: tuple[Task, ...], seconds: dict[str, float]
+    ) -> tuple[dict[str, Any], bytes]:
+        from safetensors.numpy import save
+
+        labels = joined_labels(parts)
+        with _timed(seconds, "extract"):
+            x = np.concatenate([extract_features(probe, part, batch_size=self._batch_size) for part in parts])
+        with _timed(seconds, "score"):
+            correct = ridge_leave_one_out(finite(x), labels)
+        score = Score.of_share(float(correct.mean()), len(labels))
+        params = sum(parameter.numel() for parameter in probe.module.parameters())
+        found = {
+            "measurement": {"dim": x.shape[1], "linear": score.value, "linear_se": score.std_error},
+            "facts": {**cell.checkpoint.facts, "params_m": params / 1e6 or None, "input_px": probe.input_size[1]},
+        }
+        kept = {"features": x, "labels": labels} if cell.config.get("keep_features") else {}
+        return found, save({"correct": np.packbits(correct), **kept})
+
+    def _embed(
+        self, cell: Cell, probe: Probe, parts: tuple[Task, ...], seconds: dict[str, float]
+    ) -> tuple[dict[str, Any], bytes]:
+        (task,) = parts
+        with _timed(seconds, "extract"):
+            embedding = embed_task(task, probe, batch_size=self._batch_size, seed=cell.config["seed"])
+        return {}, embedding.to_bytes()
+
+
+class _Recent:
+    """What was made last, while its sizes fit in a budget; errors are kept too, and raised again."""
+
+    def __init__(self, budget: int, size: Callable[[Any], int]) -> None:
+        self._budget, self._size = budget, size
+        self._made: OrderedDict[str, Any] = OrderedDict()
+        self._errors: dict[str, Exception] = {}
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        if key in self._errors:
+            raise self._errors[key].with_traceback(None)
+        if key not in self._made:
+            # Room is made afterwards: only then is it known how much is needed.
+            try:
+                self._made[key] = make()
+            except Exception as error:
+                self._errors[key] = error
+                raise
+            while sum(map(self._size, self._made.values())) > self._budget and len(self._made) > 1:
+                self._made.popitem(last=False)
+        self._made.move_to_end(key)
+        return self._made[key]
+
+    def forget(self, key: str) -> None:
+        self._made.pop(key, None)
+
+
+def draw_sample(
+    task: PinnedTask, *, max_samples: int | None, seed: int, train_only: bool = False, token: str | None = None
+) -> tuple[Task, ...]:
+    """Draw at most `max_samples` images of the training split, and as many of the test split if there is one.
+
+    Raises
+    ------
+    TaskError, HubError
+        As :meth:`Task.from_dataset`; an image may have several labels, for one.
+    """
+    spec = task.spec
+    where: dict[str, Any] = {"name": spec.name, "revision": task.revision, "token": token, "streaming": spec.streaming}
+    columns: dict[str, Any] = {"image_column": spec.image_column, "label_column": spec.label_column}
+
+    def draw(split: str | None) -> Task:
+        drawn = Task.from_dataset(spec.dataset, split=split, max_samples=max_samples, seed=seed, **columns, **where)
+        if not train_only and drawn.label_kind != "single_label":
+            raise LabelError("measuring checkpoints on multi-label tasks is not supported yet; pick one label column")
+        return drawn
+
+    train = draw(spec.split)
+    if train_only:
+        return (train,)
+    if spec.test_split is not None:
+        return train, draw(spec.test_split)
+    others = open_source(spec.dataset, split=spec.split, **where).other_splits
+    for name in (name for name in _TEST_SPLITS if name in others):
+        try:
+            return train, draw(name)
+        except LabelError as error:  # many benchmarks publish their test images without labels
+            logger.info("split %r of %s is not used: %s", name, spec.dataset, error)
+    return (train,)
+
+
+def joined_labels(parts: tuple[Task, ...]) -> NDArray[np.int64]:
+    """Return the labels of all parts in one numbering of the classes: by name, those of the first part first."""
+    names = list(dict.fromkeys(name for part in parts for name in part.label_names))
+    positions = [np.array([names.index(name) for name in part.label_names], dtype=np.int64) for part in parts]
+    return np.concatenate([position[part.labels] for position, part in zip(positions, parts, strict=True)])
+
+
+def _describe(parts: tuple[Task, ...]) -> dict[str, Any]:
+    skipped = [image for part in parts for image in part.skipped]
+    sizes = [len(part) for part in parts]
+    return {
+        "n": sum(sizes),
+        "n_train": sizes[0],
+        "n_test": sum(sizes[1:]),
+        "n_classes": len(np.unique(parts[0].labels if len(parts) == 1 else joined_labels(parts), axis=0)),
+        "splits": [part.split for part in parts],
+        "revision": parts[0].revision,
+        "skipped": len(skipped),
+        "skipped_reasons": sorted({image.reason for image in skipped})[:5],
+    }
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = round(time.perf_counter() - start, 4)
+
+
+def _size(probe: Probe) -> int:
+    return sum(tensor.nbytes for tensor in (*probe.module.parameters(), *probe.module.buffers()))

@@ -1,29 +1,38 @@
-"""Measurements of a sweep as rows of an index."""
+"""Measurements of a build as rows of an index."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from hf_task2vec import __version__
+from hf_task2vec.build_inputs import TaskSpec
 from hf_task2vec.cells import Cell, CellStore
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.errors import ZooIndexError
-from hf_task2vec.schema import CheckpointRow, SourceRow, TaskRow, is_leak
-from hf_task2vec.sweep_inputs import TaskSpec
+from hf_task2vec.schema import CheckpointRow, SourceRow, TaskRow, as_slug, is_leak
 from hf_task2vec.zoo import ZooIndex
 
 SOURCE = "hf_task2vec_measured"
 """Source of all scores measured by this package; the metric's unit is that of its linear probes."""
 
 LICENSE = "CC0-1.0"
+# Modules of timm's registry whose family the index calls otherwise.
+_FAMILIES = {
+    "vision_transformer": "vit",
+    "vision_transformer_hybrid": "vit_hybrid",
+    "vision_transformer_relpos": "vit_relpos",
+    "vision_transformer_sam": "vit_sam",
+    "swin_transformer": "swin",
+    "swin_transformer_v2": "swinv2",
+    "swin_transformer_v2_cr": "swinv2_cr",
+    "mlp_mixer": "mixer",
+}
 
 
 def source_row() -> dict[str, Any]:
-    """Return the row of ``sources.csv`` for scores measured by a sweep."""
+    """Return the row of ``sources.csv`` for scores measured by a build."""
     return {
         "source": SOURCE,
         "repo": "hf_task2vec",
@@ -38,51 +47,29 @@ def source_row() -> dict[str, Any]:
     }
 
 
-def with_source(index: ZooIndex) -> ZooIndex:
-    """Return the index with the source of measured scores; one that is there already stays as it is."""
-    return index if source_of(index) is not None else index.add_sources([source_row()])
+def extended(base: ZooIndex, finished: Sequence[tuple[Cell, Mapping[str, Any]]], store: CellStore) -> ZooIndex:
+    """Return `base` with everything that the `finished` cells and their documents say.
 
-
-def source_of(index: ZooIndex) -> SourceRow | None:
-    """Return the index's row of the source of measured scores."""
-    rows = (row for row in index.rows["sources"] if isinstance(row, SourceRow))
-    return next((row for row in rows if row.source == SOURCE), None)
-
-
-def extended(base: ZooIndex, finished: Sequence[tuple[Cell, dict[str, Any]]], store: CellStore) -> ZooIndex:
-    """Return `base` with everything that was measured.
-
-    Parameters
-    ----------
-    base
-        What it says of tasks, checkpoints and embeddings stays; scores measured again are replaced.
-    finished
-        Cells that are done, and their documents.
-    store
-        Where the embeddings lie.
+    What the base says of tasks, checkpoints and embeddings stays; scores measured again are replaced.
     """
-    specs = {cell.task.name: cell.task.spec for cell, _ in finished}
-    samples: dict[str, dict[str, Any]] = {}
-    facts: dict[str, dict[str, Any]] = {}
-    rows, tables = [], []
+    known = {table: {row.key[0] for row in rows} for table, rows in base.rows.items()}
+    tasks: dict[str, dict[str, Any]] = {}
+    checkpoints: dict[str, dict[str, Any]] = {}
+    scores, embeddings = [], {}
     for cell, document in finished:
         if cell.kind == "embed":
-            samples.setdefault(cell.task.name, document["sample"])
-            # Under the name that the task has now.
-            tables.append(TaskEmbedding.stack([TaskEmbedding.load(store.payload_path(cell))], [cell.task.name]))
+            tasks.setdefault(cell.task.name, task_row(cell.task.spec, document["sample"]))
+            embeddings[cell.task.name] = TaskEmbedding.load(store.payload_path(cell))
             continue
-        samples[cell.task.name] = document["sample"]
-        if len(document["facts"]) > len(facts.get(cell.checkpoint.name, ())):  # fewer with features kept from earlier
-            facts[cell.checkpoint.name] = document["facts"]
-        rows.append(report_row(document) | {"checkpoint_revision": cell.checkpoint.revision})
-    index = with_source(base)
-    new_tasks = samples.keys() - {row.key[0] for row in index.rows["tasks"]}
-    new_checkpoints = {row["checkpoint"] for row in rows} - {row.key[0] for row in index.rows["checkpoints"]}
-    index = index.add_tasks([task_row(specs[name], samples[name]) for name in sorted(new_tasks)])
-    index = index.add_checkpoints([checkpoint_row(name, facts.get(name, {})) for name in sorted(new_checkpoints)])
-    index = index.add_scores(score_rows(rows, index), replace=True)
-    if tables:
-        index = index.with_embeddings(TaskEmbedding.stack(tables))
+        tasks[cell.task.name] = task_row(cell.task.spec, document["sample"])
+        checkpoints[cell.checkpoint.name] = checkpoint_row(cell.checkpoint.name, document["facts"])
+        scores.append(report_row(document) | {"checkpoint_revision": cell.checkpoint.revision})
+    index = base if SOURCE in known["sources"] else base.add_sources([source_row()])
+    index = index.add_tasks([tasks[name] for name in sorted(tasks.keys() - known["tasks"])])
+    index = index.add_checkpoints([checkpoints[name] for name in sorted(checkpoints.keys() - known["checkpoints"])])
+    index = index.add_scores(score_rows(scores, index), replace=True)
+    if embeddings:
+        index = index.with_embeddings(TaskEmbedding.stack(list(embeddings.values())), list(embeddings))
     days = [document["measured"][:10] for _, document in finished]
     return replace(index, created=max([base.created, *days]), package_version=__version__, path=None)
 
@@ -115,7 +102,7 @@ def checkpoint_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         "hub_id": name,
         "library": library if library in ("timm", "transformers") else "other",
         "architecture": facts.get("architecture") or "unknown",
-        "family": facts.get("family") or "unknown",
+        "family": family_of(library, facts.get("architecture")) or "unknown",
         "params_m": facts.get("params_m"),
         "gmacs": facts.get("gmacs"),
         "input_px": facts.get("input_px"),
@@ -123,30 +110,30 @@ def checkpoint_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def family_of(library: str | None, architecture: str | None) -> str | None:
+    """Return the family of an architecture: timm's module that defines it, or the model type of transformers."""
+    if architecture is None or library != "timm":
+        return as_slug(architecture or "") or None
+    import timm
+
+    if not timm.is_model(architecture):
+        return None
+    module = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    return _FAMILIES.get(module, module)
+
+
 def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[str, Any]]:
-    """Return rows of ``scores.csv``: leave-one-out over all images.
+    """Return rows of ``scores.csv`` of tasks and checkpoints that the index knows.
 
-    Parameters
-    ----------
-    rows
-        One a cell: ``task, checkpoint, n, splits, linear, linear_se, versions`` and, of a Hub checkpoint,
-        ``checkpoint_revision``.
-    index
-        Holds the tasks, checkpoints and the source; rows of others are an error.
-
-    Raises
-    ------
-    ZooIndexError
-        The index does not know a task or checkpoint.
+    Each of `rows` says ``task, checkpoint, n, splits, linear, linear_se, versions`` and, of a Hub checkpoint,
+    ``checkpoint_revision``.
     """
     tasks = {row.task: row for row in index.rows["tasks"] if isinstance(row, TaskRow)}
     checkpoints = {row.hub_id: row for row in index.rows["checkpoints"] if isinstance(row, CheckpointRow)}
-    source = source_of(index)
+    licenses = {row.source: row.license for row in index.rows["sources"] if isinstance(row, SourceRow)}
     found = []
     for row in rows:
-        if source is None or row["task"] not in tasks or row["checkpoint"] not in checkpoints:
-            raise ZooIndexError(f"the index has no row of {row['task']!r}, {row['checkpoint']!r} or {SOURCE!r}")
-        leak = is_leak(tasks[row["task"]], checkpoints[row["checkpoint"]])
+        task, checkpoint = tasks[row["task"]], checkpoints[row["checkpoint"]]
         found.append(
             {
                 "task": row["task"],
@@ -155,14 +142,14 @@ def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[
                 "score_std_error": round(row["linear_se"], 6),
                 "metric": "top1",
                 "protocol": "linear_probe_loo",
-                "split": "-".join(_slug(split) for split in row["splits"]),
+                "split": "-".join(as_slug(split or "all") for split in row["splits"]),
                 "n_train": row["n"] - 1,
                 "n_test": row["n"],
                 "source": SOURCE,
-                "source_license": source.license,
+                "source_license": licenses[SOURCE],
                 "checkpoint_match": "measured",
-                "leak": leak,
-                "versions": _versions(row, checkpoints[row["checkpoint"]]),
+                "leak": is_leak(task, checkpoint),
+                "versions": _versions(row, checkpoint),
             }
         )
     return found
@@ -172,7 +159,3 @@ def _versions(row: Mapping[str, Any], checkpoint: CheckpointRow) -> str:
     library = "transformers" if checkpoint.library == "transformers" else "timm"
     text = f"torch {row['versions']['torch']} {library} {row['versions'][library]}"
     return text + (f" checkpoint {revision[:12]}" if (revision := row.get("checkpoint_revision")) else "")
-
-
-def _slug(split: str | None) -> str:
-    return re.sub(r"[^a-z0-9_.\-]", "_", (split or "all").lower()).lstrip("_.-") or "all"

@@ -6,6 +6,7 @@ The columns of a CSV file are the fields of its model, in order. An empty cell i
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -76,6 +77,11 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 RelativeName = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_relative)]
+
+
+def as_slug(text: str) -> str:
+    """Return `text` as a name in the index: lower case, other signs as underscores; empty if nothing is left."""
+    return re.sub(r"[^a-z0-9_.\-]+", "_", text.lower()).strip("_.-")[:100]
 
 
 class Row(BaseModel):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,17 @@ import pytest
 import torch
 from architectures import files_of, save_timm
 from hub import HubServer
+from safetensors.numpy import load_file
 from synthetic import as_dataset, dataset, pictures
 from test_task import TEST, TRAIN, parquet
 
-from hf_task2vec.build import Build, BuildReport, Checkpoint, TaskSpec, build_index
+from hf_task2vec.build import BuildReport, Checkpoint, TaskSpec, build_index, plan_cells, run_cells
+from hf_task2vec.build_inputs import load_probe_of, pinned_checkpoint, pinned_task
+from hf_task2vec.cells import CellStore
 from hf_task2vec.errors import HubError, ProbeError, ProbeMismatchError, TaskError, ZooIndexError
+from hf_task2vec.measured_rows import family_of
 from hf_task2vec.probe import Probe
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.sweep_inputs import load_probe_of
-from hf_task2vec.sweep_measure import family_of
 from hf_task2vec.task import Task
 from hf_task2vec.transfer import linear_probe
 from hf_task2vec.zoo import ZooIndex
@@ -88,6 +89,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def table(report: BuildReport) -> dict[tuple[str, str], dict[str, str]]:
+    """The report of the cells, by task and checkpoint."""
+    with report.cells_file.open(encoding="utf-8", newline="") as handle:
+        return {(row["task"], row["checkpoint"]): row for row in csv.DictReader(handle)}
+
+
 def one_net(world: Path, load: Any, name: str = "local:odd") -> Checkpoint:
     return Checkpoint(name, {"test": name}, load, {"library": "timm", "architecture": "test_resnet"})
 
@@ -95,58 +102,56 @@ def one_net(world: Path, load: Any, name: str = "local:odd") -> Checkpoint:
 # ---------------------------------------------------------------------- what is measured
 
 
-def test_every_pair_is_measured_in_every_way(world: Path, tmp_path: Path) -> None:
+def test_every_pair_is_measured_on_both_splits(world: Path, tmp_path: Path) -> None:
     report = build(tmp_path / "out", world)
     assert (report.done, report.failed, report.failures) == (6, 0, ())
     assert dict(report.counts) == {"checkpoints": 3, "tasks": 2, "scores": 6, "sources": 1}
-
-    with report.cells_file.open(encoding="utf-8", newline="") as handle:
-        rows = {(row["task"], row["checkpoint"]): row for row in csv.DictReader(handle)}
-    row = rows["task0", "local:net1"]
-    parts = [Task.from_dataset(tasks_of(world)[0], split=split, max_samples=None) for split in ("train", "test")]
+    row = table(report)["task0", "local:net1"]
     assert (row["status"], row["n"], row["n_train"], row["n_test"]) == ("done", "45", "30", "15")
     assert all(float(row[name]) >= 0 for name in ("load", "draw", "extract", "score"))
-
     # Leave-one-out over both splits is what `linear_probe` gives on a task of all these images.
     both = datasets.concatenate_datasets([datasets.load_from_disk(tasks_of(world)[0])[s] for s in ("train", "test")])
     whole = linear_probe(nets_of(world)[1], Task.from_dataset(both, max_samples=None), device="cpu")
     assert float(row["linear"]) == pytest.approx(whole.value)
     assert float(row["linear_se"]) == pytest.approx(whole.std_error)
-    assert [len(part) for part in parts] == [30, 15]
 
-
-def test_the_index_holds_the_measurements(world: Path, tmp_path: Path) -> None:
-    report = build(tmp_path / "out", world)
     index = ZooIndex.load(tmp_path / "out")
     assert index.validate() == []
-    scores = index.scores.set_index(["task", "checkpoint", "protocol"])
-    pooled = scores.loc["task0", "local:net0", "linear_probe_loo"]
-    assert (pooled["split"], pooled["n_train"], pooled["n_test"]) == ("train-test", 44, 45)
-    with report.cells_file.open(encoding="utf-8", newline="") as handle:
-        first = next(row for row in csv.DictReader(handle) if row["checkpoint"] == "local:net0")
-    assert pooled["score"] == round(float(first["linear"]), 6)
-    net = index.checkpoints.set_index("hub_id").loc["local:net0"]
-    assert (net["library"], net["architecture"], net["family"], net["input_px"]) == (
-        "timm",
-        "test_resnet",
-        "resnet",
-        64,
+    score = index.scores.set_index(["task", "checkpoint"]).loc["task0", "local:net1"]
+    assert (score["split"], score["n_train"], score["n_test"]) == ("train-test", 44, 45)
+    assert score["score"] == pytest.approx(whole.value, abs=1e-6)
+    net = index.checkpoints.set_index("hub_id").loc["local:net1"]
+    facts = [net[name] for name in ("library", "architecture", "family", "input_px")]
+    assert facts == ["timm", "test_resnet", "resnet", 64]
+    assert net["params_m"] == pytest.approx(
+        sum(p.numel() for p in Probe.from_pretrained(nets_of(world)[1]).module.parameters()) / 1e6
     )
-    probe = Probe.from_pretrained(nets_of(world)[0])
-    assert net["params_m"] == sum(p.numel() for p in probe.module.parameters()) / 1e6
     assert net["license"] is None
     assert list(index.tasks["n_images"]) == [45, 45]
 
 
-def test_halves_of_a_task_can_be_compared(world: Path, tmp_path: Path) -> None:
-    plan = Build(None, tasks_of(world)[:1], nets_of(world, 1), cache=tmp_path / "cells", embed=False)
-    assert plan.run().path is None  # measured, and no index asked for
-    (cell,) = plan.sweep.cells
-    correct = plan.sweep.store.correct(cell)
-    document = plan.sweep.store.document(cell)
+def test_what_a_cell_keeps(world: Path, tmp_path: Path) -> None:
+    """Which images were classified rightly, and the features where they are wanted; classes are matched by name."""
+
+    def named(names: list[str], seed: int) -> datasets.Dataset:
+        data = dataset(24, classes=len(names), seed=seed)
+        texts = [names[label] for label in data["label"]]
+        return data.remove_columns("label").add_column("label", texts)
+
+    parts = {"train": named(["red", "blue", "green"], 0), "test": named(["green", "red"], 1)}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "named")
+    task, net = pinned_task(TaskSpec(dataset=str(tmp_path / "named"))), pinned_checkpoint(nets_of(world)[0])
+    cells = plan_cells([task], [net], {"max_samples": None, "seed": 0, "keep_features": True})
+    store = CellStore(tmp_path / "cells")
+    run_cells(cells, store, {"device": "cpu"})
+    document, kept = store.document(cells[0]), load_file(store.payload_path(cells[0]))
     assert document is not None
-    assert correct["linear"].shape == (45,)
-    assert correct["linear"].mean() == pytest.approx(document["measurement"]["linear"])
+    assert kept["features"].shape == (48, document["measurement"]["dim"])
+    right = np.unpackbits(kept["correct"], count=48)
+    assert right.mean() == pytest.approx(document["measurement"]["linear"])
+    drawn = [Task.from_dataset(tmp_path / "named", split=split, max_samples=None) for split in ("train", "test")]
+    texts = [np.array(part.label_names)[part.labels] for part in drawn]
+    np.testing.assert_array_equal(np.array(drawn[0].label_names)[kept["labels"]], np.concatenate(texts))
 
 
 def test_one_split_is_judged_by_leave_one_out_alone(world: Path, tmp_path: Path) -> None:
@@ -163,27 +168,6 @@ def test_a_test_split_without_labels_gives_way_to_the_next(world: Path, tmp_path
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "hidden")
     build(tmp_path / "out", world, tasks=[str(tmp_path / "hidden")], checkpoints=nets_of(world, 1))
     assert set(ZooIndex.load(tmp_path / "out").scores["split"]) == {"train-validation"}
-
-
-def test_classes_of_both_splits_are_matched_by_name(world: Path, tmp_path: Path) -> None:
-    def named(names: list[str], seed: int) -> datasets.Dataset:
-        data = dataset(24, classes=len(names), seed=seed)
-        texts = [names[label] for label in data["label"]]
-        return data.remove_columns("label").add_column("label", texts)
-
-    parts = {"train": named(["red", "blue", "green"], 0), "test": named(["green", "red"], 1)}
-    datasets.DatasetDict(parts).save_to_disk(tmp_path / "named")
-    plan = Build(
-        None, [str(tmp_path / "named")], nets_of(world, 1), cache=tmp_path / "c", embed=False, keep_features=True
-    )
-    assert plan.run().failures == ()
-    kept = plan.sweep.store.features(plan.sweep.cells[0])
-    assert kept is not None
-    from safetensors.numpy import load
-
-    drawn = [Task.from_dataset(tmp_path / "named", split=split, max_samples=None) for split in ("train", "test")]
-    texts = [np.array(part.label_names)[part.labels] for part in drawn]
-    np.testing.assert_array_equal(np.array(drawn[0].label_names)[load(kept)["labels"]], np.concatenate(texts))
 
 
 # ---------------------------------------------------------------------- once and no more
@@ -248,37 +232,10 @@ def test_killed_at_any_moment(world: Path, tmp_path: Path, loads: list[str]) -> 
     assert not (tmp_path / "out").exists()
 
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("cells/*/*.json")}
-    plan = Build(tmp_path / "out", tasks_of(world), nets_of(world), cache=tmp_path / "cells", embed=False, device="cpu")
-    assert {cell.key for cell in plan.sweep.pending()} == {cell.key for cell in plan.sweep.cells} - done
-    assert plan.run().done == 6
+    assert build(tmp_path / "out", world, cache=tmp_path / "cells").done == 6
     assert {path: path.stat().st_mtime_ns for path in times} == times  # not measured again
     build(tmp_path / "undisturbed", world, cache=tmp_path / "others")
     assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
-
-
-def test_an_interruption_is_no_fault_of_the_cell(world: Path, tmp_path: Path) -> None:
-    def interrupt() -> Probe:
-        raise KeyboardInterrupt
-
-    given: dict[str, Any] = {"tasks": tasks_of(world)[:1], "checkpoints": [one_net(world, interrupt)]}
-    for _ in range(5):
-        with pytest.raises(KeyboardInterrupt):
-            build(tmp_path / "out", world, **given)
-    sound = one_net(world, partial(load_probe_of, nets_of(world)[0], None, None))
-    assert build(tmp_path / "out", world, **{**given, "checkpoints": [sound]}).done == 1
-
-
-def test_a_cell_in_which_the_process_always_ends_is_given_up(world: Path, tmp_path: Path) -> None:
-    plan = Build(tmp_path / "out", tasks_of(world)[:1], nets_of(world, 2), cache=tmp_path / "cells", embed=False)
-    for _ in range(3):
-        plan.sweep.store.begin(plan.sweep.cells[0])
-    report = plan.run()
-    assert (report.done, report.failed) == (1, 1)
-    assert report.failures[0]["error"] == "ProcessDied"
-    assert "ended 3 times during this cell: is there enough memory" in report.failures[0]["reason"]
-    again = build(tmp_path / "out", world, tasks=tasks_of(world)[:1], checkpoints=nets_of(world, 2),
-                  cache=tmp_path / "cells", retry_failed=True)  # fmt: skip
-    assert (again.done, again.failed) == (2, 0)
 
 
 def test_an_unreadable_document_is_measured_again(
@@ -312,9 +269,8 @@ def test_a_bad_checkpoint_fails_alone(world: Path, tmp_path: Path, loads: list[s
     assert "There is no folder" in reasons["local:absent"]
     assert loads.count("broken") == 1  # not once for each task
     assert set(ZooIndex.load(tmp_path / "out").checkpoints["hub_id"]) == {"local:net0", "local:net1"}
-    with report.cells_file.open(encoding="utf-8", newline="") as handle:
-        status = {(row["task"], row["checkpoint"]): (row["status"], row["reason"]) for row in csv.DictReader(handle)}
-    assert status["task1", "local:broken"] == ("failed", reasons["local:broken"])
+    row = table(report)["task1", "local:broken"]
+    assert (row["status"], row["reason"]) == ("failed", reasons["local:broken"])
     loads.clear()
     assert build(tmp_path / "out", world, **given).failed == 4  # known, and not tried again
     assert loads == []
@@ -363,11 +319,9 @@ def test_a_broken_image_is_left_out_and_counted(world: Path, tmp_path: Path) -> 
     cells[4] = {"bytes": cells[4]["bytes"][:60], "path": None}
     data = datasets.Dataset.from_dict({"image": cells, "label": good["label"]}, features=good.features)
     datasets.DatasetDict(train=data).save_to_disk(tmp_path / "torn")
-    plan = Build(tmp_path / "out", [str(tmp_path / "torn")], nets_of(world, 1), embed=False, device="cpu")
-    assert plan.run().failed == 0
-    ((_, document),) = plan.sweep.documents()
-    assert (document["sample"]["n"], document["sample"]["skipped"]) == (29, 1)
-    assert document["sample"]["skipped_reasons"]
+    report = build(tmp_path / "out", world, tasks=[str(tmp_path / "torn")], checkpoints=nets_of(world, 1))
+    (row,) = table(report).values()
+    assert (report.failed, row["n"], row["skipped"]) == (0, "29", "1")
 
 
 def test_a_bad_task_fails_alone(world: Path, tmp_path: Path) -> None:
@@ -517,40 +471,15 @@ def test_embeddings_of_one_probe_only(world: Path, tmp_path: Path, monkeypatch: 
         ("timm", "mobilenetv3_small_100", "mobilenetv3"),
         ("timm", "no_such_network", None),
         ("transformers", "vit_mae", "vit_mae"),
-        ("transformers", "Odd Type!", "odd_type_"),
+        ("transformers", "Odd Type!", "odd_type"),
     ],
 )
 def test_families(library: str, architecture: str, family: str | None) -> None:
     assert family_of(library, architecture) == family
 
 
-# ---------------------------------------------------------------------- features kept from earlier
-
-
-def test_kept_features_are_evaluated_without_the_checkpoint(world: Path, tmp_path: Path, loads: list[str]) -> None:
-    given: dict[str, Any] = {"tasks": tasks_of(world)[:1], "cache": tmp_path / "cells", "keep_features": True}
-    build(tmp_path / "out", world, **given)
-    kept = sorted((tmp_path / "cells" / "features").glob("*/*.safetensors"))
-    assert len(kept) == 3
-    shutil.rmtree(tmp_path / "cells" / "cells")
-    loads.clear()
-    scores = (tmp_path / "out" / "scores.csv").read_bytes()
-    build(tmp_path / "out", world, **given)
-    assert [name for name in loads if not name.startswith("dataset:")] == []
-    assert (tmp_path / "out" / "scores.csv").read_bytes() == scores
-
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(kept[0])
-    save_file({**tensors, "labels": 2 - tensors["labels"]}, kept[0])
-    shutil.rmtree(tmp_path / "cells" / "cells")
-    (failure,) = build(tmp_path / "out", world, **given).failures
-    assert "kept from an earlier time are of other images; delete their file" in failure["reason"]
-
-
 def test_a_task_spec_names_its_splits(world: Path, tmp_path: Path) -> None:
     spec = TaskSpec(dataset=tasks_of(world)[0], task="reversed", split="test", test_split="train")
-    plan = Build(None, [spec], nets_of(world, 1), cache=tmp_path / "cells", embed=False)
-    plan.run()
-    ((_, document),) = plan.sweep.documents()
-    assert (document["sample"]["splits"], document["sample"]["n_train"]) == (["test", "train"], 15)
+    report = build(tmp_path / "out", world, tasks=[spec], checkpoints=nets_of(world, 1))
+    assert table(report)["reversed", "local:net0"]["n_train"] == "15"
+    assert set(ZooIndex.load(tmp_path / "out").scores["split"]) == {"test-train"}

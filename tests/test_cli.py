@@ -166,7 +166,7 @@ def typed(options: list[click.Option]) -> tuple[list[str], dict[str, Any]]:
         ("push", "embedding.TaskEmbedding.push_to_hub", set()),
         ("pull", "hub.HubSession", {"output", "overwrite"}),
         ("search", "hub_search.search_hub", {"near"}),
-        ("index build", "build.Build", {"base", "ray_address", "gpus_per_cell", "cpus_per_cell"}),
+        ("index build", "build.build_index", {"base", "ray_address", "gpus_per_cell", "cpus_per_cell"}),
         ("index add-score", "local_scores.add_score", set()),
     ],
 )

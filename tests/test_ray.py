@@ -16,18 +16,17 @@ import torch
 from architectures import save_timm
 from synthetic import dataset
 
-from hf_task2vec.build import Build, Cluster
+from hf_task2vec.build import Cluster, build_index
 from hf_task2vec.errors import DistributedError
-from hf_task2vec.ray_backend import _slots_of, connected
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [ray] is not installed")
 
 # Runs a build on a head without CPUs and two nodes with one each, in a process of its own: Ray asks for this machine's
 # address in ways that the guard of these tests takes for connections to the outside, and its daemons shall die with it.
 DRIVER = """
-import atexit, json, os, signal, sys, threading, time
+import atexit, json, os, pathlib, signal, sys, threading, time
 from ray.cluster_utils import Cluster as LocalCluster
-from hf_task2vec.build import Build, Cluster, Checkpoint
+from hf_task2vec.build import Cluster, Checkpoint, build_index
 from hf_task2vec.errors import DistributedError
 
 out, cache, kill, tasks, nets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split(","), sys.argv[5].split(",")
@@ -66,11 +65,11 @@ def crash():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_a_node(store):
+def kill_a_node():
     # While a slow cell is in work on every node, one of them goes.
     while len([name for name in os.listdir(os.path.dirname(out)) if name.startswith("loading.")]) < 2:
         time.sleep(0.05)
-    done = len(list(store.folder.glob("cells/*/*.json")))
+    done = len(list(pathlib.Path(cache).glob("cells/*/*.json")))
     local.remove_node(nodes[0], allow_graceful=False)
     with open(os.path.join(os.path.dirname(out), "done-when-killed"), "w") as handle:
         handle.write(str(done))
@@ -82,14 +81,13 @@ nets = [Checkpoint("local:" + os.path.basename(net), {"net": os.path.basename(ne
 if kill == "crash":
     nets.append(Checkpoint("local:crash", {"net": "crash"}, crash))
 cluster = Cluster(local.address, max_retries=1)
-plan = Build(out, tasks, nets, cache=cache, embed=False, cluster=cluster)
 if kill == "kill":
-    threading.Thread(target=kill_a_node, args=(plan.sweep.store,), daemon=True).start()
-report = plan.run()
+    threading.Thread(target=kill_a_node, daemon=True).start()
+report = build_index(out, tasks, nets, cache=cache, embed=False, cluster=cluster)
 refused = ""
 try:
-    Build(out + "2", tasks, nets, cache=cache + "2", embed=False,
-          cluster=Cluster(local.address, gpus_per_cell=0.25)).run()
+    build_index(out + "2", tasks, nets, cache=cache + "2", embed=False,
+                cluster=Cluster(local.address, gpus_per_cell=0.25))
 except DistributedError as error:
     refused = str(error)
 alive = sum(node["Alive"] for node in __import__("ray").nodes()) if __import__("ray").is_initialized() else None
@@ -138,7 +136,7 @@ def test_a_node_killed_in_the_middle_changes_no_byte(world: Path, tmp_path: Path
         assert "no node of the cluster can run a cell of 1 CPUs and 0.25 GPUs" in report["refused"]
     assert int((tmp_path / "killed" / "done-when-killed").read_text()) < 4  # it was in the middle
     assert files(tmp_path / "killed" / "out") == files(tmp_path / "whole" / "out")
-    assert files(tmp_path / "killed" / "out")["scores.csv"].count(b"\n") == 1 + 8
+    assert files(tmp_path / "killed" / "out")["scores.csv"].count(b"\n") == 1 + 4
 
 
 @with_ray
@@ -151,24 +149,24 @@ def test_a_cell_that_kills_its_process_fails_alone(world: Path, tmp_path: Path) 
     assert "its node or process died, as at every retry" in report["failures"][0]["reason"]
 
 
-def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DistributedError, match=r"needs Ray: pip install 'hf-task2vec\[ray\]'"), connected(Cluster()):
-        pass
+    tasks, nets = [str(world / "data" / "task0")], [str(world / "nets" / "net0")]
+    with pytest.raises(DistributedError, match=r"needs Ray: pip install 'hf-task2vec\[ray\]'"):
+        build_index(tmp_path / "out", tasks, nets, cache=tmp_path / "cells", embed=False, cluster=Cluster())
 
 
 def test_how_many_cells_run_at_once() -> None:
     node = {"CPU": 16.0, "GPU": 2.0, "memory": 1e9}
-    assert _slots_of(node, Cluster()) == 16
-    assert _slots_of(node, Cluster(gpus_per_cell=0.25)) == 8
-    assert _slots_of(node, Cluster(gpus_per_cell=0.1, cpus_per_cell=1.0)) == 16
-    assert _slots_of(node, Cluster(gpus_per_cell=1.0, cpus_per_cell=0.5)) == 2
-    assert _slots_of({"CPU": 4.0}, Cluster(gpus_per_cell=0.25)) == 0
+    assert Cluster().slots(node) == 16
+    assert Cluster(gpus_per_cell=0.25).slots(node) == 8
+    assert Cluster(gpus_per_cell=0.1, cpus_per_cell=1.0).slots(node) == 16
+    assert Cluster(gpus_per_cell=1.0, cpus_per_cell=0.5).slots(node) == 2
+    assert Cluster(gpus_per_cell=0.25).slots({"CPU": 4.0}) == 0
 
 
 def test_nothing_left_needs_no_cluster(world: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"cache": tmp_path / "cells", "embed": False, "device": "cpu"}
     tasks, nets = [str(world / "data" / "task0")], [str(world / "nets" / "net0")]
-    Build(tmp_path / "out", tasks, nets, **given).run()
-    nowhere = Cluster("127.0.0.1:1")
-    assert Build(tmp_path / "out", tasks, nets, **given, cluster=nowhere).run().done == 1
+    build_index(tmp_path / "out", tasks, nets, **given)
+    assert build_index(tmp_path / "out", tasks, nets, **given, cluster=Cluster("127.0.0.1:1")).done == 1

