@@ -69,6 +69,9 @@ def test_few_bytes_of_a_large_label_sorted_dataset(
     assert (again.fingerprint, again.content_digest) == (task.fingerprint, task.content_digest)
     assert not hub.requested("/resolve/")
     assert len(hub.requests) == 1, "only the commit is asked for"
+    for listing in (tmp_path / "cache" / "hub" / "listings").iterdir():
+        listing.write_text('{"commit": ')
+    assert Task.from_dataset("org/big", max_samples=40).fingerprint == task.fingerprint
     monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "other"))
     assert Task.from_dataset("org/big", max_samples=40, streaming=True).fingerprint == task.fingerprint
     assert Task.from_dataset("org/big", max_samples=40, seed=1).fingerprint != task.fingerprint
