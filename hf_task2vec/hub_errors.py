@@ -168,20 +168,20 @@ def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
     return HubError(f"{answer} ({said})")
 
 
-def without_tokens(text: str, token: str | bool | None = None) -> str:
-    """Return `text` without the token, that of the login, and whatever else looks like one.
+def without_tokens(text: str, *tokens: str | bool | None) -> str:
+    """Return `text` without the `tokens` (those that are texts) and whatever else looks like one.
 
     Nothing that this package says or writes holds a token.
     """
-    from huggingface_hub import get_token
-
-    for secret in (token, get_token()):
-        if isinstance(secret, str) and secret:
-            text = text.replace(secret, "***")
+    for token in tokens:
+        if isinstance(token, str) and token:
+            text = text.replace(token, "***")
     return _TOKEN.sub("***", text)
 
 
 def redact(error: object, token: str | bool | None = None) -> str:
     """Return the first line of an error's message without tokens and without the signatures of addresses."""
+    from huggingface_hub import get_token
+
     line = next(iter(str(error).strip().splitlines()), "")
-    return _QUERY.sub(r"\1?…", without_tokens(line, token))
+    return _QUERY.sub(r"\1?…", without_tokens(line, token, get_token()))

@@ -12,8 +12,8 @@ import re
 from importlib.resources import files
 from typing import Any
 
-# A user access token; `hub_errors` looks for shorter ones too, but a folder may be called hf_pictures.
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{30,}")
+from hf_task2vec.hub_errors import without_tokens
+
 _LONGEST_TEXT = 2000
 
 
@@ -25,12 +25,11 @@ def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, .
 
     from hf_task2vec import __version__
 
-    secret = get_token()
+    login = get_token()
 
     def printable(value: object) -> str:
         """No token of the user, no sign that could turn a line round, and not too much of it."""
-        text = str(value).replace(secret, "***") if secret else str(value)
-        text = "".join(c if c.isprintable() or c == "\n" else " " for c in _TOKEN.sub("***", text))
+        text = "".join(c if c.isprintable() or c == "\n" else " " for c in without_tokens(str(value), login))
         return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
 
     def breakable(text: str) -> Markup:  # where an id may go on in the next line
