@@ -57,7 +57,6 @@ def cached_embedding(
 
     if cache and known_hash is not None and (found := _kept(path(known_hash))) is not None:
         return found
-    logger.debug("loading PyTorch", extra={"stage": "loading PyTorch"})
     from hf_task2vec.devices import default_device
     from hf_task2vec.embed import embed_task
 

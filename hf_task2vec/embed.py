@@ -109,7 +109,6 @@ def embed_task(
     )
     lay_out(probe.module, probe.device)
     halves = stratified_folds(task.labels, 2, seed=0)
-    logger.debug("features")
     total = len(mine) * (2 if estimator == "fisher" else 2 + 2 * ROUNDS)
     with tqdm(total=total, desc="features", unit="img", disable=not progress or rank > 0, leave=False) as bar:
 
@@ -138,7 +137,8 @@ def embed_task(
             return functools.reduce(operator.add, gather(part, accelerator))
 
         sums = fisher_of(probe) if estimator == "fisher" else variational_fisher(probe, fisher_of, seed=seed)
-    logger.info("describing the task")
+    if rank == 0:
+        logger.info("describing the task")
     return TaskEmbedding(
         values=sums.mean().astype(np.float32)[None],
         layer_names=tuple(layer.name for layer in probe.layers),
