@@ -1,6 +1,6 @@
 """Does one task contain another, and does the similarity of tasks follow how checkpoints transfer?
 
-    python benchmarks/relations.py [--only containment similarity] [--cache DIR] [--train]
+    python benchmarks/relations.py [--only containment similarity] [--cache DIR]
 
 **Containment.** Tasks are the nodes of class trees of real datasets (relations_trees.py): to tell apart the classes
 below a node. A node contains another if it has all its classes and more. All ordered pairs of two nodes are judged,
@@ -18,8 +18,8 @@ tree, where siblings, cousins and reversed pairs are what can be mistaken. relat
 
 **Similarity**: see relations_similarity.py.
 
-``--train`` then trains the model on all trees and writes hf_task2vec/containment.json. Deterministic; embeddings are
-kept in the cache folder, so a second start resumes. Raw output: results/relations.json; plot: results/relations.png.
+Deterministic; embeddings are kept in the cache folder, so a second start resumes. Raw output: results/relations.json;
+plot: results/relations.png.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from containment import MODEL_FILE
+from containment import Array, Mask
 from numpy.typing import NDArray
 from properties_tasks import ROOT
-from relations_models import METHODS, Mask, Pairs, fit_model
+from relations_models import METHODS, Pairs
 from relations_plot import plot
 from relations_similarity import similarity_study
 from relations_tasks import Node, embed_nodes
 from relations_trees import TREES
+from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
 from hf_task2vec.embed import library_versions
@@ -84,7 +85,7 @@ def withheld_pairs(nodes: Sequence[Node], *, seed: int = 0) -> Iterator[Fold]:
         yield pairs & ~judged & ~chosen, chosen, judged
 
 
-def judge(said: Mask, scores: NDArray[np.float64], judged: Mask, pairs: Pairs, trees: NDArray[Any]) -> dict[str, Any]:
+def judge(said: Mask, scores: Array, judged: Mask, pairs: Pairs, trees: NDArray[Any]) -> dict[str, Any]:
     """Count right and wrong decisions by the special task's tree, and return the figures."""
     rng = np.random.default_rng(0)
     figures: dict[str, Any] = {}
@@ -107,15 +108,9 @@ def judge(said: Mask, scores: NDArray[np.float64], judged: Mask, pairs: Pairs, t
                 t: round(200.0 * r / max(1, p + y), 1)
                 for t, (r, p, y) in zip(dict.fromkeys(trees.tolist()), counts.tolist(), strict=True)
             }
-    figures["average_precision"] = average_precision(scores[judged], pairs.contained[judged])
+    figures["average_precision"] = float(average_precision_score(pairs.contained[judged], scores[judged]))
     figures["said_across_datasets"] = int(np.sum(said & judged & ~pairs.same))
     return figures
-
-
-def average_precision(scores: NDArray[np.float64], true: Mask) -> float:
-    """Mean precision at each containment, in order of falling score."""
-    hits = true[np.argsort(-scores, kind="stable")]
-    return float(np.mean((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits]))
 
 
 def containment_study(nodes: Sequence[Node], pairs: Pairs, images: int) -> dict[str, Any]:
@@ -155,22 +150,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=sorted(parts), default=sorted(parts))
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--cache", type=Path, default=cache_dir() / "relations")
-    parser.add_argument("--train", action="store_true", help="write the model that the package ships")
     args = parser.parse_args()
     datasets.disable_progress_bars()
     torch.use_deterministic_algorithms(True)
     document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    if "containment" in args.only or args.train:
+    if "containment" in args.only:
         probe = Probe.default()
         nodes, general, special = embed_nodes(list(TREES), probe, args.cache, images=args.images)
         pairs = Pairs.of(general, special, *relation(nodes))
-        if "containment" in args.only:
-            document["containment"] = containment_study(nodes, pairs, args.images)
-            document |= {"probe": probe.config, "versions": library_versions()}
-        if args.train:
-            report = {"trees": list(TREES), "tasks": len(nodes), "images": args.images}
-            model = fit_model(pairs, ~np.eye(len(nodes), dtype=bool), **report)
-            model.save(ROOT / "hf_task2vec" / MODEL_FILE)
+        document["containment"] = containment_study(nodes, pairs, args.images)
+        document |= {"probe": probe.config, "versions": library_versions()}
     if "similarity" in args.only:
         document["similarity"] = similarity_study()
     write_json(RESULTS, document)

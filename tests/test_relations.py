@@ -1,28 +1,24 @@
-"""Containment of tasks: statistics by their formulas, a model on made-up class trees, its file, and the benchmark."""
+"""Containment of tasks: statistics by their formulas, a model on made-up class trees, and the benchmark."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import containment as relations
 import numpy as np
 import pytest
-from containment import ContainmentModel, containment_scores, contains, f1_threshold
+from containment import HALF_SIDE, STATISTICS, ContainmentModel, f1_threshold, pair_statistics
 from hypothesis import given
 from hypothesis import strategies as st
+from relations import novel_datasets, withheld_pairs
+from relations_tasks import Node, halves
 from synthetic import embedding
-from task_pairs import HALF_SIDE, STATISTICS, pair_statistics
 
 from hf_task2vec.distance import DISTANCES, log_correlation
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.errors import EmbeddingError, MetricError, ProbeMismatchError, SchemaVersionError, Task2VecError
 
 P = len(STATISTICS)
-HASH = "ab" * 32
 WIDTH = 48
 
 
@@ -71,7 +67,7 @@ def pairs(seeds: range) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model() -> ContainmentModel:
-    return ContainmentModel.fit(*pairs(range(5)), HASH, training={"worlds": 5})
+    return ContainmentModel.fit(*pairs(range(5)))
 
 
 def test_statistics_follow_their_formulas() -> None:
@@ -138,27 +134,22 @@ def test_containment_in_worlds_not_learned_from(model: ContainmentModel) -> None
     assert f1 > 0.8
     world = World(200)
     whole, part, other = world.embed(world.nodes[0]), world.embed(world.nodes[1]), World(201).embed((0, 1, 2, 3))
-    assert contains(whole, part, model) > model.threshold
-    assert contains(part, whole, model) < model.threshold
-    assert contains(whole, other, model) < model.threshold
-    matrix = containment_scores([whole, part], [part, other], model)
-    assert matrix.shape == (2, 2)
-    assert matrix[0, 0] == pytest.approx(contains(whole, part, model))
+    found = model.probabilities(pair_statistics([whole, part], [whole, part, other])) > model.threshold
+    assert found[0, 1]
+    assert not found[1, 0]
+    assert not found[:, 2].any()
 
 
-def test_learning_is_exact_and_counts_stand_for_copies() -> None:
+def test_counts_stand_for_copies() -> None:
     statistics, truth = pairs(range(2))
     rng = np.random.default_rng(0)
     truth = truth ^ (rng.random(len(truth)) < 0.1)  # else they can be told apart without a mistake
-    first, again = (ContainmentModel.fit(statistics, truth, HASH) for _ in range(2))
-    assert (first.weights == again.weights).all()
     counts = np.where(truth, 5, 1)
-    counted = ContainmentModel.fit(statistics, truth, HASH, counts=counts)
-    copied = ContainmentModel.fit(np.repeat(statistics, counts, axis=0), np.repeat(truth, counts), HASH)
+    plain = ContainmentModel.fit(statistics, truth)
+    counted = ContainmentModel.fit(statistics, truth, counts)
+    copied = ContainmentModel.fit(np.repeat(statistics, counts, axis=0), np.repeat(truth, counts))
     np.testing.assert_allclose(counted.probabilities(statistics), copied.probabilities(statistics), atol=1e-3)
-    assert np.abs(first.probabilities(statistics) - copied.probabilities(statistics)).max() > 0.01
-    stronger = ContainmentModel.fit(statistics, truth, HASH, l2=10.0)
-    assert np.abs(stronger.probabilities(statistics) - truth.mean()).max() < 0.5
+    assert np.abs(plain.probabilities(statistics) - copied.probabilities(statistics)).max() > 0.01
 
 
 def test_threshold_has_the_largest_f1() -> None:
@@ -174,102 +165,8 @@ def test_threshold_has_the_largest_f1() -> None:
     assert f1_threshold(np.array([0.1, 0.9, 0.9]), np.array([False, True, True])) == 0.9
 
 
-def test_a_saved_model_comes_back(model: ContainmentModel, tmp_path: Path) -> None:
-    model.save(tmp_path / "m.json")
-    again = ContainmentModel.load(tmp_path / "m.json")
-    statistics, _ = pairs(range(50, 51))
-    np.testing.assert_array_equal(again.probabilities(statistics), model.probabilities(statistics))
-    assert (again.threshold, again.weights_hash, again.training) == (model.threshold, HASH, {"worlds": 5})
-    assert (tmp_path / "m.json").stat().st_size < 20_000
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "says"),
-    [
-        ({"schema_version": 9}, SchemaVersionError, "schema version 9"),
-        ({"statistics": ["overlap"]}, SchemaVersionError, "reads other statistics"),
-        ({"weights": [0.0]}, MetricError, "weights must be finite, of shape"),
-        ({"centre": ["x"] * P}, MetricError, "malformed"),
-        ({"bias": None}, MetricError, "malformed"),
-        ({"scale": [0.0] * P}, MetricError, "scale must be > 0"),
-        ({"threshold": 2.0}, MetricError, r"threshold in \[0, 1\]"),
-        ({"training": 3}, MetricError, "malformed"),
-    ],
-)
-def test_a_damaged_file_is_refused(
-    model: ContainmentModel, tmp_path: Path, change: dict[str, Any], error: type[Task2VecError], says: str
-) -> None:
-    path = tmp_path / "m.json"
-    model.save(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(error, match=says):
-        ContainmentModel.load(path)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "7"])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "m.json").write_text(text)
-    with pytest.raises(Task2VecError, match=r"m\.json"):
-        ContainmentModel.load(tmp_path / "m.json")
-    with pytest.raises(MetricError, match="cannot be read"):
-        ContainmentModel.load(tmp_path / "missing.json")
-
-
-def test_wrong_arguments_are_named(model: ContainmentModel) -> None:
-    task = World(0).embed((0, 1))
-    with pytest.raises(EmbeddingError, match="at least one general and one special task"):
-        containment_scores([], [task], model)
-    old = replace(task, task_descriptors=({"n_classes": 2.0},))
-    with pytest.raises(EmbeddingError, match="lacks the descriptors n_samples, class_separation"):
-        contains(task, old, model)
-    foreign = replace(task, probe={**task.probe, "weights_hash": "cd" * 32})
-    with pytest.raises(ProbeMismatchError, match="embed both with the same probe"):
-        contains(task, foreign, model)
-    with pytest.raises(ProbeMismatchError, match="the containment model was trained with weights abab"):
-        contains(foreign, foreign, model)
-
-
-@pytest.mark.parametrize(
-    ("statistics", "truth", "says"),
-    [
-        (np.zeros((3, P - 1)), [True, False, True], "must be finite, of shape"),
-        (np.full((2, P), np.nan), [True, False], "must be finite"),
-        (np.zeros((2, P)), [True, True], "all training pairs are of one kind"),
-        (np.zeros((2, P)), [False, False], "all training pairs are of one kind"),
-    ],
-)
-def test_pairs_that_teach_nothing_are_refused(statistics: np.ndarray, truth: list[bool], says: str) -> None:
-    with pytest.raises(MetricError, match=says):
-        ContainmentModel.fit(statistics, np.array(truth), HASH)
-
-
-def test_the_shipped_model_fits_the_shipped_index() -> None:
-    from hf_task2vec.zoo import ZooIndex
-
-    table = ZooIndex.load().embeddings
-    embeddings = [table[name] for name in ("cifar100", "trashnet", "mnist")]
-    model = relations.default_model()
-    assert 0.0 < model.threshold < 1.0
-    scores = containment_scores(embeddings, embeddings)
-    off = ~np.eye(3, dtype=bool)
-    assert (scores[off] < model.threshold).all()  # none of these contains another
-    assert contains(embeddings[0], embeddings[1]) == pytest.approx(scores[0, 1])
-
-
-@pytest.fixture
-def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-    def load(name: str) -> Any:
-        import importlib
-
-        return importlib.import_module(name)
-
-    return load
-
-
-def test_halves_of_a_tree_share_no_image(benchmark_module: Callable[[str], Any], shared: Path) -> None:
-    (first, second), nodes = benchmark_module("relations_tasks").halves("eth80")
+def test_halves_of_a_tree_share_no_image(shared: Path) -> None:
+    (first, second), nodes = halves("eth80")
     assert not set(first.images) & set(second.images)
     assert len(first.images) > 100
     by_name = {node.name: node.cells for node in nodes}
@@ -277,10 +174,9 @@ def test_halves_of_a_tree_share_no_image(benchmark_module: Callable[[str], Any],
     assert not by_name["living"] > by_name["thing"]
 
 
-def test_protocols_judge_each_pair_once_and_learn_from_none_judged(benchmark_module: Callable[[str], Any]) -> None:
-    tasks, bench = benchmark_module("relations_tasks"), benchmark_module("relations")
-    nodes = [tasks.Node(f"tree{k % 7}", str(k), frozenset({("", str(k))})) for k in range(28)]
-    for protocol in (bench.novel_datasets, bench.withheld_pairs):
+def test_protocols_judge_each_pair_once_and_learn_from_none_judged() -> None:
+    nodes = [Node(f"tree{k % 7}", str(k), frozenset({("", str(k))})) for k in range(28)]
+    for protocol in (novel_datasets, withheld_pairs):
         judged = np.zeros((28, 28), dtype=int)
         for train, valid, test in protocol(nodes):
             assert train.any()
@@ -289,7 +185,7 @@ def test_protocols_judge_each_pair_once_and_learn_from_none_judged(benchmark_mod
             assert not ((train | valid) & test).any()
             judged += test
         np.testing.assert_array_equal(judged, 1 - np.eye(28, dtype=int))
-    for train, valid, test in bench.novel_datasets(nodes):
+    for train, valid, test in novel_datasets(nodes):
         seen = {nodes[i].tree for i in np.argwhere(train | valid).ravel()}
         assert not seen & {nodes[j].tree for j in np.argwhere(test)[:, 1]}
 
