@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: Models that a query lists at most, the most downloaded first, unless it says ``limit:N``.
 DEFAULT_LIMIT = 500
-#: What a ranking says of a checkpoint whose facts come from the Hub.
-EVIDENCE = "not in the index; judged by its family"
 _KEYS = ("author", "license", "library", "params", "tag", "limit")
 # What the Hub is asked to tell of a model.
 _FACTS: list[ExpandModelProperty_T] = [

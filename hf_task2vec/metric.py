@@ -111,9 +111,9 @@ class Metric:
         similarity: Array = np.clip(known.profiles @ task.profiles[0], 0.0, 1.0) * known.embedded
         return similarity
 
-    def residual_parts(self, task: TaskFeatures, candidate: CheckpointFeatures) -> Array:
-        """Split one checkpoint's residual by the known tasks that it comes from, shape (T,), in logits."""
-        return np.zeros(len(self.data.tasks.names))
+    def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
+        """Split the residuals of n checkpoints by the T known tasks that they come from, shape (n, T), in logits."""
+        return np.zeros((len(candidates.ids), len(self.data.tasks.names)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,14 +209,15 @@ class RankingMetric(Metric):
         similarity: Array = task_kernel(self._aligned, task, self.data.tasks, same)[0]
         return similarity
 
-    def residual_parts(self, task: TaskFeatures, candidate: CheckpointFeatures) -> Array:
-        """Split one checkpoint's residual by the known tasks that it comes from, shape (T,), in logits."""
+    def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
+        """Split the residuals of n checkpoints by the T known tasks that they come from, shape (n, T), in logits."""
         data = self.data
-        loadings = self.parameters.loadings(candidate.ids)
-        *_, residual = with_scored(self._aligned, candidate, loadings, data.checkpoints)
-        slope = self._aligned.slope[data.source]
-        parts = residual[0, data.checkpoint] * slope * self.task_similarity(task)[data.task] * self._solution[1]
-        return np.bincount(data.task, parts, minlength=len(data.tasks.names)).astype(np.float64)
+        loadings = self.parameters.loadings(candidates.ids)
+        *_, residual = with_scored(self._aligned, candidates, loadings, data.checkpoints)
+        weights = np.zeros((len(data.checkpoints.ids), len(data.tasks.names)))
+        shares = self._aligned.slope[data.source] * self.task_similarity(task)[data.task] * self._solution[1]
+        np.add.at(weights, (data.checkpoint, data.task), shares)
+        return residual @ weights
 
     def _shares(self, similarity: Array) -> Array:
         """What each observation has of the three parts of its checkpoint's covariances, shape (N, 3C).

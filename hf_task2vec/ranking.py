@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,8 +17,7 @@ from hf_task2vec.errors import SelectionError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_task2vec.call import Call
-    from hf_task2vec.explanation import Explainer, Explanation
+    from hf_task2vec.explanation import Explanation
     from hf_task2vec.task import Task
 
 #: Half-width of the 80 % interval of a normal distribution, in standard deviations.
@@ -111,12 +112,14 @@ class TaskGain:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ranking(Sequence[Candidate]):
-    """Candidates, best first.
+    """Candidates, best first: a sequence of the best `top_k`.
 
     Attributes
     ----------
-    candidates
-        The best `top_k`.
+    table
+        All checkpoints that met the limits, best first: what :class:`Candidate` holds, indexed by rank.
+    top_k
+        How many of them are candidates.
     dataset
         What was ranked for.
     summary
@@ -125,22 +128,43 @@ class Ranking(Sequence[Candidate]):
         What could make the ranking less reliable.
     provenance
         Sample, probe, index, limits and versions: all that is needed to repeat the selection.
-    n_ranked
-        Number of checkpoints that met the limits.
     task_gain
-        Whether the task matters; None if the metric knows no best regardless of the task.
+        Whether the task matters.
+    explanations
+        By candidate: see :meth:`explain`.
+    request
+        What the user asked for, in plain values: see :meth:`command`. It may hold local paths, so it is in no document.
+    sample
+        The images, for those in a report; not kept in a pickle.
     """
 
-    candidates: tuple[Candidate, ...]
+    table: pd.DataFrame
+    top_k: int
     dataset: str
     summary: str
     warnings: tuple[str, ...]
     provenance: dict[str, Any]
-    n_ranked: int
     task_gain: TaskGain | None = None
-    _explainer: Explainer | None = field(default=None)
-    _call: Call | None = field(default=None)
-    _sample: Task | None = field(default=None)
+    explanations: Mapping[str, Explanation] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    sample: Task | None = None
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The best `top_k`."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = self.table.head(self.top_k).reset_index().to_dict("records")
+        known = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+        return tuple(Candidate(**row) for row in known)  # type: ignore[arg-type]
+
+    @property
+    def n_ranked(self) -> int:
+        """Number of checkpoints that met the limits."""
+        return len(self.table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sample": None}
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -158,7 +182,7 @@ class Ranking(Sequence[Candidate]):
         """Return the same ranking with its first `k` ≥ 1 candidates only."""
         if k < 1:
             raise SelectionError(f"k={k} must be at least 1")
-        return replace(self, candidates=self.candidates[:k])
+        return replace(self, top_k=min(k, self.top_k))
 
     @property
     def score_name(self) -> str:
@@ -171,21 +195,64 @@ class Ranking(Sequence[Candidate]):
         return self.candidates[0]
 
     def explain(self, hub_id: str | None = None) -> Explanation:
-        """Say which reference tasks and measurements speak for a checkpoint.
+        """Say which reference tasks and measurements speak for a candidate.
 
         Parameters
         ----------
         hub_id
-            A checkpoint that met the limits; by default the best.
+            One of the candidates; by default the best.
 
         Raises
         ------
         SelectionError
-            The checkpoint is not in the ranking.
+            The checkpoint is not among the candidates.
         """
-        if self._explainer is None:
-            raise SelectionError("this ranking was read from a file; run select_backbone again to explain it")
-        return self._explainer.explain(hub_id if hub_id is not None else self.best.hub_id)
+        hub_id = hub_id if hub_id is not None else self.best.hub_id
+        if hub_id in self.explanations:
+            return self.explanations[hub_id]
+        ranks = self.table.index[self.table["hub_id"] == hub_id]
+        if len(ranks):
+            raise SelectionError(
+                f"{hub_id!r} is number {ranks[0]} of {self.n_ranked}, but only the first {len(self.explanations)} are "
+                "explained; pass a larger top_k"
+            )
+        raise SelectionError(
+            f"{hub_id!r} was not ranked: it is not in the index or does not meet the limits; the ranking holds "
+            f"{self.n_ranked} checkpoints such as {self.best.hub_id!r}"
+        )
+
+    def command(self, **changes: Any) -> str | None:
+        """Return the shell command that makes this ranking again, without a token.
+
+        Parameters
+        ----------
+        changes
+            Options to set otherwise, by the names of :func:`~hf_task2vec.selection.select_backbone`.
+
+        Returns
+        -------
+        str or None
+            None if the dataset, the index or the probe was an object in memory.
+        """
+        asked = {**self.request, **changes}
+        if any(asked.get(name, "") is None for name in ("dataset", "index", "probe")):
+            return None
+        if asked.get("max_samples", 0) is None:  # all there are
+            asked["max_samples"] = self.provenance["task"]["n_rows"]
+        words, dataset = [], asked.pop("dataset", None)
+        for name, value in asked.items():
+            flag = "--license" if name == "licenses" else "--" + name.replace("_", "-")
+            if isinstance(value, (list, tuple)):
+                words += [word for item in value for word in (flag, str(item))]
+            elif value is True:
+                words.append(flag)
+            elif value is not None and value is not False:
+                words += [flag, str(int(value) if name == "max_params" else value)]
+        if dataset is None:
+            return None
+        # A name that starts with a dash would be taken for an option.
+        named = [*words, "--", dataset] if dataset.startswith("-") else [dataset, *words]
+        return shlex.join(["hf-task2vec", "select", *named])
 
     def report(self, path: str | os.PathLike[str], *, images: bool = True) -> Path:
         """Write the ranking and its evidence as one HTML page that needs nothing else: no network, no other file.
@@ -232,15 +299,12 @@ class Ranking(Sequence[Candidate]):
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per candidate, indexed by rank."""
-        import pandas as pd
-
-        columns = [f.name for f in fields(Candidate)]
-        return pd.DataFrame([asdict(candidate) for candidate in self.candidates], columns=columns).set_index("rank")
+        """Return one row per candidate, indexed by rank; `table` holds all that were ranked."""
+        return self.table.head(self.top_k)
 
     def __repr__(self) -> str:
         lines = [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]
-        rows = self._table()
+        rows = self._cells()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines += [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -248,7 +312,7 @@ class Ranking(Sequence[Candidate]):
         return "\n".join([*lines, self.summary, *(f"Warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        header, *rows = self._table()
+        header, *rows = self._cells()
         head = "".join(f"<th>{name}</th>" for name in header)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         notes = "".join(f"<p>⚠ {html.escape(warning)}</p>" for warning in self.warnings)
@@ -258,20 +322,23 @@ class Ranking(Sequence[Candidate]):
             f"<p>{html.escape(self.summary)}</p>{notes}"
         )
 
-    def _table(self) -> list[tuple[str, ...]]:
+    def _cells(self) -> list[tuple[str, ...]]:
         """Return the heading and one row per candidate; accuracies in per cent."""
-        measured = any(candidate.measured is not None for candidate in self)
-        score = ("rank", "checkpoint", self.score_name, "80 % interval")
-        header = (*score, *(["measured"] * measured), "params", "licence")
-        return [header, *(_cells(candidate, measured) for candidate in self)]
+        with_measured = any(candidate.measured is not None for candidate in self)
+        rows = [
+            (
+                *(str(c.rank), c.hub_id, percent(c.score), f"{percent(c.low)}–{percent(c.high)}"),
+                *([percent(c.measured)] if with_measured else []),
+                *("?" if c.params_m is None else f"{c.params_m:.1f}M", c.license or "?"),
+            )
+            for c in self
+        ]
+        measured = ["measured"] * with_measured
+        return [("rank", "checkpoint", self.score_name, "80 % interval", *measured, "params", "licence"), *rows]
 
 
-def _cells(candidate: Candidate, with_measured: bool) -> tuple[str, ...]:
-    size = "?" if candidate.params_m is None else f"{candidate.params_m:.1f}M"
-    interval = f"{percent(candidate.low)}–{percent(candidate.high)}"
-    score = percent(candidate.score)
-    measured = [percent(candidate.measured)] if with_measured else []
-    return str(candidate.rank), candidate.hub_id, score, interval, *measured, size, candidate.license or "?"
+#: Columns of `Ranking.table`, whose index is the rank.
+COLUMNS = tuple(f.name for f in fields(Candidate) if f.name != "rank")
 
 
 def percent(share: float | None) -> str:

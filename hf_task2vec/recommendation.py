@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hf_task2vec.cautions import cautions, counted, leakage
 from hf_task2vec.embedding import DESCRIPTORS
 from hf_task2vec.errors import EmbeddingError
-from hf_task2vec.explanation import Explainer
+from hf_task2vec.explanation import FAR, explain
 from hf_task2vec.labels import score_name
-from hf_task2vec.limits import Constraints
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import logit
+from hf_task2vec.observations import checkpoint_features, logit
 from hf_task2vec.prediction import Prediction
-from hf_task2vec.ranking import HALF_WIDTH_80, Candidate, Ranking, TaskGain, percent
+from hf_task2vec.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain, percent
 from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
@@ -26,6 +23,206 @@ if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.metric import Metric
     from hf_task2vec.zoo import ZooIndex
+
+Array = NDArray[np.float64]
+
+#: From this similarity on a reference task is taken for the user's own dataset. On the shipped index different
+#: datasets reach 0.92, and other 256 images of the same one 0.95 and more.
+SAME_DATASET = 0.94
+
+
+class Recommender:
+    """Ranks checkpoints for one embedded task, in the light of what was measured on it.
+
+    Parameters
+    ----------
+    embedding
+        The task.
+    index
+        Knows the reference tasks and the probe.
+    metric
+        Predicts, from that index.
+    checkpoints
+        Rows of ``checkpoints.csv``: all that may be recommended.
+    not_in_index
+        Those of them whose facts come from the Hub.
+
+    Raises
+    ------
+    EmbeddingError
+        The embedding lacks a descriptor.
+    ProbeMismatchError
+        It comes from another probe than the index's.
+    """
+
+    def __init__(
+        self,
+        embedding: TaskEmbedding,
+        index: ZooIndex,
+        metric: Metric,
+        checkpoints: pd.DataFrame,
+        not_in_index: Collection[str] = (),
+    ) -> None:
+        import pandas as pd
+
+        check_descriptors(embedding)
+        self.embedding, self.index, self.metric, self.checkpoints = embedding, index, metric, checkpoints
+        self.score_name = score_name(embedding.task.get("label_kind"))
+        self._not_in_index = not_in_index
+        # The probe's accuracy on this very task is known already, whether or not it may be recommended.
+        probe = index.checkpoints[index.checkpoints["hub_id"] == embedding.probe["name"]]
+        self.known = {str(name): probe_score(embedding.descriptors) for name in probe["hub_id"]}
+        if not probe["hub_id"].isin(checkpoints["hub_id"]).all():
+            checkpoints = pd.concat([checkpoints, probe], ignore_index=True)
+        self._task = metric.space.of_embedding(embedding)
+        self._features = checkpoint_features(checkpoints)
+        self._before = metric.predict_features(self._task, self._features)
+
+    def predict(self, measured: Mapping[str, Score]) -> Prediction:
+        """Predict the standing of all candidates, and of the probe if the index knows it, given measurements."""
+        known = self.known | dict(measured)
+        return self._before.given(known) if known else self._before
+
+    def rank(self, measured: Mapping[str, Score], *, top_k: int) -> Ranking:
+        """Rank the checkpoints by predictions and measurements together."""
+        prediction = self.predict(measured)
+        table, order = self._table(prediction, measured)
+        top = table.head(top_k)
+        at = order[: len(top)]
+        gain = _task_gain(prediction, table["score"].to_numpy(), order)
+        titles = dict(zip(self.index.tasks["task"], self.index.tasks["title"], strict=True))
+        facts = self.checkpoints.iloc[at].to_dict("records")
+        return Ranking(
+            table=table,
+            top_k=len(top),
+            dataset=self.embedding.name,
+            summary=self._summary(table, gain),
+            warnings=(*self._warnings(prediction.task_weight), *self._leakage(facts)),
+            provenance={
+                "task": self.embedding.task,
+                "descriptors": self.embedding.descriptors,
+                "probe": self.embedding.probe,
+                "embedding": self.embedding.config,
+                "index": self.index.fingerprint,
+                "metric": self.metric.name,
+                "score": self.score_name,
+                "versions": self.embedding.versions,
+            },
+            task_gain=gain,
+            explanations=explain(
+                self.metric,
+                self._task,
+                self._features.take(at),
+                top["score"].to_numpy(),
+                top["prior"].to_numpy(),
+                titles,
+                self.score_name,
+            ),
+        )
+
+    def _table(self, prediction: Prediction, measured: Mapping[str, Score]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+        """The ranked checkpoints, and the rows of `prediction` that they are."""
+        from scipy.special import expit
+
+        level = 0.0
+        if not prediction.measured:  # the index does not know the probe: at least its accuracy tells how hard this is
+            level = float(logit(probe_score(self.embedding.descriptors).smoothed))
+        ids = self.checkpoints["hub_id"].to_numpy()
+        order = np.lexsort((ids, -prediction.mean[: len(ids)]))
+        mean = level + prediction.mean[order]
+        score, prior = expit(mean), expit(level + prediction.level + prediction.prior[order])
+        sd = np.sqrt(prediction.variance(order))
+        counts = self.metric.data.scores_by_checkpoint()
+        table = self.checkpoints.iloc[order].reset_index(drop=True)
+        table.index = table.index.rename("rank") + 1
+        table = table.assign(
+            score=score,
+            std=score * (1.0 - score) * sd,
+            low=expit(mean - HALF_WIDTH_80 * sd),
+            high=expit(mean + HALF_WIDTH_80 * sd),
+            prior=prior,
+            residual=score - prior,
+            evidence=[self._evidence(hub_id, counts.get(hub_id, 0)) for hub_id in table["hub_id"]],
+            measured=[measured[hub_id].value if hub_id in measured else np.nan for hub_id in table["hub_id"]],
+        )
+        return table[list(COLUMNS)], order
+
+    def _evidence(self, hub_id: str, count: int) -> str:
+        if hub_id in self._not_in_index:
+            return "not in the index; judged by its family"
+        return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
+
+    def _summary(self, table: pd.DataFrame, gain: TaskGain | None) -> str:
+        best = table.iloc[0]
+        text = (
+            f"Take {best['hub_id']}: predicted linear-probe {self.score_name} {percent(best['score'])} % "
+            f"(80 % interval {percent(best['low'])} to {percent(best['high'])}; {best['evidence']})."
+        )
+        close = table[table["score"] >= best["score"] - best["std"]].iloc[1:]
+        if len(close):
+            text += (
+                f" {counted(len(close), 'other')} of the {len(table)} {'is' if len(close) == 1 else 'are'} within one "
+                "standard deviation: the evidence hardly tells them apart" + _smallest(best, close) + "."
+            )
+        if gain is None:
+            return text
+        if gain.static == best["hub_id"]:
+            return text + " It is also the best regardless of the task."
+        little = "" if gain.points > gain.std else " little"
+        return text + (
+            f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted "
+            f"{gain.points:.1f} ± {gain.std:.1f} points lower."
+        )
+
+    def _warnings(self, task_weight: float) -> Iterable[str]:
+        """Say what makes the sample, or its place among the reference tasks, less reliable."""
+        facts, task = self.embedding.descriptors, self.embedding.task
+        if task_weight < FAR:
+            yield "no reference task is near this dataset, so the ranking is only the prior: what does well in general"
+        if task.get("label_kind") == "multi_label":
+            yield (
+                "images have several labels each, but the scores of the index are of tasks with one: the order comes "
+                "from those, and the level of the mAP from the probe's own on this sample"
+            )
+        if facts["n_samples"] < 8 * facts["n_classes"]:
+            yield (
+                f"only {facts['n_samples']:.0f} images for {facts['n_classes']:.0f} classes were used; "
+                "pass a larger max_samples if there are more"
+            )
+        if facts["class_balance"] < 0.8:
+            yield (
+                f"the classes are unbalanced (balance {facts['class_balance']:.2f} of 1); "
+                "scores refer to the balanced sample"
+            )
+        if skipped := task.get("skipped"):
+            yield f"{counted(len(skipped), 'broken image')} skipped"
+        if unlabelled := task.get("n_unlabelled"):
+            yield f"{counted(unlabelled, 'row')} without a label skipped"
+
+    def _leakage(self, candidates: list[dict[str, Any]]) -> Iterable[str]:
+        """Warn of candidates that have probably seen images of the dataset in training.
+
+        The dataset is taken for a reference task whose embedding is next to its own, or which bears its name; a
+        candidate has seen what its row says in ``trained_on``, and a reference task consists of what its row says in
+        ``images_from``.
+        """
+        images_from = dict(zip(self.index.tasks["task"], self.index.tasks["images_from"], strict=True))
+        own = _plain(self.embedding.name)
+        similarity, names = self.metric.task_similarity(self._task), self.metric.data.tasks.names
+        alike = [names[t] for t in np.argsort(-similarity, kind="stable") if similarity[t] >= SAME_DATASET]
+        alike += [name for name in images_from if _plain(name) == own and name not in alike]
+        origins = {own}.union(*(images_from.get(task, ()) for task in alike))
+        seen = {slug for row in candidates for slug in origins.intersection(row["trained_on"])}
+        if not seen:
+            return
+        same = [task for task in alike if not seen.isdisjoint(images_from.get(task, ()))]
+        known = f"is, or is much like, the reference task {same[0]}" if same else "bears the name of a training set"
+        count = sum(not seen.isdisjoint(row["trained_on"]) for row in candidates)
+        yield (
+            f"{count} of the {len(candidates)} candidates shown may have seen these images in training: the dataset "
+            f"{known}, and they were trained on {', '.join(sorted(seen))}; accuracies on images seen in training are "
+            "too high"
+        )
 
 
 def check_descriptors(embedding: TaskEmbedding) -> None:
@@ -44,213 +241,32 @@ def probe_score(descriptors: Mapping[str, float]) -> Score:
     return Score.of_share(descriptors["linear_probe_accuracy"], n)
 
 
-def rank(
-    embedding: TaskEmbedding,
-    zoo: ZooIndex,
-    checkpoints: pd.DataFrame,
-    limits: Constraints,
-    *,
-    top_k: int,
-    metric: Metric | None = None,
-    measured: Mapping[str, Score] | None = None,
-) -> Ranking:
-    """Rank rows of ``checkpoints.csv`` for an embedded task; see :func:`~hf_task2vec.selection.select_backbone`.
-
-    `metric` is the trained one of the index if none is given; `measured` holds accuracies of candidates on the sample
-    itself.
-    """
-    check_descriptors(embedding)
-    metric = metric if metric is not None else RankingMetric.from_index(zoo)
-    measured = dict(measured or {})
-    frame, known = _with_probe(embedding, zoo, checkpoints, measured)
-    prediction = metric.predict(embedding, frame, known)
-    scores = _accuracies(prediction, embedding)
-    ranked = set(checkpoints["hub_id"])
-    shown = np.flatnonzero([hub_id in ranked for hub_id in frame["hub_id"]])
-    order = shown[np.lexsort((frame["hub_id"].to_numpy()[shown], -prediction.mean[shown]))]
-    counts = metric.data.scores_by_checkpoint()
-    top = order[:top_k]
-    spread = _intervals(prediction, scores, top)
-    rows = frame.iloc[top].to_dict("records")
-    chosen = tuple(
-        _candidate(
-            position,
-            row,
-            {name: float(values[position - 1]) for name, values in spread.items()},
-            counts.get(row["hub_id"], 0),
-            measured.get(row["hub_id"]),
-        )
-        for position, row in enumerate(rows, start=1)
-    )
-    gain = _task_gain(prediction, scores["score"], order)
-    return Ranking(
-        candidates=chosen,
-        dataset=embedding.name,
-        summary=_summary(chosen[0], scores, gain, order, frame, score_name(embedding.task.get("label_kind"))),
-        warnings=(*cautions(embedding, prediction.task_weight), *leakage(embedding, metric, zoo, rows)),
-        provenance={
-            "task": embedding.task,
-            "descriptors": embedding.descriptors,
-            "probe": embedding.probe,
-            "embedding": embedding.config,
-            "index": zoo.fingerprint,
-            "metric": metric.name,
-            "score": score_name(embedding.task.get("label_kind")),
-            "limits": {k: v for k, v in vars(limits).items() if v is not None},
-            "versions": embedding.versions,
-        },
-        n_ranked=len(order),
-        task_gain=gain,
-        _explainer=Explainer(
-            metric,
-            embedding,
-            checkpoints,
-            prediction.ids,
-            scores,
-            partial(_intervals_again, metric, embedding, frame, known, scores),
-            dict(zip(zoo.tasks["task"], zoo.tasks["title"], strict=True)),
-        ),
-    )
+def counted(n: int, noun: str) -> str:
+    """Return ``1 image``, ``2 images``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def predict(
-    embedding: TaskEmbedding,
-    zoo: ZooIndex,
-    checkpoints: pd.DataFrame,
-    metric: Metric,
-    measured: Mapping[str, Score],
-) -> Prediction:
-    """Predict the standing of candidates, and of the probe if the index knows it, on an embedded task."""
-    return metric.predict(embedding, *_with_probe(embedding, zoo, checkpoints, measured))
-
-
-def _with_probe(
-    embedding: TaskEmbedding, zoo: ZooIndex, checkpoints: pd.DataFrame, measured: Mapping[str, Score]
-) -> tuple[pd.DataFrame, dict[str, Score]]:
-    """Add the probe to the candidates if the index knows it: its accuracy on this very task is known already."""
-    import pandas as pd
-
-    known = dict(measured)
-    name, facts = str(embedding.probe["name"]), embedding.descriptors
-    row = zoo.checkpoints[zoo.checkpoints["hub_id"] == name]
-    if len(row):
-        known.setdefault(name, probe_score(facts))
-        if name not in set(checkpoints["hub_id"]):
-            checkpoints = pd.concat([checkpoints, row], ignore_index=True)
-    return checkpoints, known
-
-
-def _accuracies(prediction: Prediction, embedding: TaskEmbedding) -> dict[str, np.ndarray]:
-    """Predicted accuracies of all candidates: with what this task adds, and without."""
-    from scipy.special import expit
-
-    level = 0.0
-    if not prediction.measured:  # the probe is no candidate: at least its accuracy tells how hard the task is
-        level = float(logit(probe_score(embedding.descriptors).smoothed))
-    return {
-        "score": expit(level + prediction.mean),
-        "prior": expit(level + prediction.level + prediction.prior),
-    }
-
-
-def _intervals(prediction: Prediction, scores: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracies, standard deviations and 80 % intervals of some candidates."""
-    from scipy.special import expit
-
-    sd = np.sqrt(prediction.variance(rows))
-    score = scores["score"][rows]
-    mean = logit(np.clip(score, 1e-12, 1.0 - 1e-12))
-    return {
-        "score": score,
-        "prior": scores["prior"][rows],
-        "std": score * (1.0 - score) * sd,
-        "low": expit(mean - HALF_WIDTH_80 * sd),
-        "high": expit(mean + HALF_WIDTH_80 * sd),
-    }
-
-
-def _intervals_again(
-    metric: Metric,
-    embedding: TaskEmbedding,
-    frame: pd.DataFrame,
-    known: Mapping[str, Score],
-    scores: Mapping[str, np.ndarray],
-    rows: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Predict again for `_intervals`, so that a ranking need not hold the prediction, which cannot be pickled."""
-    return _intervals(metric.predict(embedding, frame, known), scores, rows)
-
-
-def _candidate(
-    position: int, row: dict[str, Any], numbers: Mapping[str, float], count: int, measured: Score | None
-) -> Candidate:
-    import pandas as pd
-
-    names = ("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1")
-    facts = {name: None if pd.isna(row[name]) else row[name] for name in names}
-    evidence = f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
-    return Candidate(
-        rank=position,
-        hub_id=row["hub_id"],
-        score=numbers["score"],
-        std=numbers["std"],
-        low=numbers["low"],
-        high=numbers["high"],
-        prior=numbers["prior"],
-        residual=numbers["score"] - numbers["prior"],
-        library=row["library"],
-        architecture=row["architecture"],
-        evidence=evidence,
-        measured=None if measured is None else measured.value,
-        **facts,
-    )
-
-
-def _summary(
-    best: Candidate,
-    scores: dict[str, np.ndarray],
-    gain: TaskGain | None,
-    order: np.ndarray,
-    frame: pd.DataFrame,
-    name: str = "accuracy",
-) -> str:
-    text = (
-        f"Take {best.hub_id}: predicted linear-probe {name} {percent(best.score)} % "
-        f"(80 % interval {percent(best.low)} to {percent(best.high)}; {best.evidence})."
-    )
-    close = order[scores["score"][order] >= best.score - best.std][1:]
-    if len(close):
-        text += (
-            f" {counted(len(close), 'other')} of the {len(order)} {'is' if len(close) == 1 else 'are'} within one "
-            "standard deviation: the evidence hardly tells them apart" + _smallest(best, frame.iloc[close]) + "."
-        )
-    if gain is None:
-        return text
-    if gain.static == best.hub_id:
-        return text + " It is also the best regardless of the task."
-    little = "" if gain.points > gain.std else " little"
-    return text + (
-        f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted {gain.points:.1f} "
-        f"± {gain.std:.1f} points lower."
-    )
-
-
-def _task_gain(prediction: Prediction, scores: np.ndarray, order: np.ndarray) -> TaskGain | None:
-    """Compare the first of `order` with the one of the largest prior; None if all priors are equal."""
-    if len(order) > 1 and np.ptp(prediction.prior[order]) == 0.0:
-        return None
-    best, static = int(order[0]), int(order[int(np.argmax(prediction.prior[order]))])
-    name = prediction.ids[static]
-    if best == static:
+def _task_gain(prediction: Prediction, scores: Array, order: NDArray[np.int64]) -> TaskGain:
+    """Compare the first of `order`, whose scores are given, with the one of the largest prior."""
+    static = int(np.argmax(prediction.prior[order]))
+    name = prediction.ids[order[static]]
+    if static == 0:
         return TaskGain(name, 0.0, 0.0)
-    middle = float((scores[best] + scores[static]) / 2.0)
-    std = middle * (1.0 - middle) * np.sqrt(prediction.variance_of_difference(best, static))
-    return TaskGain(name, 100.0 * float(scores[best] - scores[static]), 100.0 * float(std))
+    middle = float((scores[0] + scores[static]) / 2.0)
+    std = middle * (1.0 - middle) * np.sqrt(prediction.variance_of_difference(int(order[0]), int(order[static])))
+    return TaskGain(name, 100.0 * float(scores[0] - scores[static]), 100.0 * float(std))
 
 
-def _smallest(best: Candidate, close: pd.DataFrame) -> str:
+def _smallest(best: Mapping[str, Any] | pd.Series, close: pd.DataFrame) -> str:
     """Name the smallest of those as good as the best, if it is smaller."""
+    import pandas as pd
+
     sizes = close["params_m"].dropna()
-    if sizes.empty or (best.params_m is not None and sizes.min() >= best.params_m):
+    if sizes.empty or (not pd.isna(best["params_m"]) and sizes.min() >= best["params_m"]):
         return ""
     return f"; the smallest of them is {close.loc[sizes.idxmin(), 'hub_id']} ({sizes.min():.1f}M parameters)"
+
+
+def _plain(name: str) -> str:
+    """``"ILSVRC/imagenet-1k"`` and ``imagenet1k`` are the same."""
+    return "".join(c for c in name.rsplit("/", 1)[-1].lower() if c.isalnum())

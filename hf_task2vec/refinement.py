@@ -1,4 +1,4 @@
-"""The second stage: measure a few promising candidates on the user's own sample, and rank again."""
+"""The second stage: measure a few promising candidates on the user's own sample."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
-from hf_task2vec.labels import score_name
 from hf_task2vec.limits import Budget
 from hf_task2vec.prediction import Prediction
 from hf_task2vec.ranking import Ranking, percent
-from hf_task2vec.transfer import check_measurable, linear_probe
+from hf_task2vec.transfer import linear_probe
 from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
@@ -32,9 +31,13 @@ _SHORT_LIST = 64
 _BYTES_PER_PARAMETER = 4
 
 
-def check_refinable(task: Task) -> None:
-    """Raise LabelError if candidates cannot be measured on a task."""
-    check_measurable(task)
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of the candidates, why others could not be, and why measuring stopped early."""
+
+    scores: dict[str, Score] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def expected_improvement(prediction: Prediction, best: float, rows: np.ndarray) -> np.ndarray:
@@ -68,85 +71,68 @@ def next_candidate(
     return prediction.ids[rows[int(np.argmax(expected_improvement(prediction, best, rows)))]]
 
 
-def refine_ranking(
-    ranking: Ranking,
+def measure_promising(
+    predict: Callable[[Mapping[str, Score]], Prediction],
+    checkpoints: pd.DataFrame,
     task: Task,
     k: int,
     *,
-    checkpoints: pd.DataFrame,
-    predict: Callable[[Mapping[str, Score]], Prediction],
-    rerank: Callable[[Mapping[str, Score]], Ranking],
     known: Collection[str] = (),
     budget: Budget | None = None,
     device: str | None = None,
     token: str | None = None,
     progress: bool = False,
-) -> Ranking:
-    """Measure up to `k` candidates, each chosen in the light of those before, and rank all again.
+) -> Measurements:
+    """Measure up to `k` candidates, each chosen in the light of those before.
 
     Each is measured by :func:`~hf_task2vec.transfer.linear_probe`. The metric takes that as one more observation, so
     what is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
-    prediction, with the reason among the warnings, and another is tried, `2k` in all.
+    prediction, and another is tried, `2k` in all.
 
     Parameters
     ----------
-    ranking
-        First-stage ranking.
-    task
-        The sample that the ranking is for.
-    k
-        Candidates to download and measure, ≥ 1.
+    predict
+        Gives the prediction for what was measured so far.
     checkpoints
-        The candidates' rows of ``checkpoints.csv``.
-    predict, rerank
-        Give the prediction and the ranking for accuracies measured so far.
+        Rows of ``checkpoints.csv`` that may be downloaded and measured.
+    task
+        The sample.
+    k
+        Candidates to measure, ≥ 1.
     known
-        Candidates whose accuracy on the sample both know already, such as the probe: they are not measured again.
+        Candidates whose accuracy on the sample is known already, such as the probe: they are not measured again.
     budget
-        Limits on bytes and time; by default none.
-    device
-        Torch device of the candidates; None takes a GPU if there is one.
-    token, progress
+        Limits on downloads and time.
+    device, token, progress
         As in :func:`~hf_task2vec.selection.select_backbone`.
-
-    Raises
-    ------
-    LabelError
-        No label varies in the sample.
     """
     from hf_task2vec.devices import default_device
 
-    check_refinable(task)
     device = device if device is not None else default_device()
     known = set(checkpoints["hub_id"]) & set(known)
     left = set(checkpoints["hub_id"]) - known
     spending = _Spending(budget if budget is not None else Budget(), checkpoints)
-    measured: dict[str, Score] = {}
-    failures: dict[str, str] = {}
-    notes: list[str] = []
+    found = Measurements()
     with tqdm(total=k, desc="measuring", unit="model", disable=not progress, leave=False) as bar:
-        while left and len(measured) < k and len(measured) + len(failures) < 2 * k:
+        while left and len(found.scores) < k and len(found.scores) + len(found.failures) < 2 * k:
             affordable = spending.affordable(left)
             if reason := spending.reason_to_stop(affordable):
-                notes.append(f"stopped after {len(measured)} of {k} measurements: {reason}")
+                found.notes.append(f"stopped after {len(found.scores)} of {k} measurements: {reason}")
                 break
-            name = next_candidate(predict(measured), measured, affordable, known)
+            name = next_candidate(predict(found.scores), found.scores, affordable, known)
             if name is None:
                 break
             left.discard(name)
             spending.add(name)
-            logger.info("loading %s", name)
+            logger.debug("loading %s", name, extra={"stage": f"loading {name}"})
             try:
-                score = linear_probe(name, task, device=device, token=token, progress=progress)
+                found.scores[name] = linear_probe(name, task, device=device, token=token, progress=progress)
             except Task2VecError as error:
                 logger.info("%s cannot be measured: %s", name, error)
-                failures[name] = f"{name} was not measured: {error}"
+                found.failures[name] = f"{name} was not measured: {error}"
                 continue
-            measured[name] = score
             bar.update()
-    refined = rerank(measured)
-    summary = _summary(refined, ranking, measured, failures, score_name(task.label_kind))
-    return replace(refined, summary=summary, warnings=(*refined.warnings, *failures.values(), *notes))
+    return found
 
 
 class _Spending:
@@ -180,23 +166,29 @@ class _Spending:
         return ""
 
 
-def _summary(
-    after: Ranking, before: Ranking, measured: Mapping[str, Score], failed: Collection[str], score: str
-) -> str:
-    if not measured:
+def refined(before: Ranking, after: Ranking, measured: Measurements) -> Ranking:
+    """Say in the ranking `after` measuring what was measured, and what changed."""
+    notes = (*after.warnings, *measured.failures.values(), *measured.notes)
+    return replace(after, summary=_summary(before, after, measured), warnings=notes)
+
+
+def _summary(before: Ranking, after: Ranking, measured: Measurements) -> str:
+    if not measured.scores:
         return f"No candidate could be measured. {before.summary}"
-    best = after.best
-    text = f"{len(measured)} candidate{'s' * (len(measured) > 1)} measured on the sample. Take {best.hub_id}: "
+    best, score = after.best, after.score_name
+    count = len(measured.scores)
+    text = f"{count} candidate{'s' * (count > 1)} measured on the sample. Take {best.hub_id}: "
     interval = f"80 % interval {percent(best.low)} to {percent(best.high)}"
     if best.measured is not None:
         text += (
             f"{score} {percent(best.measured)} % measured, {percent(best.score)} % ({interval}) with the prediction."
         )
     else:
-        why = "it could not be measured (see the warnings)" if best.hub_id in failed else "it was not measured itself"
+        failed = best.hub_id in measured.failures
+        why = "it could not be measured (see the warnings)" if failed else "it was not measured itself"
         text += f"{score} {percent(best.score)} % ({interval}) predicted, but {why}. "
-        name = max(measured, key=lambda hub_id: measured[hub_id].value)
-        text += f"The best of those measured is {name}: {percent(measured[name].value)} %."
+        name = max(measured.scores, key=lambda hub_id: measured.scores[hub_id].value)
+        text += f"The best of those measured is {name}: {percent(measured.scores[name].value)} %."
     if best.hub_id != before.best.hub_id:
         text += f" Before measuring, {before.best.hub_id} was first."
     return text

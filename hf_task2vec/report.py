@@ -15,7 +15,6 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.call import Call
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.files import atomic_path
 from hf_task2vec.pages import render_page
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: Pictures of the sample that a report shows.
+MAX_THUMBNAILS = 40
 # Longest side of a picture of the sample, in pixels. Up to the second side it is kept without loss: that is smaller,
 # and eight pixels do not survive JPEG.
 THUMBNAIL_PX, _LOSSLESS_PX = 96, 48
@@ -61,9 +62,8 @@ def render_report(ranking: Ranking, *, images: bool = True) -> str:
 
     if not len(ranking):
         raise SelectionError("the ranking holds no candidate, so there is nothing to report; run select_backbone again")
-    explained = [ranking.explain(c.hub_id) for c in ranking] if ranking._explainer is not None else []
+    explained = [ranking.explanations[c.hub_id] for c in ranking if c.hub_id in ranking.explanations]
     low, high = min(c.low for c in ranking), max(c.high for c in ranking)
-    table = _table(ranking)
     return render_page(
         "report.html.j2",
         styles=("page.css", "report.css"),
@@ -74,13 +74,14 @@ def render_report(ranking: Ranking, *, images: bool = True) -> str:
         task=ranking.provenance.get("task", {}),
         with_measured=any(c.measured is not None for c in ranking),
         place=lambda share: round(100 * (share - low) / max(high - low, 1e-9), 1),
-        plots=[plot for quantity in _COSTS if (plot := cost_plot(table, quantity, ranking.best.hub_id)) is not None],
+        plots=[
+            plot for quantity in _COSTS if (plot := cost_plot(ranking.table, quantity, ranking.best.hub_id)) is not None
+        ],
         explained=explained,
-        titles={} if ranking._explainer is None else ranking._explainer.titles,
         facts=_sample_facts(ranking),
         classes=_class_rows(ranking),
-        has_pictures=ranking._sample is not None,
-        pictures=thumbnails(ranking._sample) if images and ranking._sample is not None else [],
+        has_pictures=ranking.sample is not None,
+        pictures=thumbnails(ranking.sample) if images and ranking.sample is not None else [],
         steps=next_steps(ranking),
         origin=_origin(ranking),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -89,16 +90,6 @@ def render_report(ranking: Ranking, *, images: bool = True) -> str:
         known=known,
         card=lambda hub_id: f"{ENDPOINT}/{quote(hub_id, safe='/')}",
     )
-
-
-def _table(ranking: Ranking) -> pd.DataFrame:
-    """Return all checkpoints that were ranked with their numbers, or the candidates of a ranking read from a file."""
-    explainer = ranking._explainer
-    if explainer is None:
-        return ranking.to_pandas()
-    spread = explainer.intervals(np.arange(len(explainer.checkpoints)))
-    facts = explainer.checkpoints[["hub_id", *_COSTS]]
-    return facts.assign(**{name: spread[name] for name in ("score", "low", "high")})
 
 
 # ---------------------------------------------------------------------- accuracy against cost
@@ -185,13 +176,15 @@ def cost_plot(table: pd.DataFrame, quantity: str, best: str) -> dict[str, Any] |
 
 
 def thumbnails(sample: Task) -> list[dict[str, Any]]:
-    """Return small copies of the images of a sample as data URIs, in the order of their classes.
+    """Return small copies of the first images of a sample as data URIs, in the order of their classes.
+
+    Every beginning of a sample is balanced.
 
     They are encoded anew, so that nothing of the files but the pixels is left (no place or time of a photograph, no
     comments), and smaller images are not enlarged.
     """
     found = []
-    for labels, image in zip(sample.labels, sample.images, strict=True):
+    for labels, image in zip(sample.labels[:MAX_THUMBNAILS], sample.images[:MAX_THUMBNAILS], strict=True):
         classes = np.flatnonzero(labels).tolist() if labels.ndim else [int(labels)]
         found.append((classes, _thumbnail(image, ", ".join(sample.label_names[i] for i in classes) or "no label")))
     return [picture for _, picture in sorted(found, key=lambda pair: pair[0])]
@@ -282,17 +275,14 @@ def signed(points: float) -> str:
 
 def next_steps(ranking: Ranking) -> list[Mapping[str, str]]:
     """Return what to run next: a title, why, and the exact command or code, which never holds a token."""
-    call, task = ranking._call or Call(None, {}), ranking.provenance.get("task", {})
-
-    def python(then: str, **changes: Any) -> str:
-        return f"from hf_task2vec import select_backbone\n\nranking = {call.python(**changes)}\n{then}"
-
-    steps = [("Repeat it", "The same call.", call.command() or python("print(ranking)"))]
-    if task.get("label_kind") != "multi_label" and all(c.measured is None for c in ranking):
+    task, steps = ranking.provenance.get("task", {}), []
+    if (again := ranking.command()) is not None:
+        steps.append(("Repeat it", "The same call.", again))
+    measured = any(c.measured is not None for c in ranking)
+    if task.get("label_kind") != "multi_label" and not measured and (more := ranking.command(refine=3)) is not None:
         why = "It downloads their weights, and ranks all again with what was measured."
-        code = call.command(refine=3) or python("print(ranking)", refine=3)
-        steps.append(("Measure three of the best on your sample", why, code))
+        steps.append(("Measure three of the best on your sample", why, more))
     classes = len(task.get("label_names") or ()) or "NUMBER_OF_CLASSES"
-    load = python(f"model, transform = ranking.best.load(num_classes={classes})  # {ranking.best.hub_id}")
+    load = f"model, transform = ranking.best.load(num_classes={classes})  # {ranking.best.hub_id}"
     steps.append(("Load the first", "With a fresh head and its own preprocessing, ready to fine-tune.", load))
     return [{"title": title, "why": why, "code": code} for title, why, code in steps]

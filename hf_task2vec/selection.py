@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
-from hf_task2vec.call import Call
 from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
-from hf_task2vec.hub_candidates import EVIDENCE, Candidates, resolve_candidates
+from hf_task2vec.hub_candidates import resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
 from hf_task2vec.metric import load_metric
 from hf_task2vec.ranking import Ranking
-from hf_task2vec.recommendation import check_descriptors, predict, rank
+from hf_task2vec.recommendation import Recommender
 from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
 
 logger = logging.getLogger(__name__)
-
-_PICTURES = 40  # of the sample, for a report
 
 
 def select_backbone(
@@ -123,89 +121,75 @@ def select_backbone(
     >>> ranking = select_backbone("sklearn:digits", max_samples=64, max_params=30e6)  # doctest: +SKIP
     >>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
     """
-    call = Call.of(select_backbone, locals())  # the arguments: no other name is bound yet
     _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=1 if batch_size is None else batch_size)
-    limits = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
     budget = Budget(refine_bytes, refine_seconds)
+    filters = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     asked = resolve_candidates(candidates, zoo, token=token)
-    limits = replace(limits, candidates=asked.ids)
-    eligible = _eligible(zoo.add_checkpoints(asked.rows) if asked.rows else zoo, limits)
-    chosen = load_metric(metric, zoo)
-    task = dataset if isinstance(dataset, Task) else None
+    filters = replace(filters, candidates=asked.ids)
+    eligible = _eligible(zoo.add_checkpoints(asked.rows) if asked.rows else zoo, filters)
+    ranker = load_metric(metric, zoo)
+    sampling: dict[str, Any] = {
+        "name": name,
+        "split": split,
+        "revision": revision,
+        "image_column": image_column,
+        "label_column": label_column,
+        "streaming": streaming,
+        "max_samples": max_samples,
+        "seed": seed,
+    }
     if isinstance(dataset, TaskEmbedding):
         if refine:
             raise SelectionError("refine needs the images: pass the dataset or a Task instead of an embedding")
-        embedding = dataset
-        check_descriptors(embedding)
-        _check_probe(zoo, embedding.weights_hash, f"{embedding.name!r} was embedded with", embedding.probe["name"])
+        task, embedding = None, dataset
     else:
-        known_hash = _known_hash(zoo, probe)
-        if known_hash is None:
-            probe = load_probe(probe, token=token)
-            _check_probe(zoo, probe.weights_hash, "asked for", probe.name)
-        if task is None:
-            task = Task.from_dataset(
-                dataset,
-                name=name,
-                split=split,
-                revision=revision,
-                token=token,
-                streaming=streaming,
-                image_column=image_column,
-                label_column=label_column,
-                max_samples=max_samples,
-                seed=seed,
-            )
+        network, known_hash = _checked(probe, zoo, token)
+        task = dataset if isinstance(dataset, Task) else Task.from_dataset(dataset, **sampling, token=token)
         if refine:
-            from hf_task2vec.refinement import check_refinable
+            from hf_task2vec.transfer import check_measurable
 
-            check_refinable(task)
+            check_measurable(task)
+        computing: dict[str, Any] = {"device": device, "token": token, "batch_size": batch_size}
         embedding = cached_embedding(
-            task,
-            probe,
-            known_hash=known_hash,
-            seed=seed,
-            device=device,
-            token=token,
-            batch_size=batch_size,
-            cache=cache,
-            progress=progress,
+            task, network, known_hash=known_hash, seed=seed, **computing, cache=cache, progress=progress
         )
-    ranking = rank(embedding, zoo, eligible, limits, top_k=top_k, metric=chosen)
+    not_in_index = sorted(row.hub_id for row in asked.rows)
+    recommender = Recommender(embedding, zoo, ranker, eligible, not_in_index)
     if refine and task is not None:
-        from hf_task2vec.refinement import refine_ranking
+        from hf_task2vec.refinement import measure_promising, refined
 
-        ranking = refine_ranking(
-            ranking,
-            task,
-            refine,
-            checkpoints=eligible,
-            predict=lambda measured: predict(embedding, zoo, eligible, chosen, measured),
-            rerank=lambda measured: rank(
-                embedding, zoo, eligible, limits, top_k=top_k, metric=chosen, measured=measured
-            ),
-            known=[embedding.probe["name"]],
-            budget=budget,
-            device=device,
-            token=token,
-            progress=progress,
-        )
-    pictures = None if task is None else task.subset(range(min(_PICTURES, len(task))))
-    return replace(_marked(ranking, asked), _call=call, _sample=pictures)
+        measured = measure_promising(
+            recommender.predict, eligible, task, refine, known=recommender.known, budget=budget, progress=progress,
+            device=device, token=token,
+        )  # fmt: skip
+        ranking = refined(recommender.rank({}, top_k=1), recommender.rank(measured.scores, top_k=top_k), measured)
+    else:
+        ranking = recommender.rank({}, top_k=top_k)
+    limits = {key: value for key, value in vars(filters).items() if value is not None}
+    provenance = ranking.provenance | {"limits": limits}
+    if asked.rows or asked.queries:
+        provenance["candidates"] = {"queries": list(asked.queries), "not_in_index": not_in_index}
+    wanted = {"probe": probe, "index": index, **limits, "candidates": candidates, "top_k": top_k, "metric": metric}
+    return replace(
+        ranking,
+        provenance=provenance,
+        request=_request({"dataset": dataset, **sampling, **wanted}),
+        sample=task,
+    )
 
 
-def _marked(ranking: Ranking, asked: Candidates) -> Ranking:
-    """Say which candidates the index does not know, and what was asked for."""
-    unknown = {row.hub_id for row in asked.rows}
-    if not unknown and not asked.queries:
-        return ranking
-    marked = [replace(x, evidence=EVIDENCE) if x.hub_id in unknown else x for x in ranking.candidates]
-    summary = ranking.summary
-    if marked and marked[0].hub_id in unknown:
-        summary = summary.replace(ranking.candidates[0].evidence, EVIDENCE, 1)
-    provenance = ranking.provenance | {"candidates": {"queries": list(asked.queries), "not_in_index": sorted(unknown)}}
-    return replace(ranking, candidates=tuple(marked), summary=summary, provenance=provenance)
+def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for and is no default, in plain values; None is an object in memory, or all images."""
+    defaults, found = inspect.signature(select_backbone).parameters, dict[str, Any]()
+    for name, value in asked.items():
+        if isinstance(value, os.PathLike):
+            found[name] = os.fspath(value)
+        elif name in ("dataset", "probe", "index") and value is not None and not isinstance(value, str):
+            found[name] = None
+        elif value != defaults[name].default:
+            found[name] = value
+    return found
 
 
 def _check_counts(**values: Any) -> None:
@@ -239,16 +223,22 @@ def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
     return frame
 
 
-def _known_hash(zoo: ZooIndex, probe: Probe | str | None) -> str | None:
-    """Weight hash of a probe that the index knows by name: a cached embedding is then found without torch."""
+def _checked(probe: Probe | str | None, zoo: ZooIndex, token: str | None) -> tuple[Probe | str | None, str]:
+    """Return the probe and its weight hash; one that the index knows by name need not be loaded for that.
+
+    Raises
+    ------
+    ProbeMismatchError
+        It is not the index's.
+    """
     name = DEFAULT_PROBE if probe is None else probe
-    return zoo.probe.weights_hash if zoo.probe is not None and zoo.probe.name == name else None
-
-
-def _check_probe(zoo: ZooIndex, weights_hash: str, what: str, name: str) -> None:
     reference = zoo.probe
-    if reference is not None and weights_hash != reference.weights_hash:
+    if reference is not None and reference.name == name:
+        return probe, reference.weights_hash
+    found = load_probe(probe, token=token)
+    if reference is not None and found.weights_hash != reference.weights_hash:
         raise ProbeMismatchError(
-            f"{what} probe {name!r} (weights {weights_hash[:12]}…), but the tasks of the index were embedded with "
-            f"{reference.name!r} (weights {reference.weights_hash[:12]}…); use that one"
+            f"asked for probe {found.name!r} (weights {found.weights_hash[:12]}…), but the tasks of the index were "
+            f"embedded with {reference.name!r} (weights {reference.weights_hash[:12]}…); use that one"
         )
+    return found, found.weights_hash

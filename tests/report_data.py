@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import datasets
 from pages import CLOSING, QUOTED, SCRIPT
 from synthetic import as_dataset, pictures, tiny_probe, zoo
 
-from hf_task2vec.call import Call
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
@@ -37,21 +35,18 @@ def ranking(data: Any = None, **options: Any) -> Ranking:
 def hostile() -> Ranking:
     """Return a ranking whose classes, dataset, warnings, titles and evidence are hostile."""
     found = ranking(Task.from_dataset(named([SCRIPT, QUOTED, CLOSING])))
-    explainer = found._explainer
-    assert explainer is not None
-    first = replace(found[0], evidence=SCRIPT, license=QUOTED)
+    table = found.table.copy()
+    table.loc[1, ["evidence", "license"]] = [SCRIPT, QUOTED]
     task = {**found.provenance["task"], "dataset": SCRIPT, "skipped": [{"row": 3, "reason": QUOTED}]}
+    explanations = {
+        name: replace(why, neighbours=tuple(replace(n, title=QUOTED + CLOSING) for n in why.neighbours))
+        for name, why in found.explanations.items()
+    }
     return replace(
         found,
-        candidates=(first, *found[1:]),
+        table=table,
         dataset=CLOSING + SCRIPT,
         warnings=(SCRIPT, QUOTED),
         provenance=found.provenance | {"task": task},
-        _explainer=replace(explainer, titles=dict.fromkeys(explainer.titles, QUOTED + CLOSING)),
+        explanations=explanations,
     )
-
-
-def call(dataset: Any = "./my photos", **changes: Any) -> Call:
-    """Return what a ranking keeps of a call of `select_backbone`."""
-    defaults = {name: p.default for name, p in inspect.signature(select_backbone).parameters.items()}
-    return Call.of(select_backbone, {**defaults, "dataset": dataset, **changes})

@@ -220,7 +220,7 @@ def test_one_interface(metric: Metric, index: ZooIndex) -> None:
     similarity = metric.task_similarity(task)
     assert similarity.shape == (len(REFERENCES),)
     assert 0.0 <= similarity.min() <= similarity.max() <= 1.0
-    assert metric.residual_parts(task, metric.data.checkpoints.take(np.array([0]))).shape == (len(REFERENCES),)
+    assert metric.residual_parts(task, metric.data.checkpoints.take(np.array([0]))).shape == (1, len(REFERENCES))
     assert set(metric.data.scores_by_checkpoint().values()) == {len(REFERENCES)}
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from synthetic import embedding, zoo
 
-from hf_task2vec.cautions import SAME_DATASET, leakage
 from hf_task2vec.metric import load_metric
+from hf_task2vec.recommendation import SAME_DATASET, Recommender
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.zoo import ZooIndex
 
@@ -26,7 +26,8 @@ def leaks(name: str, seed: int, trained_on: tuple[str, ...] = ("imagenet1k",)) -
     """Warnings for a dataset of some name with the embedding of task `seed - 1`, or like none."""
     index = of_imagenet(zoo())
     candidates = [{"trained_on": trained_on}, {"trained_on": ()}, {"trained_on": ("laion2b", *trained_on)}]
-    return leakage(embedding(seed, task={"dataset": name}), load_metric("trained", index), index, candidates)
+    query = embedding(seed, task={"dataset": name})
+    return tuple(Recommender(query, index, load_metric("trained", index), index.checkpoints)._leakage(candidates))
 
 
 def test_candidates_that_have_seen_the_images_are_named() -> None:

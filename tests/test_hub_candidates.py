@@ -12,11 +12,13 @@ from hub import HubServer, card
 from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.errors import HubError, SelectionError
-from hf_task2vec.hub_candidates import DEFAULT_LIMIT, EVIDENCE, is_query, parse_query, resolve_candidates
+from hf_task2vec.hub_candidates import DEFAULT_LIMIT, is_query, parse_query, resolve_candidates
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.zoo import ZooIndex
 
 WEIGHTS = r"/resolve/.*(safetensors|\.bin)"
+
+EVIDENCE = "not in the index; judged by its family"
 
 
 def weights(millions: float) -> bytes:

@@ -20,10 +20,10 @@ from synthetic import CHECKPOINTS, TINY, embedding, zoo
 from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, Task2VecError, ZooIndexError
-from hf_task2vec.limits import Constraints
 from hf_task2vec.local_scores import AddedScore, add_score
+from hf_task2vec.metric import load_metric
 from hf_task2vec.observations import REFERENCE_SOURCE
-from hf_task2vec.recommendation import rank
+from hf_task2vec.recommendation import Recommender
 from hf_task2vec.schema import ScoreRow
 from hf_task2vec.zoo import ZooIndex, default_index_path
 
@@ -40,7 +40,13 @@ def named(name: str, seed: int = 9) -> TaskEmbedding:
 
 def scores(index: ZooIndex) -> dict[str, float]:
     """Predicted accuracies by checkpoint for the task of `named`."""
-    ranking = rank(named("flowers"), index, filter_checkpoints(index.checkpoints)[0], Constraints(), top_k=100)
+    return predicted(named("flowers"), index)
+
+
+def predicted(task: TaskEmbedding, index: ZooIndex) -> dict[str, float]:
+    ranking = Recommender(task, index, load_metric("trained", index), filter_checkpoints(index.checkpoints)[0]).rank(
+        {}, top_k=100
+    )
     return {candidate.hub_id: candidate.score for candidate in ranking}
 
 
@@ -294,9 +300,7 @@ def test_a_near_task_learns_less_and_a_far_one_nothing_of_the_task(path: Path) -
     learned = ZooIndex.load(path)
 
     def gain(task: TaskEmbedding) -> float:
-        both = [rank(task, i, filter_checkpoints(i.checkpoints)[0], Constraints(), top_k=100) for i in (index, learned)]
-        one, other = ({c.hub_id: c.score for c in ranking} for ranking in both)
-        return other["org/small"] - one["org/small"]
+        return predicted(task, learned)["org/small"] - predicted(task, index)["org/small"]
 
     far = gain(named("other", seed=1234))
     assert gain(named("flowers")) > far

@@ -258,11 +258,10 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch, chunk: int) -> No
 def test_parts_of_the_residual_sum_to_it() -> None:
     metric, task, candidates = world()
     found = metric.predict_features(task, candidates)
-    for i in range(len(candidates.ids)):
-        parts = metric.residual_parts(task, candidates.take(np.array([i])))
-        assert parts.shape == (7,)
-        assert parts[5:].tolist() == [0.0, 0.0]  # unknown to the probe
-        assert parts.sum() == pytest.approx(found.residual[i], rel=1e-9)
+    parts = metric.residual_parts(task, candidates)
+    assert parts.shape == (8, 7)
+    assert not parts[:, 5:].any()  # unknown to the probe
+    np.testing.assert_allclose(parts.sum(axis=1), found.residual, rtol=1e-9)
 
 
 def test_measured_elsewhere() -> None:

@@ -284,7 +284,7 @@ def test_a_measured_map_moves_the_level_not_the_order(index: ZooIndex, probe: Pr
     embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints
     found = [
-        recommendation.predict(embedding, index, frame, metric, {"org/mid": Score(level, 0.03, 48)})
+        recommendation.Recommender(embedding, index, metric, frame).predict({"org/mid": Score(level, 0.03, 48)})
         for level in (0.3, 0.6)
     ]
     assert found[0].level < found[1].level - 0.5

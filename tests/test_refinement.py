@@ -12,15 +12,13 @@ import pytest
 from architectures import files_of, save_timm
 from hub import HubServer
 from synthetic import TINY, dataset, tiny_probe, zoo
-from test_ranking import candidate
 
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.limits import Constraints
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Candidate, Ranking
-from hf_task2vec.recommendation import predict, rank
+from hf_task2vec.recommendation import Recommender
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import Task
@@ -87,15 +85,13 @@ def sd_of_logit(c: Candidate) -> float:
 
 def by_hand(task: Task, index: ZooIndex, probe: Probe, count: int) -> tuple[list[str], Ranking]:
     """The candidates that should be measured, in order, and the ranking that should come out."""
-    embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints[index.checkpoints["hub_id"].isin(ON_HUB)].reset_index(drop=True)
+    recommender = Recommender(embed_task(task, probe), index, RankingMetric.from_index(index), frame)
     measured: dict[str, Score] = {}
     for _ in range(count):
-        prediction = predict(embedding, index, frame, metric, measured)
-        name = next_candidate(prediction, measured, set(ON_HUB) - set(measured))
+        name = next_candidate(recommender.predict(measured), measured, set(ON_HUB) - set(measured))
         measured[name] = linear_probe(name, task)
-    limits = Constraints(candidates=tuple(ON_HUB))
-    return list(measured), rank(embedding, index, frame, limits, top_k=10, measured=measured)
+    return list(measured), recommender.rank(measured, top_k=10)
 
 
 # ---------------------------------------------------------------------- the second stage
@@ -303,11 +299,6 @@ def test_when_none_can_be_measured_the_prediction_stands(select: Callable[..., R
 
 
 # ---------------------------------------------------------------------- refusals
-
-
-@pytest.fixture
-def ranking() -> Ranking:
-    return Ranking((candidate(1), candidate(2)), "org/pets", "Take org/net1.", (), {}, 2)
 
 
 def test_refine_is_checked(select: Callable[..., Ranking]) -> None:

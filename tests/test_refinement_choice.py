@@ -11,14 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_ranking import candidate
 
 from hf_task2vec import refinement
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.limits import Budget
 from hf_task2vec.prediction import Prediction
-from hf_task2vec.ranking import Ranking
-from hf_task2vec.refinement import expected_improvement, next_candidate, refine_ranking
+from hf_task2vec.refinement import Measurements, expected_improvement, measure_promising, next_candidate
 from hf_task2vec.transferability import Score
 
 
@@ -106,12 +104,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple[Ranking, list[str]]]:
-    """Refine a ranking of six candidates, a worse one after the other; those named in `broken` cannot be measured."""
+def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple[Measurements, list[str]]]:
+    """Measure some of six candidates, a worse one after the other; those named in `broken` cannot be measured."""
     names = [f"org/net{i}" for i in range(1, 7)]
-    task: Any = SimpleNamespace(label_kind="single_label", labels=np.arange(4))
 
-    def run(k: int, broken: Collection[str] = (), **options: Any) -> tuple[Ranking, list[str]]:
+    def run(k: int, broken: Collection[str] = (), **options: Any) -> tuple[Measurements, list[str]]:
         tried: list[str] = []
 
         def linear_probe(name: str, task: Any, **_: Any) -> Score:
@@ -126,63 +123,60 @@ def refine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., tuple
             return predicted({name: -float(i) for i, name in enumerate(names)})
 
         monkeypatch.setattr(refinement, "linear_probe", linear_probe)
-        ranking = Ranking(tuple(candidate(i) for i in range(1, 7)), "org/pets", "Take org/net1.", (), {}, 6)
         params = [4.0, 300.0, None, 2.0, 1.0, 3.0]
         frame = pd.DataFrame({"hub_id": names, "params_m": pd.array(params, dtype="Float64")})
-        refined = refine_ranking(
-            ranking, task, k, checkpoints=frame, predict=predict, rerank=lambda measured: ranking, **options
-        )
-        return refined, tried
+        task: Any = None
+        return measure_promising(predict, frame, task, k, **options), tried
 
     return run
 
 
-def test_all_that_were_asked_for(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
-    refined, tried = refine(3)
-    assert tried == ["org/net1", "org/net2", "org/net3"]
-    assert refined.warnings == ()
-    assert refined.summary.startswith("3 candidates measured on the sample. ")
+Refine = Callable[..., tuple[Measurements, list[str]]]
+
+
+def test_all_that_were_asked_for(refine: Refine) -> None:
+    found, tried = refine(3)
+    assert tried == list(found.scores) == ["org/net1", "org/net2", "org/net3"]
+    assert (found.failures, found.notes) == ({}, [])
     assert len(refine(20)[1]) == 6
 
 
-def test_failures_are_replaced_up_to_twice_as_many(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
-    refined, tried = refine(2, broken={"org/net1", "org/net3"})
+def test_failures_are_replaced_up_to_twice_as_many(refine: Refine) -> None:
+    found, tried = refine(2, broken={"org/net1", "org/net3"})
     assert tried == ["org/net1", "org/net2", "org/net3", "org/net4"]
-    assert refined.warnings == tuple(f"org/net{i} was not measured: org/net{i} is broken" for i in (1, 3))
-    refined, tried = refine(2, broken={f"org/net{i}" for i in range(1, 7)})
-    assert len(tried) == 4
-    assert refined.summary == "No candidate could be measured. Take org/net1."
+    assert found.failures == {f"org/net{i}": f"org/net{i} was not measured: org/net{i} is broken" for i in (1, 3)}
+    found, tried = refine(2, broken={f"org/net{i}" for i in range(1, 7)})
+    assert (len(tried), found.scores) == (4, {})
 
 
-def test_known_ones_are_left_out(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+def test_known_ones_are_left_out(refine: Refine) -> None:
     assert refine(2, known=["org/net1", "elsewhere"])[1] == ["org/net2", "org/net3"]
-    everything = [f"org/net{i}" for i in range(1, 7)]
-    refined, tried = refine(2, known=everything)
-    assert (tried, refined.summary) == ([], "No candidate could be measured. Take org/net1.")
+    assert refine(2, known=[f"org/net{i}" for i in range(1, 7)])[1] == []
 
 
-def test_bytes(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+def test_bytes(refine: Refine) -> None:
     """At four bytes a parameter; candidates of unknown size fit into no limit."""
-    refined, tried = refine(4, budget=Budget(max_bytes=4 * 8e6))
+    found, tried = refine(4, budget=Budget(max_bytes=4 * 8e6))
     assert tried == ["org/net1", "org/net4", "org/net5"]  # 4 + 2 + 1 million of 8
     note = "no candidate of known size fits into what is left of 3.2e+07 bytes"
-    assert refined.warnings == (f"stopped after 3 of 4 measurements: {note}",)
-    assert refine(3, budget=Budget(max_bytes=4 * 7e6))[0].warnings == ()  # just enough
-    refined, tried = refine(1, budget=Budget(max_bytes=1))
+    assert found.notes == [f"stopped after 3 of 4 measurements: {note}"]
+    assert refine(3, budget=Budget(max_bytes=4 * 7e6))[0].notes == []  # just enough
+    found, tried = refine(1, budget=Budget(max_bytes=1))
     assert tried == []
-    assert refined.warnings == (("stopped after 0 of 1 measurements: no candidate of known size fits into what is left "
-                                "of 1 bytes"),)  # fmt: skip
+    assert found.notes == [
+        "stopped after 0 of 1 measurements: no candidate of known size fits into what is left of 1 bytes"
+    ]
 
 
-def test_failed_downloads_count(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+def test_failed_downloads_count(refine: Refine) -> None:
     assert refine(4, broken={"org/net1"}, budget=Budget(max_bytes=4 * 6e6))[1] == ["org/net1", "org/net4"]
 
 
-def test_seconds(refine: Callable[..., tuple[Ranking, list[str]]]) -> None:
+def test_seconds(refine: Refine) -> None:
     """Each takes ten: after two, a third would end later than 25."""
-    refined, tried = refine(6, budget=Budget(max_seconds=25))
+    found, tried = refine(6, budget=Budget(max_seconds=25))
     assert len(tried) == 2
-    assert refined.warnings == ("stopped after 2 of 6 measurements: 20 s of 25 s spent",)
+    assert found.notes == ["stopped after 2 of 6 measurements: 20 s of 25 s spent"]
     assert len(refine(6, budget=Budget(max_seconds=30))[1]) == 3
     assert len(refine(6, budget=Budget(max_seconds=0.1))[1]) == 1  # how long one takes is known after the first
-    assert refine(2, budget=Budget(max_seconds=25))[0].warnings == ()
+    assert refine(2, budget=Budget(max_seconds=25))[0].notes == []

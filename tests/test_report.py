@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import io
 from dataclasses import replace
@@ -16,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import CLOSING, QUOTED, SCRIPT, Page, check_self_contained
 from PIL import Image
-from report_data import TOKEN, call, hostile, ranking
+from report_data import TOKEN, hostile, ranking
 
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.ranking import Ranking
@@ -53,7 +52,7 @@ def test_a_path_that_cannot_be_written_is_refused(plain: Ranking, tmp_path: Path
     with pytest.raises(SelectionError, match=r"the report cannot be written to .*file/report.html: "):
         plain.report(tmp_path / "file" / "report.html")
     with pytest.raises(SelectionError, match="holds no candidate, so there is nothing to report"):
-        replace(plain, candidates=()).report(tmp_path / "empty.html")
+        replace(plain, top_k=0).report(tmp_path / "empty.html")
     assert not (tmp_path / "empty.html").exists()
 
 
@@ -96,18 +95,17 @@ def test_plots_name_the_best_within_each_budget(page: Page, plain: Ranking) -> N
 
 
 def test_a_ranking_read_from_a_file_gets_a_report_of_what_it_has(plain: Ranking) -> None:
-    bare = replace(plain, _explainer=None, _call=None, _sample=None, provenance={}, warnings=())
+    bare = replace(plain, explanations={}, request={}, sample=None, provenance={}, warnings=())
     page = Page(render_report(bare))
     assert "Why this one" not in page.text
     assert "Warnings" not in page.text
     assert not page.all("img")
-    assert "ranking = select_backbone(dataset, refine=3)" in page.text
     assert "num_classes=NUMBER_OF_CLASSES" in page.text
     assert len([a for a in page.all("svg") if a.get("role") == "img"]) == 2  # of the candidates alone
 
 
 def test_measured_candidates_get_a_column(plain: Ranking) -> None:
-    refined = replace(plain, candidates=(replace(plain[0], measured=0.8125), *plain[1:]))
+    refined = replace(plain, table=plain.table.assign(measured=[0.8125, *[np.nan] * (plain.n_ranked - 1)]))
     page = Page(render_report(refined))
     assert "Measured, %" in page.text
     assert "measured on the sample" in page.text
@@ -140,7 +138,7 @@ def test_a_token_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         for i in range(4):
             Image.new("RGB", (8, 8), (90 * i, 0, 200 * (name == "a"))).save(folder / name / f"{i}.png")
     found = ranking(str(folder), token="a-secret-of-another-form", revision=None)
-    assert "secret" not in repr(found._call)
+    assert "secret" not in repr(found.request)
     monkeypatch.setenv("HF_TOKEN", "logged-in-secret")
     told = replace(found, warnings=(f"{TOKEN} or logged-in-secret was refused",))
     for page in (render_report(told), render_report(told, images=False)):
@@ -215,13 +213,10 @@ def test_sheet_of_several_labels_and_of_odd_sizes() -> None:
 
 
 def test_what_to_run_next(plain: Ranking) -> None:
-    repeat, measure, load = (step["code"] for step in next_steps(plain))
-    assert repeat.startswith("from hf_task2vec import select_backbone\n\nranking = select_backbone(dataset, probe=")
-    assert "refine=3)" in measure
-    assert load.endswith(f"model, transform = ranking.best.load(num_classes=3)  # {plain.best.hub_id}")
-    for code in (repeat, measure, load):
-        ast.parse(code)
-    repeat, measure, _ = (step["code"] for step in next_steps(replace(plain, _call=call("./my photos", name="a b"))))
+    (load,) = next_steps(plain)  # a dataset, a probe and an index in memory: no command line can say them
+    assert load["code"] == f"model, transform = ranking.best.load(num_classes=3)  # {plain.best.hub_id}"
+    asked = replace(plain, request={"dataset": "./my photos", "name": "a b"})
+    repeat, measure, _ = (step["code"] for step in next_steps(asked))
     assert repeat == "hf-task2vec select './my photos' --name 'a b'"
     assert measure == f"{repeat} --refine 3"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -376,8 +377,8 @@ def test_an_index_that_cannot_be_read(index: ZooIndex, probe: Probe, tmp_path: P
 def test_embedding_of_another_probe(select: Callable[..., Ranking], query: TaskEmbedding, index: ZooIndex) -> None:
     other = TaskEmbedding(**{**vars(query), "probe": {"name": "org/other", "weights_hash": "cd" * 32}})
     message = (
-        r"'dataset' was embedded with probe 'org/other' \(weights cdcdcdcdcdcd…\), but the tasks of the index were "
-        rf"embedded with '{TINY}' \(weights {index.embeddings.weights_hash[:12]}…\); use that one"
+        r"'dataset' was embedded with probe 'org/other' \(weights cdcdcdcdcdcd…\), the index with weights "
+        rf"{index.embeddings.weights_hash[:12]}…; embed it with the index's probe"
     )
     with pytest.raises(ProbeMismatchError, match=message):
         select(other)
@@ -522,7 +523,7 @@ def test_contributions_sum_to_the_residual(query: TaskEmbedding, index: ZooIndex
     task = metric.space.of_embedding(query)
     for i in range(len(index.checkpoints)):
         parts = metric.residual_parts(task, checkpoint_features(index.checkpoints.iloc[[i]]))
-        assert parts.shape == (len(metric.data.tasks.names),)
+        assert parts.shape == (1, len(metric.data.tasks.names))
         assert parts.sum() == pytest.approx(prediction.residual[i], abs=1e-9)
     ranking = select_backbone(query, index=index)
     best, why = ranking.best, ranking.explain()
@@ -543,11 +544,36 @@ def test_explanation_without_scores(select: Callable[..., Ranking], query: TaskE
     assert "No score of this checkpoint is in the index: its prior comes from checkpoints like it." in why.text
 
 
-def test_explanation_of_what_is_not_ranked(select: Callable[..., Ranking], query: TaskEmbedding) -> None:
+def test_only_what_is_shown_is_explained(select: Callable[..., Ranking], query: TaskEmbedding) -> None:
     ranking = select(query, top_k=1, max_params=25e6)
-    assert ranking.explain("org/small").hub_id == "org/small"  # ranked, if not shown
+    with pytest.raises(
+        SelectionError, match=r"'org/small' is number \d of 4, but only the first 1 are explained; pass a"
+    ):
+        ranking.explain("org/small")
     with pytest.raises(SelectionError, match=r"'org/huge' was not ranked: .*limits; the ranking holds 4 checkpoints"):
         ranking.explain("org/huge")
+
+
+def test_the_table_holds_all_that_were_ranked(select: Callable[..., Ranking], query: TaskEmbedding) -> None:
+    few, many = select(query, top_k=2), select(query, top_k=20)
+    assert few.table["hub_id"].tolist() == ids(many)
+    assert few.table.index.tolist() == list(range(1, len(ON_HUB) + 1))
+    for name in ("score", "std", "low", "high", "prior", "residual"):
+        np.testing.assert_allclose(few.table[name], [getattr(c, name) for c in many], rtol=1e-9)
+    again = pickle.loads(pickle.dumps(few))
+    assert again.to_json() == few.to_json()
+    assert again.explain() == few.explain()
+
+
+def test_the_command_of_a_folder(select: Callable[..., Ranking], index: ZooIndex, tmp_path: Path) -> None:
+    index.save(tmp_path / "zoo")
+    options = {"index": tmp_path / "zoo", "probe": None, "max_params": 25e6, "token": "hf_secret"}
+    ranking = select_backbone(embedding(50, weights_hash=index.embeddings.weights_hash), **options)
+    assert ranking.command() is None  # an embedding in memory
+    assert ranking.request["index"] == str(tmp_path / "zoo")
+    assert ranking.request["max_params"] == 25e6
+    assert "hf_secret" not in repr(ranking.request)
+    assert "top_k" not in ranking.request  # a default
 
 
 # ---------------------------------------------------------------------- warnings
