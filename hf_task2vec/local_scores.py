@@ -9,24 +9,22 @@ accuracy there is known, and joins the group by itself.
 from __future__ import annotations
 
 import difflib
-import math
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
-from hf_task2vec.files import atomic_path, sha256_bytes, sha256_file
+from hf_task2vec.files import sha256_bytes
 from hf_task2vec.hub_candidates import resolve_candidates
-from hf_task2vec.observations import kind_of_protocol
 from hf_task2vec.recommendation import check_descriptors
 from hf_task2vec.records import MANIFEST, check_rows
-from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
+from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, as_slug, is_leak
+from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex, default_index_path
 
 #: Source of scores that name none: one's own.
@@ -60,7 +58,7 @@ class AddedScore:
         ``"checkpoint"``, ``"source"``.
     replaced
         The score in whose place it stands, or None.
-    companion
+    reference
         Hub id of the probe if its own accuracy joined the score's group, else None.
     comparable
         Checkpoints whose scores the index can compare, this one's included. With 1 it teaches nothing yet.
@@ -72,7 +70,7 @@ class AddedScore:
     row: ScoreRow
     new: tuple[str, ...]
     replaced: float | None
-    companion: str | None
+    reference: str | None
     comparable: int
     notes: tuple[str, ...]
 
@@ -135,7 +133,11 @@ def add_score(
         The embedding cannot be read or used, or is not of the index's probe.
     """
     folder = Path(path)
-    _check_numbers(score, n_test)
+    if not 0.0 <= score <= 1.0:  # nor NaN
+        hint = f"; is it in per cent? Then give {score / 100:g}" if 1.0 < score <= 100.0 else ""
+        raise ZooIndexError(f"score={score:g} is out of range: a share between 0 and 1 is wanted{hint}")
+    if n_test < 1:
+        raise ZooIndexError(f"n_test={n_test} must be at least 1: the number of images that the score was measured on")
     with _alone(folder):
         index, created = _open(folder, base)
         new = ["index"] if created else []
@@ -150,35 +152,26 @@ def add_score(
             about = {"repo": "own measurements", "protocol": "see scores.csv", "license": license or "unspecified"}
             index = index.add_sources([{**facts, **about}])
             new.append("source")
-        facts |= {"task": slug, "checkpoint": checkpoint, "n_train": n_train}  # type: ignore[dict-item]
-        row = _row(index, facts, score, n_test, license)
-        old = next((other for other in _scores(index) if other.key == row.key), None)
+        row = _row(index, {**facts, "task": slug, "checkpoint": checkpoint, "n_train": n_train}, score, n_test, license)
+        old: Any = next((other for other in index.rows["scores"] if other.key == row.key), None)
         if old is not None and not replace:
             raise ZooIndexError(
                 f"{folder} already holds {old.score:g} of {checkpoint} on {slug!r} ({source}, {protocol}, {metric}, "
                 f"split {split}); replace=True (--replace) puts {score:g} in its place"
             )
         index = index.add_scores([row], replace=replace)
-        index, companion = _with_companion(index, row, embedding)
-        _write(folder, index)
-    comparable = len({other.checkpoint for other in _group(index, row)})
-    return AddedScore(
-        path=folder,
-        row=row,
-        new=tuple(new),
-        replaced=None if old is None else old.score,
-        companion=companion,
-        comparable=comparable,
-        notes=tuple(_notes(index, row, comparable)),
-    )
-
-
-def _check_numbers(score: float, n_test: int) -> None:
-    if not math.isfinite(score) or not 0.0 <= score <= 1.0:
-        hint = f"; is it in per cent? Then give {score / 100:g}" if 1.0 < score <= 100.0 else ""
-        raise ZooIndexError(f"score={score:g} is out of range: a share between 0 and 1 is wanted{hint}")
-    if n_test < 1:
-        raise ZooIndexError(f"n_test={n_test} must be at least 1: the number of images that the score was measured on")
+        index, reference = _with_reference(index, row, embedding)
+        index.save(folder)
+    comparable = len(_comparable(index, row))
+    notes = []
+    if row.leak:
+        notes.append(f"{checkpoint} has seen images of {slug!r}, so rankings leave this score out")
+    elif comparable < 2:
+        notes.append(
+            "alone in its group (source, protocol, metric, split and task), it moves no ranking yet; a score of a "
+            "second checkpoint by the same protocol makes both count"
+        )
+    return AddedScore(folder, row, tuple(new), None if old is None else old.score, reference, comparable, tuple(notes))
 
 
 def _open(folder: Path, base: ZooIndex | str | os.PathLike[str] | None) -> tuple[ZooIndex, bool]:
@@ -222,7 +215,7 @@ def _with_task(
             )
         return index, name, ()
     check_descriptors(embedding)
-    known_tasks, slug = index.embeddings, _slug(embedding.name) if name is None else name
+    known_tasks, slug = index.embeddings, _name_of(embedding) if name is None else name
     if (embedding.weights_hash, embedding.config) != (known_tasks.weights_hash, known_tasks.config):
         raise ProbeMismatchError(
             f"{embedding.name!r} was embedded with {embedding.probe['name']!r} and {embedding.config}, the tasks of "
@@ -240,6 +233,12 @@ def _with_task(
         index = index.add_tasks([_task_row(slug, embedding)])
     index = index.with_embeddings(embedding, [slug])
     return index, slug, ("embedding",) if slug in known else ("task", "embedding")
+
+
+def _name_of(embedding: TaskEmbedding) -> str:
+    if slug := as_slug(embedding.name):
+        return slug
+    raise ZooIndexError(f"no name can be made of {embedding.name!r}; pass name= (--name), such as my_task")
 
 
 def _task_row(slug: str, embedding: TaskEmbedding) -> dict[str, Any]:
@@ -281,11 +280,10 @@ def _row(index: ZooIndex, facts: dict[str, Any], score: float, n_test: int, lice
     checkpoint: Any = _find(index, "checkpoints", facts["checkpoint"])
     if license_ not in (None, source.license):
         raise ZooIndexError(f"the licence of source {source.source!r} is {source.license!r}, not {license_!r}")
-    smoothed = (score * n_test + 0.5) / (n_test + 1.0)
     record = {
         **facts,
         "score": score,
-        "score_std_error": round(math.sqrt(smoothed * (1.0 - smoothed) / n_test), 6),
+        "score_std_error": round(Score.of_share(score, n_test).std_error, 6),
         "n_test": n_test,
         "source_license": source.license,
         "checkpoint_match": "measured",
@@ -294,39 +292,22 @@ def _row(index: ZooIndex, facts: dict[str, Any], score: float, n_test: int, lice
     return check_rows(ScoreRow, [record], "the new score")[0]
 
 
-def _with_companion(index: ZooIndex, row: ScoreRow, embedding: TaskEmbedding | None) -> tuple[ZooIndex, str | None]:
+def _with_reference(index: ZooIndex, row: ScoreRow, embedding: TaskEmbedding | None) -> tuple[ZooIndex, str | None]:
     """Add the probe's own accuracy on the embedded sample to a group of linear probes on it, once."""
     if row.protocol != PROBE_PROTOCOL or embedding is None:
         return index, None
     probe, facts = str(embedding.probe["name"]), embedding.descriptors
-    if probe not in _keys(index, "checkpoints") or probe in {other.checkpoint for other in _group(index, row)}:
+    if probe not in _keys(index, "checkpoints") or probe in _comparable(index, row):
         return index, None
     n = int(facts["n_samples"])
     shared = {name: getattr(row, name) for name in _GROUP} | {"checkpoint": probe, "n_train": n - 1}
     return index.add_scores([_row(index, shared, facts["linear_probe_accuracy"], n)]), probe
 
 
-def _group(index: ZooIndex, row: ScoreRow) -> list[ScoreRow]:
-    """The scores that one is compared with."""
-    return [r for r in _scores(index) if not r.leak and all(getattr(r, n) == getattr(row, n) for n in _GROUP)]
-
-
-def _notes(index: ZooIndex, row: ScoreRow, comparable: int) -> Iterator[str]:
-    task: Any = _find(index, "tasks", row.task)
-    if row.leak:
-        yield f"{row.checkpoint} has seen images of {row.task!r}, so rankings leave this score out"
-    elif comparable < 2:
-        yield (
-            "alone in its group (source, protocol, metric, split and task), it moves no ranking yet; a score of a "
-            "second checkpoint by the same protocol makes both count"
-        )
-    if not task.embedded:
-        yield f"the index has no embedding of {row.task!r}, so the score speaks of checkpoints in general only"
-    kinds = sorted({kind_of_protocol(f"/{other.protocol}") for other in _scores(index) if other.key != row.key})
-    if (kind := kind_of_protocol(f"/{row.protocol}")) not in kinds:
-        yield f"no other score has a protocol of the kind {kind!r} (its first two words); there are {', '.join(kinds)}"
-    if row.metric == "top1" and task.n_classes and row.score < 1.0 / task.n_classes:
-        yield f"{row.score:g} is below chance for {task.n_classes} classes: a run that failed teaches the wrong thing"
+def _comparable(index: ZooIndex, row: ScoreRow) -> set[str]:
+    """The checkpoints whose scores one is compared with, its own included."""
+    rows: Any = index.rows["scores"]
+    return {r.checkpoint for r in rows if not r.leak and all(getattr(r, n) == getattr(row, n) for n in _GROUP)}
 
 
 def _keys(index: ZooIndex, table: str) -> list[str]:
@@ -337,23 +318,12 @@ def _find(index: ZooIndex, table: str, key: str) -> CheckpointRow | TaskRow | So
     return next(row for row in index.rows[table] if row.key[0] == key)  # type: ignore[return-value]
 
 
-def _scores(index: ZooIndex) -> list[ScoreRow]:
-    return [row for row in index.rows["scores"] if isinstance(row, ScoreRow)]
-
-
 def _near(wanted: str, known: Sequence[str]) -> str:
     """Say which known names are close to one, by the whole or by what follows the last slash."""
     ends = {name.rsplit("/", 1)[-1].lower(): name for name in known}
     by_end = difflib.get_close_matches(wanted.rsplit("/", 1)[-1].lower(), ends, n=3)
     close = difflib.get_close_matches(wanted, known, n=3) or [ends[end] for end in by_end]
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-
-
-def _slug(text: str) -> str:
-    slug = re.sub(r"[^a-z0-9_.\-]+", "_", text.lower()).strip("_.-")[:100]
-    if not slug:
-        raise ZooIndexError(f"no name can be made of {text!r}; pass name= (--name), such as my_task")
-    return slug
 
 
 @contextmanager
@@ -367,33 +337,3 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise ZooIndexError(f"another process has been adding to {folder} for {_LOCK_SECONDS} s; try again") from None
-
-
-def _write(folder: Path, index: ZooIndex) -> None:
-    """Put an index into a folder, where a reader finds the old one or the whole new one.
-
-    A new folder appears at once. In one that is there, all that changed is written beside the old files first, and only
-    then takes their places, the manifest last.
-    """
-    contents = index.contents()
-    try:
-        if not (folder / MANIFEST).is_file():
-            return _write_new(folder.resolve(), contents)
-        with ExitStack() as stack:  # which renames in reverse order
-            for name, data in reversed(contents.items()):
-                if not (folder / name).is_file() or sha256_file(folder / name) != sha256_bytes(data):
-                    stack.enter_context(atomic_path(folder / name)).write_bytes(data)
-    except OSError as error:
-        raise ZooIndexError(f"the index cannot be written to {folder}: {error}") from error
-
-
-def _write_new(folder: Path, contents: dict[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary, "index")
-        for name, data in contents.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_bytes(data)
-        if folder.exists():  # and is empty
-            folder.rmdir()
-        os.replace(made, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,19 +159,19 @@ class ZooIndex(IndexOnHub):
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index to folder `path`: each file atomically, the manifest last.
+        """Write the index to folder `path`: an error while writing leaves what was there.
 
         Raises
         ------
         ZooIndexError
             A file cannot be written.
         """
-        for name, data in self.contents().items():
-            try:
-                with atomic_path(Path(path) / name) as temporary:
-                    temporary.write_bytes(data)
-            except OSError as error:
-                raise ZooIndexError(f"the index cannot be written to {path}: {error}") from error
+        try:
+            with ExitStack() as stack:  # all are written before the first takes its place; the manifest does so last
+                for name, data in reversed(self.contents().items()):
+                    stack.enter_context(atomic_path(Path(path) / name)).write_bytes(data)
+        except OSError as error:
+            raise ZooIndexError(f"the index cannot be written to {path}: {error}") from error
 
     def contents(self) -> dict[str, bytes]:
         """Return the index as files: relative names -> bytes, the manifest last."""

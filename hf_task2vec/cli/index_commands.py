@@ -213,7 +213,7 @@ def add_score(path: str, **options: Any) -> Report:
         "score": row,
         "new": list(added.new),
         "replaced": added.replaced,
-        "companion": added.companion,
+        "reference": added.reference,
         "comparable": added.comparable,
         "notes": list(added.notes),
     }
