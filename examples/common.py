@@ -186,7 +186,9 @@ def choose(args: argparse.Namespace, data: Data, *, library: str | None) -> Choi
     """Rank checkpoints for the dataset, and take the first or the one asked for."""
     index = ZooIndex.load(args.index)
     table = index.embeddings
-    embedding = cached_embedding(data.sample, table.probe, known_hash=table.weights_hash, progress=sys.stderr.isatty())
+    embedding = cached_embedding(
+        data.sample, str(table.probe["name"]), known_hash=table.weights_hash, progress=sys.stderr.isatty()
+    )
     if args.add_to_index is not None:
         _check_name(args, embedding)
     limits: dict[str, Any] = {"candidates": args.candidates, "max_params": args.max_params, "library": library}
