@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
 from datasets import Image as ImageFeature
 from hub import HubServer
 from PIL import Image
-from synthetic import tiny_probe
+from synthetic import tiny_probe, zoo
 
-from hf_task2vec.cache import cached_embedding
 from hf_task2vec.errors import (
     DatasetNotFoundError,
     HubError,
@@ -31,6 +31,7 @@ from hf_task2vec.errors import (
     TaskError,
 )
 from hf_task2vec.images import decode_rgb
+from hf_task2vec.selection import select_backbone
 from hf_task2vec.task import SkippedImage, Task
 
 ABC = ClassLabel(names=["a", "b", "c"])
@@ -114,18 +115,21 @@ def test_fingerprint_depends_on_what_defines_the_task() -> None:
     assert len({task.fingerprint for task in tasks}) == len(tasks)
 
 
-def test_an_unchanged_folder_is_known_without_reading_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_selection_for_an_unchanged_folder_decodes_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
     photos = folder(tmp_path / "photos", *(f"{name}/{i}.png" for name in ("cat", "dog") for i in range(4)))
     probe = tiny_probe()
-    first = cached_embedding(Task.from_dataset(photos), probe)
+    select = partial(select_backbone, photos, index=zoo(weights_hash=probe.weights_hash), probe=probe)
+    first = select()
     decoded: list[bytes] = []
     monkeypatch.setattr("hf_task2vec.images.decode_rgb", lambda data: decoded.append(data) or decode_rgb(data))
-    again = cached_embedding(Task.from_dataset(photos), probe)
+    again = select()
     assert not decoded
-    np.testing.assert_array_equal(again.values, first.values)
+    assert [candidate.score for candidate in again] == pytest.approx([candidate.score for candidate in first])
     os.utime(photos / "dog" / "3.png", ns=(0, 0))
-    cached_embedding(Task.from_dataset(photos), probe)
+    select()
     assert len(decoded) == 8, "a changed file is noticed"
 
 
