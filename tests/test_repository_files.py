@@ -135,3 +135,9 @@ def test_hooks_run_what_the_project_declares(project: dict[str, Any]) -> None:
         if hook["entry"].startswith("python "):
             script = hook["entry"].split()[1]
             assert (ROOT / script).is_file()
+
+
+def test_every_benchmark_is_in_their_list() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[`(\w+\.py)`\]", text, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
