@@ -102,7 +102,7 @@ def per_example(module: nn.Module, images: Tensor, names: list[str], head: Head)
 
 def check(name: str, probe: Probe, task: Task) -> None:
     embedding = embed_task(task, probe)
-    values = embedding.values
+    (values,) = embedding.values
     assert values.shape == (sum(layer.n_filters for layer in probe.layers),) == (embedding.layer_sizes.sum(),)
     assert np.isfinite(values).all()
     assert (values >= 0).all()
