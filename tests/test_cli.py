@@ -404,6 +404,11 @@ def test_distances_of_folders_and_tasks_of_the_index(three_tasks: list[str]) -> 
     assert lines[0].split("\t") == ["from \\ to", *three_tasks]
 
 
+def test_an_embedding_may_be_made_again(three_tasks: list[str]) -> None:
+    assert Path("mine").is_file()
+    assert run("embed", "./absent", "-o", "mine").exit_code == 3, "the dataset is what is wrong, not the file"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -74,7 +74,7 @@ def test_select_and_embed(tmp_path: Path) -> None:
     check_interrupted(Command(*embedding_of, stop="describing the task"))
     assert not output.exists(), "nothing half-written"
     assert Command(*embedding_of).code == 0
-    assert sorted(files(output)) == ["embedding.json", "embedding.safetensors"]
+    assert output.is_file()
 
 
 @pytest.mark.slow

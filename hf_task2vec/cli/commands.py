@@ -183,9 +183,9 @@ def _ranking_row(candidate: Candidate) -> list[str]:
     "-o",
     "--output",
     required=True,
-    type=click.Path(file_okay=False, writable=True, path_type=Path),
-    metavar="FOLDER",
-    help="Folder to write.",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="File to write (safetensors); an older one is replaced.",
 )
 @dataset_options
 @click.pass_obj
@@ -201,7 +201,7 @@ def embed(
     seed: int,
     **options: Any,
 ) -> Report:
-    """Write the embedding of DATASET (see `select`) to a folder.
+    """Write the embedding of DATASET (see `select`) to a file.
 
     Several processes share the images with `accelerate launch -m hf_task2vec.cli embed …` (on GPUs), or with
     `torchrun --nproc-per-node 2 -m hf_task2vec.cli embed … --device cpu`.
@@ -236,7 +236,7 @@ def embed(
 def distance(tasks: tuple[str, ...], kind: str, index: str | None) -> Report:
     """Print the distances between tasks.
 
-    A, B, C … are folders or files written by `embed` or `pull`, repositories of embeddings on the Hub (org/name), or
+    A, B, C … are files written by `embed` or `pull`, repositories of embeddings on the Hub (org/name), or
     names of tasks of the index (an unknown one lists them all).
 
     \b
