@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import SelectionError
+from hf_task2vec.schema import LOCAL_PREFIX
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_task2vec.zoo import ZooIndex
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,62 @@ class Constraints:
                 raise SelectionError(f"{name}={value!r} leaves nothing; give a positive number or None")
         for name in ("licenses", "candidates"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
+
+    def eligible(self, zoo: ZooIndex) -> pd.DataFrame:
+        """Return the checkpoints of an index that meet every limit: rows of ``checkpoints.csv``, at least one.
+
+        A checkpoint of which a limited fact is unknown does not meet the limit. Weights on no Hub (``local:…``) are
+        never candidates.
+
+        Raises
+        ------
+        SelectionError
+            There is none; the message counts them by the first limit that each fails.
+        """
+        frame = zoo.checkpoints
+        hub_id, license_ = frame["hub_id"], [name.lower() for name in self.licenses or ()]
+        count, gmacs, size = self.max_params, self.max_gmacs, self.input_size
+        # Of each limit: its column, what passes, the reason when the fact is known, and when it is not.
+        rules = {
+            "hub_id": (~hub_id.str.startswith(LOCAL_PREFIX), "weights are on no Hub", ""),
+            "candidates": (hub_id.isin(self.candidates or ()), "not among the candidates asked for", ""),
+            "library": (frame["library"] == self.library, f"library is not {self.library}", ""),
+            "max_params": (
+                frame["params_m"] * 1e6 <= (count or 0),
+                f"more than {count or 0:,.0f} parameters",
+                "number of parameters unknown",
+            ),
+            "max_gmacs": (frame["gmacs"] <= (gmacs or 0), f"more than {gmacs or 0:g} GMACs", "GMACs unknown"),
+            "licenses": (frame["license"].isin(license_), "licence not accepted", "licence unknown"),
+            "input_size": (
+                frame["input_px"] == (size or 0),
+                f"native image size is not {size} px",
+                "native image size unknown",
+            ),
+        }
+        columns = {"max_params": "params_m", "max_gmacs": "gmacs", "licenses": "license", "input_size": "input_px"}
+        keep, dropped = hub_id.notna(), Counter[str]()
+        for limit, (passed, failed, unknown) in rules.items():
+            if limit != "hub_id" and getattr(self, limit) is None:
+                continue
+            passed, known = passed.fillna(False).astype(bool), frame[columns.get(limit, "hub_id")].notna()
+            dropped[unknown] += int((keep & ~known).sum())
+            dropped[failed] += int((keep & known & ~passed).sum())
+            keep &= passed
+        missing = sorted(set(self.candidates or ()) - set(hub_id))
+        dropped["not in the index"] = len(missing)
+        if keep.any():
+            if missing:
+                logger.warning("not in the index, so not ranked: %s", ", ".join(missing))
+            return frame[keep].reset_index(drop=True)
+        given = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common() if count)
+        licences = frame["license"].value_counts().index[:8] if self.licenses is not None else ()
+        raise SelectionError(
+            f"no checkpoint of the index meets the limits ({given or 'none were given'}); "
+            f"left out: {reasons or 'none, the index is empty'}; loosen a limit"
+            + (f" (the licences it knows most of: {', '.join(licences)})" if len(licences) else "")
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
-from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import resolve_candidates
@@ -24,11 +22,7 @@ from hf_task2vec.task import Task
 from hf_task2vec.zoo import ZooIndex
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from hf_task2vec.probe import Probe
-
-logger = logging.getLogger(__name__)
 
 
 def select_backbone(
@@ -127,7 +121,7 @@ def select_backbone(
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     asked = resolve_candidates(candidates, zoo, token=token)
     filters = replace(filters, candidates=asked.ids)
-    eligible = _eligible(zoo.add_checkpoints(asked.rows) if asked.rows else zoo, filters)
+    eligible = filters.eligible(zoo.add_checkpoints(asked.rows) if asked.rows else zoo)
     ranker = load_metric(metric, zoo)
     sampling: dict[str, Any] = {
         "name": name,
@@ -197,30 +191,6 @@ def _check_counts(**values: Any) -> None:
         least = 0 if name in ("refine", "seed") else 1
         if not isinstance(value, Integral) or value < least:
             raise SelectionError(f"{name}={value!r} must be a whole number of at least {least}")
-
-
-def _eligible(zoo: ZooIndex, limits: Constraints) -> pd.DataFrame:
-    frame, dropped = filter_checkpoints(
-        zoo.checkpoints,
-        max_params=limits.max_params,
-        max_gmacs=limits.max_gmacs,
-        licenses=limits.licenses,
-        library=limits.library,
-        input_size=limits.input_size,
-        ids=limits.candidates,
-    )
-    if frame.empty:
-        given = ", ".join(f"{name}={value!r}" for name, value in vars(limits).items() if value is not None)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda x: -x[1]))
-        known = zoo.checkpoints["license"].value_counts().index[:8] if limits.licenses is not None else ()
-        raise SelectionError(
-            f"no checkpoint of the index meets the limits ({given or 'none were given'}); "
-            f"left out: {reasons or 'none, the index is empty'}; loosen a limit"
-            + (f" (the licences it knows most of: {', '.join(known)})" if len(known) else "")
-        )
-    if limits.candidates is not None and (missing := set(limits.candidates) - set(zoo.checkpoints["hub_id"])):
-        logger.warning("not in the index, so not ranked: %s", ", ".join(sorted(missing)))
-    return frame
 
 
 def _checked(probe: Probe | str | None, zoo: ZooIndex, token: str | None) -> tuple[Probe | str | None, str]:

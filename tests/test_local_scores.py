@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import TINY, embedding, zoo
 
-from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, Task2VecError, ZooIndexError
+from hf_task2vec.limits import Constraints
 from hf_task2vec.local_scores import add_score
 from hf_task2vec.metric import load_metric
 from hf_task2vec.observations import REFERENCE_SOURCE
@@ -44,9 +44,7 @@ def scores(index: ZooIndex) -> dict[str, float]:
 
 
 def predicted(task: TaskEmbedding, index: ZooIndex) -> dict[str, float]:
-    ranking = Recommender(task, index, load_metric("trained", index), filter_checkpoints(index.checkpoints)[0]).rank(
-        {}, top_k=100
-    )
+    ranking = Recommender(task, index, load_metric("trained", index), Constraints().eligible(index)).rank({}, top_k=100)
     return {candidate.hub_id: candidate.score for candidate in ranking}
 
 

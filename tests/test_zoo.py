@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import embedding
 
-from hf_task2vec.candidates import filter_checkpoints
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.errors import ProbeMismatchError, SchemaVersionError, ZooIndexError
+from hf_task2vec.errors import ProbeMismatchError, SchemaVersionError, SelectionError, ZooIndexError
+from hf_task2vec.limits import Constraints
 from hf_task2vec.records import read_csv, write_csv
 from hf_task2vec.schema import ScoreRow
 from hf_task2vec.zoo import ZooIndex
@@ -291,47 +291,40 @@ def test_validate_finds_disagreeing_facts(index: ZooIndex) -> None:
     assert any("column source_license: sources.csv says 'mit'" in p for p in problems)
 
 
-# ---------------------------------------------------------------------- filter
-
-
-def test_filter_without_constraints_drops_only_local_weights(index: ZooIndex) -> None:
-    frame, dropped = filter_checkpoints(index.checkpoints)
-    assert frame["hub_id"].tolist() == ["org/big", "org/small", "org/unknown"]
-    assert dropped == {"weights are on no Hub": 1}
-
-
-def test_filter_counts_each_checkpoint_under_one_reason(index: ZooIndex) -> None:
-    frame, dropped = filter_checkpoints(index.checkpoints, max_params=30_000_000, licenses=["Apache-2.0"])
-    assert frame["hub_id"].tolist() == ["org/small"]
-    assert frame.index.tolist() == [0]
-    assert dropped == {
-        "weights are on no Hub": 1,
-        "number of parameters unknown": 1,
-        "more than 30,000,000 parameters": 1,
-    }
-    assert len(frame) + sum(dropped.values()) == len(index.checkpoints)
+# ---------------------------------------------------------------------- limits
 
 
 @pytest.mark.parametrize(
-    ("constraint", "kept"),
+    ("limits", "kept"),
     [
+        ({}, ["org/big", "org/small", "org/unknown"]),
         ({"max_params": 5_000_000}, ["org/small"]),
-        ({"max_params": 4_999_999}, []),
         ({"max_gmacs": 16.0}, ["org/big", "org/small"]),
-        ({"licenses": ["mit"]}, ["org/big"]),
-        ({"licenses": []}, []),
+        ({"licenses": ["MIT"]}, ["org/big"]),
         ({"library": "transformers"}, ["org/unknown"]),
         ({"input_size": 224}, ["org/small"]),
-        ({"ids": ["org/unknown", "local:mine"]}, ["org/unknown"]),
-        ({"ids": []}, []),
+        ({"candidates": ["org/unknown", "local:mine"]}, ["org/unknown"]),
     ],
 )
-def test_filter_constraints(index: ZooIndex, constraint: dict[str, Any], kept: list[str]) -> None:
-    assert filter_checkpoints(index.checkpoints, **constraint)[0]["hub_id"].tolist() == kept
+def test_limits(index: ZooIndex, limits: dict[str, Any], kept: list[str]) -> None:
+    found = Constraints(**limits).eligible(index)
+    assert found["hub_id"].tolist() == kept
+    assert found.index.tolist() == list(range(len(kept)))
 
 
-def test_filter_reports_unknown_ids(index: ZooIndex) -> None:
-    assert filter_checkpoints(index.checkpoints, ids=["org/none", "org/big"])[1]["not in the index"] == 1
+def test_each_checkpoint_is_left_out_for_one_reason(index: ZooIndex) -> None:
+    message = (
+        r"meets the limits \(max_params=4999999, licenses=\('apache-2.0',\)\); left out: 2 more than 4,999,999 "
+        r"parameters, 1 weights are on no Hub, 1 number of parameters unknown; loosen a limit \(the licences it knows "
+    )
+    with pytest.raises(SelectionError, match=message):
+        Constraints(max_params=4_999_999, licenses=["apache-2.0"]).eligible(index)  # type: ignore[arg-type]
+
+
+def test_candidates_that_are_not_in_the_index(index: ZooIndex, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Constraints(candidates=("org/none", "org/big"))
+    assert asked.eligible(index)["hub_id"].tolist() == ["org/big"]
+    assert "not in the index, so not ranked: org/none" in caplog.text
 
 
 # ---------------------------------------------------------------------- embeddings
