@@ -20,10 +20,6 @@ class Column(NamedTuple):
     is_number: bool = False
 
 
-#: Two columns without a heading: names of facts, and the facts.
-FACTS = (Column(""), Column(""))
-
-
 @dataclass(frozen=True)
 class Report:
     """The answer of one command in the forms a user can ask for.
@@ -102,7 +98,7 @@ def _table(report: Report, shown: int) -> Table:
 
 def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = ()) -> Report:
     """Return a report of named facts, one a line; nested facts are named with dots."""
-    return Report(facts, lines, FACTS, list(_flatten(facts)), notes)
+    return Report(facts, lines, (Column(""), Column("")), list(_flatten(facts)), notes)
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_task2vec.cli.command import Settings, command
-from hf_task2vec.cli.console import FACTS, Column, Report, facts_report
+from hf_task2vec.cli.console import Column, Report, facts_report
 from hf_task2vec.cli.inputs import load_embeddings
 from hf_task2vec.cli.options import given, hub_options, kind_option
 from hf_task2vec.errors import EmbeddingError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.hub_push import Pushed
     from hf_task2vec.hub_search import SharedTask
     from hf_task2vec.zoo import ZooIndex
 
@@ -56,7 +55,8 @@ def push(path: str, repo_id: str, into_dataset: bool | None, **options: Any) -> 
         arguments["into_dataset"] = into_dataset
         if not isinstance(shared, TaskEmbedding):
             raise click.UsageError("--into-dataset is for an embedding; this is an index.")
-    return _push_report(shared.push_to_hub(repo_id, **arguments))
+    pushed = shared.push_to_hub(repo_id, **arguments)
+    return facts_report(asdict(pushed), [pushed.url])
 
 
 @command(short_help="Get an embedding or an index from the Hub.")
@@ -149,17 +149,6 @@ def _load(path: str) -> TaskEmbedding | ZooIndex:
     if path == "shipped":
         return ZooIndex.load()
     return ZooIndex.load(path) if (Path(path) / MANIFEST).is_file() else TaskEmbedding.load(path)
-
-
-def _push_report(pushed: Pushed) -> Report:
-    facts = asdict(pushed)
-    rows = [
-        *([name, "–" if facts[name] is None else str(facts[name])] for name in ("url", "commit", "pull_request")),
-        ["new repository", "yes" if pushed.created else "no"],
-        *([name, f"{size:,} bytes"] for name, size in pushed.files.items()),
-        *([name, "deleted"] for name in pushed.deleted),
-    ]
-    return Report(facts, [pushed.url], FACTS, rows)
 
 
 def _search_report(found: list[SharedTask], near: TaskEmbedding | None) -> Report:
