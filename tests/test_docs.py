@@ -167,7 +167,7 @@ def test_python_of_the_readme(hub: HubServer, tmp_path: Path, capsys: pytest.Cap
     assert list(names["table"]["hub_id"]) == [candidate.hub_id for candidate in ranking]
     assert names["transform"](names["digits"].images[0]).shape == (3, 64, 64)
     assert sum(p.requires_grad for p in names["model"].parameters()) > 0
-    assert (tmp_path / "digits-embedding").is_dir()
+    assert (tmp_path / "digits-embedding").is_file()
 
 
 def test_python_of_the_index_card() -> None:
@@ -203,7 +203,7 @@ def test_shell_of_the_readme(hub: HubServer, tmp_path: Path) -> None:
         outputs[line.partition("#")[0].strip()] = bash(line, tmp_path)
     refined = outputs["hf-task2vec select ./photos --refine 3"]
     assert "measured" in refined.splitlines()[0], refined
-    assert (tmp_path / "photos-embedding").is_dir()
+    assert (tmp_path / "photos-embedding").is_file()
     assert "trashnet" in outputs["hf-task2vec distance photos-embedding trashnet cifar10"]
     licences = outputs["hf-task2vec select ./photos --max-params 30M --license apache-2.0"].count("apache-2.0")
     assert licences == 10

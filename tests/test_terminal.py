@@ -268,7 +268,7 @@ def test_limits_hold(digits: dict) -> None:
         (["select", "./no-such-folder"], 3, "no-such-folder"),
         (["select", "sklearn:digits", "--max-params", "1", "--max-samples", "64"], 6, "max_params"),
         (["index", "info", "no-such-index"], 4, "no-such-index"),
-        (["distance", "no-such-task", "mnist"], 4, "'no-such-task' is neither a folder nor a task of the index"),
+        (["distance", "no-such-task", "mnist"], 4, "'no-such-task' is neither a file nor a task of the index"),
     ],
 )
 def test_mistakes(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
