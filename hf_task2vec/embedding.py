@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, SchemaVersionError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes
-from hf_task2vec.hub_methods import EmbeddingOnHub
+from hf_task2vec.hub import EmbeddingOnHub
 
 if TYPE_CHECKING:
     from hf_task2vec.task import Task

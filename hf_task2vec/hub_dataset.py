@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_task2vec.hub import HubSession
+
 from .files import cache_dir, canonical_json, sha256_bytes, write_json
-from .hub import HubSession
 from .hub_shards import Entry, NotCheap, RemoteFile, Shard, in_threads, open_shards
 from .sampling import Draw
 

@@ -12,7 +12,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from hf_task2vec.hub_errors import without_tokens
+from hf_task2vec.hub import without_tokens
 
 _LONGEST_TEXT = 2000
 

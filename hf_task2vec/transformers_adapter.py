@@ -28,8 +28,7 @@ from torch import Tensor, nn
 
 from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, hub_errors
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.hub import HubSession
-from hf_task2vec.hub_errors import redact
+from hf_task2vec.hub import HubSession, redact
 
 if TYPE_CHECKING:
     from PIL.Image import Image

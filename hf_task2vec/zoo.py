@@ -20,7 +20,7 @@ import numpy as np
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError, ZooIndexError
 from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes, sha256_file
-from hf_task2vec.hub_methods import IndexOnHub
+from hf_task2vec.hub import IndexOnHub
 from hf_task2vec.records import (
     MANIFEST,
     check_rows,

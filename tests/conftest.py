@@ -148,7 +148,7 @@ def retry_sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from hf_task2vec import hub
+    from hf_task2vec.hub import client as hub
 
     sleeps: list[float] = []
     for module in (_http, file_download, hub):  # they use nothing else of `time`

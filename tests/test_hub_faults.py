@@ -31,8 +31,8 @@ from synthetic import embedding, zoo
 
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import HubError, HubUnavailableError, Task2VecError
-from hf_task2vec.hub import TIMEOUT_VARIABLE, time_limit
-from hf_task2vec.hub_errors import redact, retry_delay
+from hf_task2vec.hub.client import TIMEOUT_VARIABLE, time_limit
+from hf_task2vec.hub.errors import redact, retry_delay
 from hf_task2vec.hub_search import search_hub
 from hf_task2vec.zoo import ZooIndex
 
@@ -215,7 +215,7 @@ def hurried(real: bool = False) -> Iterator[list[float]]:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from hf_task2vec import hub
+    from hf_task2vec.hub import client as hub
 
     sleeps: list[float] = []
     with ExitStack() as stack:
@@ -279,7 +279,7 @@ def measure(call: Call, request: str, trouble: Trouble, hub: HubServer) -> str:
 def dead_server(call: Call, hub: HubServer) -> str:
     from huggingface_hub import HfApi
 
-    with mock.patch("hf_task2vec.hub.client", lambda token: HfApi(endpoint=hub.dead_endpoint, token=token)):
+    with mock.patch("hf_task2vec.hub.client.client", lambda token: HfApi(endpoint=hub.dead_endpoint, token=token)):
         return outcome(call, hub)
 
 

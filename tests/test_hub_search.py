@@ -11,7 +11,7 @@ from hub import HubServer, card
 from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.errors import EmbeddingError, HubError
-from hf_task2vec.hub import HubSession
+from hf_task2vec.hub.client import HubSession
 from hf_task2vec.hub_search import search_hub
 
 OTHER = {"name": "org/other-probe", "weights_hash": "cd" * 32}

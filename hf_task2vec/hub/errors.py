@@ -17,7 +17,7 @@ from hf_task2vec.errors import (
 )
 
 if TYPE_CHECKING:
-    from hf_task2vec.hub import HubSession
+    from hf_task2vec.hub.client import HubSession
 
 #: Statuses after which the same request may succeed.
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from hf_task2vec.errors import HubError, HubNotFoundError, HubUnavailableError
-from hf_task2vec.hub_errors import Stalled, client_errors, retry_delay, translate
+from hf_task2vec.hub.errors import Stalled, client_errors, retry_delay, translate
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

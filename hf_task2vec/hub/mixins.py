@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from hf_task2vec.hub import HubSession
+from hf_task2vec.hub.client import HubSession
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
