@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hf_task2vec.cache import cached_embedding
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

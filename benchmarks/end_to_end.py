@@ -41,9 +41,9 @@ from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.files import sha256_bytes, write_json
 from hf_task2vec.fisher import diagonal_fisher
 from hf_task2vec.head import Head, fit_head, stratified_folds
-from hf_task2vec.images import ImageSample, StoredImage
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.images import ImageSample, StoredImage
+from hf_task2vec.tasks.task import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"

@@ -29,7 +29,7 @@ from hf_task2vec.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.head import fit_head
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 NAMES = (
     PACKAGED[0],

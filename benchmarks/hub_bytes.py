@@ -74,7 +74,7 @@ def write_shards(folder: Path, arguments: argparse.Namespace, layout: dict[str, 
 def measure(hub: Any, repo_id: str, size: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Select for a dataset, and again with the cache, and draw the same sample without it."""
     from hf_task2vec import select_backbone
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     found: dict[str, Any] = {}
     for run in ("first", "again", "sample without the cache"):

@@ -42,7 +42,7 @@ from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import HALF_WIDTH_80
 from hf_task2vec.recommendation import probe_score
 from hf_task2vec.refinement import next_candidate
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.transfer import extract_features, score_features
 from hf_task2vec.zoo import ZooIndex
 

@@ -26,8 +26,8 @@ from hf_task2vec.files import atomic_path
 from hf_task2vec.probe import Probe
 from hf_task2vec.report import pareto_front
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.task import Task
 from hf_task2vec.task_map import TaskMap, map_tasks
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

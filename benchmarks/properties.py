@@ -48,7 +48,7 @@ from hf_task2vec.embed import library_versions
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.files import cache_dir, write_json
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -20,7 +20,7 @@ from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"

@@ -29,7 +29,7 @@ from hf_task2vec.embed import ESTIMATORS, library_versions
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .probe import Probe as Probe
     from .ranking import Ranking as Ranking
     from .selection import select_backbone as select_backbone
-    from .task import Task as Task
+    from .tasks.task import Task as Task
     from .transfer import linear_probe as linear_probe
     from .zoo import ZooIndex as ZooIndex
 
@@ -39,7 +39,7 @@ _MODULE_OF = {
     "Probe": "probe",
     "Ranking": "ranking",
     "RankingMetric": "metric",
-    "Task": "task",
+    "Task": "tasks.task",
     "Task2VecError": "errors",
     "TaskEmbedding": "embedding",
     "ZooIndex": "zoo",

@@ -21,7 +21,7 @@ from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
 from hf_task2vec.records import check_rows
 from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug
-from hf_task2vec.sources import DIGITS, commit_of, open_source
+from hf_task2vec.tasks import DIGITS, commit_of, open_source
 
 if TYPE_CHECKING:
     from hf_task2vec.probe import Probe

@@ -13,7 +13,7 @@ from hf_task2vec.files import cache_dir
 
 if TYPE_CHECKING:
     from hf_task2vec.probe import Probe
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
 

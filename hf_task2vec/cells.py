@@ -23,8 +23,7 @@ from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, write_json
 from hf_task2vec.probe import Probe
-from hf_task2vec.sources import open_source
-from hf_task2vec.task import Task
+from hf_task2vec.tasks import Task, open_source
 from hf_task2vec.transfer import extract_features, finite
 from hf_task2vec.transferability import Score, ridge_leave_one_out
 

@@ -17,7 +17,7 @@ from hf_task2vec.transferability import (
 )
 
 if TYPE_CHECKING:
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 
 def describe_task(

@@ -32,7 +32,7 @@ from hf_task2vec.variational import ROUNDS, variational_fisher
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
 

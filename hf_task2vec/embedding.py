@@ -18,7 +18,7 @@ from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes
 from hf_task2vec.hub import EmbeddingOnHub
 
 if TYPE_CHECKING:
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 SCHEMA_VERSION = 2
 SUFFIX = ".safetensors"

@@ -160,7 +160,7 @@ def _embedding(
     folder: Path, index: ZooIndex, max_samples: int | None, seed: int, device: str | None, progress: bool
 ) -> TaskEmbedding:
     from hf_task2vec.cache import cached_embedding
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
     reference = index.embeddings
     task = Task.from_dataset(str(folder), max_samples=max_samples, seed=seed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.explanation import Explanation
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 #: Half-width of the 80 % interval of a normal distribution, in standard deviations.
 HALF_WIDTH_80 = 1.2816

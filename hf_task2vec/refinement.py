@@ -22,7 +22,7 @@ from hf_task2vec.transferability import Score
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from hf_task2vec.ranking import Ranking
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 Array = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from hf_task2vec.limits import Budget, Constraints
 from hf_task2vec.metric import load_metric
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import Recommender
-from hf_task2vec.task import Task
+from hf_task2vec.tasks import Task
 from hf_task2vec.zoo import ZooIndex
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from hf_task2vec.transferability import Score, mean_average_precision, ridge_lea
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from synthetic import as_dataset, pictures, tiny_probe, zoo
 
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 TOKEN = "hf_" + "a1B2" * 9
 

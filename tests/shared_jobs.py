@@ -25,7 +25,7 @@ from synthetic import dataset, tiny_probe, to_tensor
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import DistributedError
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 
 def embed_and_write(job: dict[str, Any], folder: Path, label: str, accelerator: Accelerator | None) -> None:

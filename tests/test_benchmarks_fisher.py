@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

@@ -13,7 +13,7 @@ from hf_task2vec import embed
 from hf_task2vec.cache import cached_embedding
 from hf_task2vec.embed import embed_task
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 
 @pytest.fixture(autouse=True)

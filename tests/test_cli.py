@@ -307,7 +307,7 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("flags", "shown"), [("", "W"), ("-q", ""), ("-v", "IW"), ("-v -v", "DIW")])
 def test_verbosity(monkeypatch: pytest.MonkeyPatch, flags: str, shown: str) -> None:
     def select_backbone(dataset: str, **options: Any) -> FakeRanking:
-        logger = logging.getLogger("hf_task2vec.task")
+        logger = logging.getLogger("hf_task2vec.tasks.task")
         for level, name in ((logging.DEBUG, "D"), (logging.INFO, "I"), (logging.WARNING, "W")):
             logger.log(level, "<%s>", name)
         return RANKING

@@ -167,7 +167,7 @@ def test_score_without_an_index(small: None) -> None:
 @pytest.mark.slow
 def test_the_next_selection_uses_it(tmp_path: Path) -> None:
     """With the shipped index and real images: up goes what was measured to be better than predicted."""
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     digits = Task.from_dataset("sklearn:digits", max_samples=60)
     for i, label in enumerate(digits.labels):

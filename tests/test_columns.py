@@ -10,8 +10,8 @@ from datasets import ClassLabel, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hf_task2vec.columns import find_image_column, find_label_column
 from hf_task2vec.errors import ColumnError
+from hf_task2vec.tasks.columns import find_image_column, find_label_column
 
 CLASSES = ClassLabel(names=["a", "b"])
 INT, STRING, BOOL, FLOAT = Value("int64"), Value("string"), Value("bool"), Value("float32")

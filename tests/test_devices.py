@@ -32,7 +32,7 @@ from hf_task2vec.head import Head
 from hf_task2vec.kernels import CONV_KERNELS, Convolution
 from hf_task2vec.layers import trace_layers
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

@@ -182,7 +182,7 @@ def test_python_of_the_index_card() -> None:
 def test_shell_of_the_readme(hub: HubServer, tmp_path: Path) -> None:
     from test_task import TRAIN, parquet
 
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     digits = Task.from_dataset("sklearn:digits", max_samples=60)
     for i, label in enumerate(digits.labels):

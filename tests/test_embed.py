@@ -17,7 +17,7 @@ from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, FisherError
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from synthetic import as_dataset, embedding, pictures
 
 from hf_task2vec.embedding import TaskEmbedding, embedding_config, embedding_key, probe_slug
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, SchemaVersionError
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 
 SHARED_FOLDER = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 FLOATS = st.floats(0, 2.0**100, width=32)

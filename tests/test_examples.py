@@ -87,7 +87,7 @@ def test_timm_from_ranking_to_hub(filled: HubServer, capsys: pytest.CaptureFixtu
     assert f"obtained          {100 * result['accuracy']:.1f} % ±" in output
     assert result["images_by_process"] == [24]
     # The model that was saved is the one that was judged.
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     test = Task.from_dataset("org/photos", split="test", max_samples=None)
     again = logits_again(Path("out/model"), list(test.images)).argmax(axis=1)
@@ -142,7 +142,7 @@ def test_trainer(filled: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert "obtained" in capsys.readouterr().out
     from transformers import pipeline
 
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     test = Task.from_dataset("org/photos", split="test", max_samples=None)
     classify = pipeline("image-classification", model="out/model", top_k=1)
@@ -161,7 +161,7 @@ def test_linear_probe(filled: HubServer, tmp_path: Path, monkeypatch: pytest.Mon
     from safetensors.numpy import load_file
 
     from hf_task2vec.probe import Probe
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     saved, config = load_file("out/model/classifier.safetensors"), json.loads(Path("out/model/config.json").read_text())
     test = Task.from_dataset("org/photos", split="test", max_samples=None)
@@ -196,7 +196,7 @@ def test_a_folder_without_a_test_split_and_with_a_class_of_one(tmp_path: Path) -
 
 def test_classes_of_the_test_split_in_another_order() -> None:
     common = example("common")
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     task = Task.from_dataset(dataset(12), max_samples=None)
     names = ("class 2", "class 0", "extra", "class 1")
@@ -262,7 +262,7 @@ def test_two_processes_share_the_images(filled: HubServer, tmp_path: Path, launc
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert result["images_by_process"] == [16, 16]  # three batches of eight are filled up to four
     assert ended.stdout.count("obtained") == 1
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     test = Task.from_dataset("org/photos", split="test", max_samples=None)
     again = logits_again(tmp_path / "out" / "model", list(test.images)).argmax(axis=1)

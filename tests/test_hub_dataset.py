@@ -23,10 +23,10 @@ from hub_tables import CLASSIC, INDEXED, MIXED, ONE_PAGE, number, picture, shard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_task2vec import hub_dataset
 from hf_task2vec.errors import DatasetNotFoundError, HubCorruptError, HubError, TaskError
-from hf_task2vec.parquet_pages import DamagedPageError, Leaf, first_values, unpack_snappy
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.parquet import remote as hub_dataset
+from hf_task2vec.tasks.parquet.pages import DamagedPageError, Leaf, first_values, unpack_snappy
+from hf_task2vec.tasks.task import Task
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def test_rows_that_name_other_files_are_not_followed(
     data = data.set_column(0, data.schema.field(0), pa.array(cells, data.schema.field(0).type))
     hub.create_dataset("org/trap", shards(data, 1, ONE_PAGE))
     if way == "download":
-        monkeypatch.setattr("hf_task2vec.sources.list_files", lambda *args, **kwargs: None)
+        monkeypatch.setattr("hf_task2vec.tasks.sources.list_files", lambda *args, **kwargs: None)
     task = Task.from_dataset("org/trap", max_samples=None, streaming=way == "streaming")
     assert {image.row for image in task.skipped} == {0, 1, 2, 3}
     assert all("lies outside the dataset" in image.reason for image in task.skipped)

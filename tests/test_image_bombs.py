@@ -16,10 +16,10 @@ import pytest
 from hub import HubServer
 from PIL import Image
 
-from hf_task2vec import images
 from hf_task2vec.errors import ImageDecodeError
-from hf_task2vec.images import MAX_BYTES, ImageStore, decode_rgb, read_encoded
-from hf_task2vec.task import Task
+from hf_task2vec.tasks import images
+from hf_task2vec.tasks.images import MAX_BYTES, ImageStore, decode_rgb, read_encoded
+from hf_task2vec.tasks.task import Task
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -65,8 +65,8 @@ _READ = """
 import resource, sys
 from pathlib import Path
 import datasets
-from hf_task2vec.task import Task
-from hf_task2vec.images import decode_rgb
+from hf_task2vec.tasks.task import Task
+from hf_task2vec.tasks.images import decode_rgb
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 task = Task.from_dataset(sys.argv[1], max_samples=None)
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from hf_task2vec.errors import ImageDecodeError
-from hf_task2vec.images import FORMATS, ImageSample, ImageStore, decode_rgb, looks_like_image, read_encoded, to_rgb
+from hf_task2vec.tasks.images import (
+    FORMATS,
+    ImageSample,
+    ImageStore,
+    decode_rgb,
+    looks_like_image,
+    read_encoded,
+    to_rgb,
+)
 
 
 def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
@@ -177,7 +185,7 @@ def test_a_bomb_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_large_but_allowed_images_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_task2vec.images._LARGE_PIXELS", 100)
+    monkeypatch.setattr("hf_task2vec.tasks.images._LARGE_PIXELS", 100)
     assert decode_rgb(encoded(Image.new("RGB", (15, 10)))).size == (15, 10)
 
 

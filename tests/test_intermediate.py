@@ -15,7 +15,7 @@ from hf_task2vec.descriptors import describe_task
 from hf_task2vec.errors import UnsupportedLayerError
 from hf_task2vec.intermediate import IntermediateReader, depth_layers, pooled
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.transferability import ridge_leave_one_out
 
 

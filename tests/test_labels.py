@@ -13,8 +13,8 @@ from PIL import Image
 from synthetic import pictures
 
 from hf_task2vec.errors import ColumnError, LabelError
-from hf_task2vec.labels import Labels, read_labels
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.labels import Labels, read_labels
+from hf_task2vec.tasks.task import Task
 
 ABC = ClassLabel(names=["a", "b", "c"])
 

@@ -169,7 +169,7 @@ def test_shipped_index(shipped: TaskMap) -> None:
 @pytest.mark.slow
 def test_samples_of_one_shared_task_are_near_duplicates(shared: Path, shipped: TaskMap) -> None:
     from hf_task2vec.embed import embed_task
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     table = ZooIndex.load().embeddings
     again = embed_task(Task.from_dataset(shared / "tasks" / "optdigits_8x8", split="train", max_samples=48, seed=5))

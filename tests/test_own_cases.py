@@ -17,7 +17,7 @@ from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.own_cases import own_cases, read_scores, resolve_checkpoints
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 
 # ---------------------------------------------------------------------- the file of scores

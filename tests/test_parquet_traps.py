@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_task2vec.parquet_pages import MOST_BYTES, DamagedPageError, Leaf, first_values, parse_struct
+from hf_task2vec.tasks.parquet.pages import MOST_BYTES, DamagedPageError, Leaf, first_values, parse_struct
 
 
 def varint(number: int) -> bytes:

@@ -21,7 +21,7 @@ from hf_task2vec.ranking import Candidate, Ranking
 from hf_task2vec.recommendation import Recommender
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.transfer import linear_probe
 from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_task2vec.sampling import Draw
+from hf_task2vec.tasks.sampling import Draw
 
 
 def sample(labels: Sequence[int], size: int | None, seed: int = 0, broken: frozenset[int] = frozenset()):

@@ -53,7 +53,7 @@ from hf_task2vec.observations import checkpoint_features, logit
 from hf_task2vec.probe import Probe
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 

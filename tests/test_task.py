@@ -30,9 +30,9 @@ from hf_task2vec.errors import (
     Task2VecError,
     TaskError,
 )
-from hf_task2vec.images import decode_rgb
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.task import SkippedImage, Task
+from hf_task2vec.tasks.images import decode_rgb
+from hf_task2vec.tasks.task import SkippedImage, Task
 
 ABC = ClassLabel(names=["a", "b", "c"])
 
@@ -124,7 +124,7 @@ def test_a_second_selection_for_an_unchanged_folder_decodes_no_image(
     select = partial(select_backbone, photos, index=zoo(weights_hash=probe.weights_hash), probe=probe)
     first = select()
     decoded: list[bytes] = []
-    monkeypatch.setattr("hf_task2vec.images.decode_rgb", lambda data: decoded.append(data) or decode_rgb(data))
+    monkeypatch.setattr("hf_task2vec.tasks.images.decode_rgb", lambda data: decoded.append(data) or decode_rgb(data))
     again = select()
     assert not decoded
     assert [candidate.score for candidate in again] == pytest.approx([candidate.score for candidate in first])
@@ -181,7 +181,9 @@ def test_only_drawn_rows_are_decoded_and_only_when_needed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ImageFeature, "decode_example", forbidden)
     decoded: list[int] = []
-    monkeypatch.setattr("hf_task2vec.images.decode_rgb", lambda data: decoded.append(1) or Image.new("RGB", (2, 2)))
+    monkeypatch.setattr(
+        "hf_task2vec.tasks.images.decode_rgb", lambda data: decoded.append(1) or Image.new("RGB", (2, 2))
+    )
     task = Task.from_dataset(make([0, 1] * 50), max_samples=10)
     assert not decoded
     assert len(task) == len(task.labels) == len(decoded) == 10
@@ -386,7 +388,7 @@ def test_a_stream_is_balanced() -> None:
 
 
 def test_of_a_long_stream_a_shuffled_part_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_task2vec.rows._LEAST_STREAMED", 20)
+    monkeypatch.setattr("hf_task2vec.tasks.rows._LEAST_STREAMED", 20)
     task = Task.from_dataset(make([0, 1] * 60).to_iterable_dataset(), max_samples=4)
     assert (len(task), task.n_rows) == (4, 32)
     assert task.drawn_from == "drawn from 32 rows of the stream, shuffled 32 at a time"
@@ -435,7 +437,7 @@ def test_cached_hub_dataset_offline(hub: HubServer) -> None:
     online = Task.from_dataset("org/pets")
     code = """if True:
         import sys
-        from hf_task2vec.task import Task
+        from hf_task2vec.tasks.task import Task
         from hf_task2vec.errors import HubError
         task = Task.from_dataset("org/pets")
         print(task.revision, task.fingerprint)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.probe import Probe
-from hf_task2vec.task import Task
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.transfer import extract_features, linear_probe, score_features
 from hf_task2vec.transferability import (
     Score,

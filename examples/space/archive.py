@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from hf_task2vec.errors import TaskError
-from hf_task2vec.images import looks_like_image
+from hf_task2vec.tasks.images import looks_like_image
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".ico")

@@ -23,7 +23,7 @@ from hf_task2vec.errors import Task2VecError
 
 if TYPE_CHECKING:
     from hf_task2vec.ranking import Ranking
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
 
 def run(job: Job, folder: Path, tell: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def run(job: Job, folder: Path, tell: Any) -> dict[str, Any]:
 
 
 def _draw(job: Job, dataset: str) -> Task:
-    from hf_task2vec.task import Task
+    from hf_task2vec.tasks.task import Task
 
     where: dict[str, Any] = {}
     if job.is_remote:

@@ -215,7 +215,7 @@ def embed(
         from hf_task2vec.cache import load_probe
         from hf_task2vec.devices import default_device
         from hf_task2vec.embed import embed_task
-        from hf_task2vec.task import Task
+        from hf_task2vec.tasks import Task
 
         with nullcontext() if processes is None else processes.main_process_first():
             task = Task.from_dataset(dataset, token=token, seed=seed, **given(options))

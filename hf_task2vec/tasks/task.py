@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ImageDecodeError, TaskError
-from .files import canonical_json, sha256_bytes
-from .images import ImageSample, ImageStore, StoredImage, identify
-from .labels import LabelKind, Labels
-from .rows import Rows, open_rows
-from .sources import Source, open_source, reading
+from hf_task2vec.errors import ImageDecodeError, TaskError
+from hf_task2vec.files import canonical_json, sha256_bytes
+from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify
+from hf_task2vec.tasks.labels import LabelKind, Labels
+from hf_task2vec.tasks.rows import Rows, open_rows
+from hf_task2vec.tasks.sources import Source, open_source, reading
 
 if TYPE_CHECKING:
     import os

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .columns import element, is_class_label, is_float
-from .errors import LabelError
+from hf_task2vec.errors import LabelError
+from hf_task2vec.tasks.columns import element, is_class_label, is_float
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,11 +12,10 @@ from functools import cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hf_task2vec.errors import HubCorruptError, HubError
+from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
-
-from .errors import HubCorruptError, HubError
-from .files import atomic_path, cache_dir, sha256_bytes
-from .parquet_pages import (
+from hf_task2vec.tasks.parquet.pages import (
     CODECS,
     ENCODINGS,
     DamagedPageError,

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.Image import Transpose
 
-from .errors import HubError, ImageDecodeError
+from hf_task2vec.errors import HubError, ImageDecodeError
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: the size from which Pillow itself speaks of a decompression bomb."""

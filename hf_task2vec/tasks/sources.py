@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
-
-from .errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
-from .hub_dataset import RemoteSplit, kept_listing, list_files, of_the_dataset
+from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files, of_the_dataset
 
 if TYPE_CHECKING:
     import datasets

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import ColumnError
-from .images import looks_like_image
+from hf_task2vec.errors import ColumnError
+from hf_task2vec.tasks.images import looks_like_image
 
 if TYPE_CHECKING:
     import pyarrow as pa

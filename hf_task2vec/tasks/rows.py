@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .columns import find_image_column, find_label_column
-from .errors import ColumnError, LabelError, TaskError
-from .hub_shards import NotCheap
-from .labels import Labels, read_labels
-from .sampling import Draw
+from hf_task2vec.errors import ColumnError, LabelError, TaskError
+from hf_task2vec.tasks.columns import find_image_column, find_label_column
+from hf_task2vec.tasks.labels import Labels, read_labels
+from hf_task2vec.tasks.parquet.shards import NotCheap
+from hf_task2vec.tasks.sampling import Draw
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from .hub_dataset import RemoteSplit
-    from .sources import Source
+    from hf_task2vec.tasks.parquet.remote import RemoteSplit
+    from hf_task2vec.tasks.sources import Source
 
 logger = logging.getLogger(__name__)
 

@@ -20,17 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_task2vec.files import cache_dir, canonical_json, sha256_bytes, write_json
 from hf_task2vec.hub import HubSession
-
-from .files import cache_dir, canonical_json, sha256_bytes, write_json
-from .hub_shards import Entry, NotCheap, RemoteFile, Shard, in_threads, open_shards
-from .sampling import Draw
+from hf_task2vec.tasks.parquet.shards import Entry, NotCheap, RemoteFile, Shard, in_threads, open_shards
+from hf_task2vec.tasks.sampling import Draw
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from .labels import Labels
+    from hf_task2vec.tasks.labels import Labels
 
 logger = logging.getLogger(__name__)
 
