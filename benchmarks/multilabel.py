@@ -38,12 +38,12 @@ from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.head import stratified_folds
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import checkpoint_features
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.transfer import extract_features, score_features
 from hf_task2vec.ranking import HALF_WIDTH_80
 from hf_task2vec.recommendation import probe_score
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transfer import extract_features, score_features
 from hf_task2vec.zoo import ZooIndex
 
 DIGITS = "digit_attributes"

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from hf_task2vec.embed import library_versions
 from hf_task2vec.files import write_json
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.task_map import DUPLICATE_RATIO, TaskMap, map_tasks
 from hf_task2vec.zoo import ZooIndex
 

@@ -23,7 +23,7 @@ from scipy.spatial.distance import squareform
 
 from hf_task2vec.embed import embed_task
 from hf_task2vec.files import atomic_path
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.report import pareto_front
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task_map import TaskMap, map_tasks

@@ -45,7 +45,7 @@ from tqdm import tqdm
 
 from hf_task2vec.embed import library_versions
 from hf_task2vec.files import cache_dir, write_json
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 
 RESULTS = ROOT / "benchmarks" / "results" / "relations.json"
 FOLDS, RESAMPLES = 5, 2000

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 
 #: Nodes with fewer images in a half are left out.
 LEAST_IMAGES = 10

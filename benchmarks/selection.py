@@ -34,9 +34,9 @@ from hf_task2vec.evaluation import Case, always, evaluate_metric, judge, leave_o
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import Metric, RankingMetric, evidence
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations, TaskSpace
+from hf_task2vec.probes.scores import Score
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.training import fit_parameters
-from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.transferability import Score
+from hf_task2vec.probes.scores import Score
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

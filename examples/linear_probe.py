@@ -25,10 +25,10 @@ from sklearn.metrics import log_loss
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.files import atomic_path, write_json
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.probe import Probe
 
 Array = NDArray[np.float32]
 STRENGTHS = tuple(float(10.0**exponent) for exponent in np.arange(-3.0, 4.01, 0.5))

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from .hub_search import search_hub as search_hub
     from .limits import Constraints as Constraints
     from .metric import RankingMetric as RankingMetric
-    from .probe import Probe as Probe
+    from .probes.probe import Probe as Probe
+    from .probes.transfer import linear_probe as linear_probe
     from .ranking import Ranking as Ranking
     from .selection import select_backbone as select_backbone
     from .tasks.task import Task as Task
-    from .transfer import linear_probe as linear_probe
     from .zoo import ZooIndex as ZooIndex
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "Constraints": "limits",
     "DISTANCES": "distance",
-    "Probe": "probe",
+    "Probe": "probes.probe",
     "Ranking": "ranking",
     "RankingMetric": "metric",
     "Task": "tasks.task",
@@ -47,7 +47,7 @@ _MODULE_OF = {
     "diagonal_fisher": "fisher",
     "embed_task": "embed",
     "fit_head": "head",
-    "linear_probe": "transfer",
+    "linear_probe": "probes.transfer",
     "pairwise": "distance",
     "search_hub": "hub_search",
     "select_backbone": "selection",

@@ -27,12 +27,12 @@ from hf_task2vec.build_inputs import (
     read_checkpoints,
     read_tasks,
 )
-from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cells import Cell, CellStore, Result, Worker
 from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, embedding_config
 from hf_task2vec.errors import ProbeError, ProbeMismatchError, TaskError, ZooIndexError
 from hf_task2vec.files import atomic_path, cache_dir
 from hf_task2vec.measured_rows import extended, report_row
+from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.ray_backend import Cluster, run_on_cluster
 from hf_task2vec.records import MANIFEST
 from hf_task2vec.zoo import ZooIndex
@@ -320,7 +320,7 @@ def _embeddings(base: ZooIndex, tasks: Sequence[PinnedTask], probe: str, token: 
 def _check_before_work(pending: Sequence[Cell], base: ZooIndex, device: str | None) -> None:
     """Check what would make every cell fail: the device, and the probe's weights against the base's embeddings."""
     if pending and device is not None:
-        from hf_task2vec.devices import usable_device
+        from hf_task2vec.probes import usable_device
 
         usable_device(device)
     probe = next((cell.checkpoint for cell in pending if cell.kind == "embed"), None)

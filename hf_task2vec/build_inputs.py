@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from hf_task2vec.checkpoint_files import find_checkpoint, split_hub_id
 from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
+from hf_task2vec.probes import find_checkpoint, split_hub_id
 from hf_task2vec.records import check_rows
 from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug
 from hf_task2vec.tasks import DIGITS, commit_of, open_source
 
 if TYPE_CHECKING:
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes import Probe
 
 
 class TaskSpec(Row):
@@ -231,7 +231,7 @@ def pinned_checkpoint(item: CheckpointInput, *, token: str | None = None) -> Che
 
 def load_probe_of(checkpoint: str, revision: str | None = None, token: str | None = None) -> Probe:
     """Load a probe; a function of a module, so that another machine can be told to call it."""
-    from hf_task2vec.probe import Probe as _Probe
+    from hf_task2vec.probes import Probe as _Probe
 
     return _Probe.from_pretrained(checkpoint, revision=revision, token=token)
 

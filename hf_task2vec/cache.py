@@ -12,7 +12,7 @@ from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import cache_dir
 
 if TYPE_CHECKING:
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes import Probe
     from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def cached_embedding(
 
     if cache and known_hash is not None and (found := _kept(path(known_hash))) is not None:
         return found
-    from hf_task2vec.devices import default_device
     from hf_task2vec.embed import embed_task
+    from hf_task2vec.probes import default_device
 
     network = load_probe(probe, token=token)
     if cache and known_hash != network.weights_hash and (found := _kept(path(network.weights_hash))) is not None:
@@ -93,7 +93,7 @@ def _kept(path: Path) -> TaskEmbedding | None:
 
 def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
     """Return a probe as it is, or load it by its id; None loads the default one."""
-    from hf_task2vec.probe import Probe as _Probe
+    from hf_task2vec.probes import Probe as _Probe
 
     logger.info("loading the probe")
     if probe is None:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from hf_task2vec.autotune import conv_squares, linear_squares
 from hf_task2vec.errors import UnsupportedLayerError
-from hf_task2vec.interception import CallInterceptor, weight_owners
-from hf_task2vec.layers import FilterLayer
+from hf_task2vec.probes import CallInterceptor, FilterLayer, weight_owners
 
 
 class _Anchor(torch.autograd.Function):

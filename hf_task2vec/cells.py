@@ -22,10 +22,8 @@ from hf_task2vec.build_inputs import Checkpoint, PinnedTask
 from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, write_json
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes import Probe, Score, extract_features, finite, ridge_leave_one_out
 from hf_task2vec.tasks import Task, open_source
-from hf_task2vec.transfer import extract_features, finite
-from hf_task2vec.transferability import Score, ridge_leave_one_out
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +143,7 @@ class Worker:
         token: str | None = None,
         probe_bytes: int = _PROBE_BYTES,
     ) -> None:
-        from hf_task2vec.devices import default_device
+        from hf_task2vec.probes import default_device
 
         self._device, self._batch_size, self._token = device or default_device(), batch_size, token
         self._probes = _Recent(probe_bytes, _size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.transferability import (
+from hf_task2vec.probes import (
     average_precisions,
     mean_average_precision,
     ridge_leave_one_out,
@@ -32,7 +32,7 @@ def describe_task(
     features
         The probe's features, shape (N, d).
     intermediate
-        Its activations at a third and at two thirds of its depth, shapes (N, ·); see :mod:`hf_task2vec.intermediate`.
+        Its activations at a third and at two thirds of its depth, shapes (N, ·); see :mod:`hf_task2vec.probes.intermediate`.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def describe_task(
         of images with a label, the mean over labels; ``median_side_px`` and ``grey_share`` of the images.
 
         Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
-        probe, leave-one-out, as :func:`~hf_task2vec.transfer.linear_probe` measures it.
+        probe, leave-one-out, as :func:`~hf_task2vec.probes.transfer.linear_probe` measures it.
     """
     counts = {"n_samples": float(len(task)), "n_rows": float(task.n_rows)}
     return counts | _classes(task, features, intermediate) | _images(task)

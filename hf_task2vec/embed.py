@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.cotangents import SAMPLINGS
 from hf_task2vec.descriptors import describe_task
-from hf_task2vec.devices import lay_out
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import DistributedError, EmbeddingError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
 from hf_task2vec.head import fit_head, stratified_folds
-from hf_task2vec.intermediate import IntermediateReader
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes import ImageBatches, IntermediateReader, Probe, default_batch_size, lay_out
 from hf_task2vec.processes import gather
 from hf_task2vec.variational import ROUNDS, variational_fisher
 

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from hf_task2vec.capture import SquareCapture, in_full
 from hf_task2vec.cotangents import LIKELIHOODS, SAMPLINGS, logit_cotangents
-from hf_task2vec.devices import full_precision, send
 from hf_task2vec.errors import FisherError, UnsupportedLayerError
-from hf_task2vec.layers import FilterLayer
+from hf_task2vec.probes import FilterLayer, full_precision, send
 
 if TYPE_CHECKING:
     from hf_task2vec.head import Head
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes import Probe
 
 
 @dataclass(frozen=True)

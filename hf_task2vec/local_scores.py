@@ -21,10 +21,10 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
 from hf_task2vec.files import sha256_bytes
 from hf_task2vec.hub_candidates import resolve_candidates
+from hf_task2vec.probes import Score
 from hf_task2vec.recommendation import check_descriptors
 from hf_task2vec.records import MANIFEST, check_rows
 from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, as_slug, is_leak
-from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex, default_index_path
 
 #: Source of scores that name none: one's own.

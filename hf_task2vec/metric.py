@@ -37,8 +37,8 @@ from hf_task2vec.observations import (
     source_codes,
 )
 from hf_task2vec.prediction import Posterior, Prediction, with_scored
+from hf_task2vec.probes import Score
 from hf_task2vec.task_space import TaskFeatures, TaskSpace
-from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
     import pandas as pd

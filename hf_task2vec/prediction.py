@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hf_task2vec.covariance import checkpoint_kernel, prior_covariance, residual_covariance
 from hf_task2vec.errors import MetricError
 from hf_task2vec.observations import CheckpointFeatures
-from hf_task2vec.transferability import Score
+from hf_task2vec.probes import Score
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -86,7 +86,7 @@ class Candidate:
         tuple
             The ``nn.Module`` and its evaluation transform (an RGB image to a float32 tensor (3, H, W)).
         """
-        from hf_task2vec.loading import load_classifier
+        from hf_task2vec.probes import load_classifier
 
         return load_classifier(self.hub_id, num_classes, revision=revision, token=token)
 

@@ -15,9 +15,8 @@ from tqdm.auto import tqdm
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.limits import Budget
 from hf_task2vec.prediction import Prediction
+from hf_task2vec.probes import Score, linear_probe
 from hf_task2vec.ranking import Ranking, percent
-from hf_task2vec.transfer import linear_probe
-from hf_task2vec.transferability import Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +84,7 @@ def measure_promising(
 ) -> Measurements:
     """Measure up to `k` candidates, each chosen in the light of those before.
 
-    Each is measured by :func:`~hf_task2vec.transfer.linear_probe`. The metric takes that as one more observation, so
+    Each is measured by :func:`~hf_task2vec.probes.transfer.linear_probe`. The metric takes that as one more observation, so
     what is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
     prediction, and another is tried, `2k` in all.
 
@@ -106,7 +105,7 @@ def measure_promising(
     device, token, progress
         As in :func:`~hf_task2vec.selection.select_backbone`.
     """
-    from hf_task2vec.devices import default_device
+    from hf_task2vec.probes import default_device
 
     device = device if device is not None else default_device()
     known = set(checkpoints["hub_id"]) & set(known)

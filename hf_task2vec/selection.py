@@ -9,20 +9,20 @@ from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.cache import cached_embedding, load_probe
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
 from hf_task2vec.metric import load_metric
+from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import Recommender
 from hf_task2vec.tasks import Task
 from hf_task2vec.zoo import ZooIndex
 
 if TYPE_CHECKING:
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes import Probe
 
 
 def select_backbone(
@@ -141,7 +141,7 @@ def select_backbone(
         network, known_hash = _checked(probe, zoo, token)
         task = dataset if isinstance(dataset, Task) else Task.from_dataset(dataset, **sampling, token=token)
         if refine:
-            from hf_task2vec.transfer import check_measurable
+            from hf_task2vec.probes import check_measurable
 
             check_measurable(task)
         computing: dict[str, Any] = {"device": device, "token": token, "batch_size": batch_size}

@@ -34,10 +34,10 @@ from torch import Tensor
 
 from hf_task2vec.errors import FisherError
 from hf_task2vec.fisher import FisherSums
-from hf_task2vec.interception import weight_owners
+from hf_task2vec.probes import weight_owners
 
 if TYPE_CHECKING:
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes import Probe
 
 ROUNDS = 4
 

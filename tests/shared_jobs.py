@@ -24,7 +24,7 @@ from synthetic import dataset, tiny_probe, to_tensor
 
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import DistributedError
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes.probe import Probe
 
 TINY = "org/tiny-probe"
 SIZES = (8, 16)
@@ -47,7 +47,7 @@ def tiny_probe(seed: int = 0) -> Probe:
     import torch
     from torch import nn
 
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes.probe import Probe
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)

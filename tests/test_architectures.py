@@ -16,8 +16,8 @@ from hf_task2vec.cotangents import logit_cotangents
 from hf_task2vec.embed import embed_task
 from hf_task2vec.fisher import diagonal_fisher
 from hf_task2vec.head import Head
-from hf_task2vec.layers import trace_layers
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.layers import trace_layers
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 
 # Weights of two or more dimensions that no embedding entry covers, in architectures that have any.

@@ -25,8 +25,8 @@ from hf_task2vec.distance import asymmetric, relative_fisher, symmetric
 from hf_task2vec.errors import MetricError
 from hf_task2vec.metric import METRICS, Metric, Static, additive_fit, load_metric
 from hf_task2vec.observations import Observations
+from hf_task2vec.probes.scores import Score
 from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
-from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 

@@ -27,10 +27,10 @@ from hf_task2vec.build_inputs import load_probe_of, pinned_checkpoint, pinned_ta
 from hf_task2vec.cells import CellStore
 from hf_task2vec.errors import HubError, ProbeError, ProbeMismatchError, TaskError, ZooIndexError
 from hf_task2vec.measured_rows import family_of
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.transfer import linear_probe
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transfer import linear_probe
 from hf_task2vec.zoo import ZooIndex
 
 

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import hf_task2vec.batches as batches_module
+import hf_task2vec.probes.batches as batches_module
 from hf_task2vec import autotune, devices
-from hf_task2vec.batches import ImageBatches, default_batch_size
 from hf_task2vec.capture import SquareCapture
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embed import embed_task
@@ -30,8 +29,9 @@ from hf_task2vec.errors import FisherError
 from hf_task2vec.fisher import diagonal_fisher
 from hf_task2vec.head import Head
 from hf_task2vec.kernels import CONV_KERNELS, Convolution
-from hf_task2vec.layers import trace_layers
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.batches import ImageBatches, default_batch_size
+from hf_task2vec.probes.layers import trace_layers
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

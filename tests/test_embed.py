@@ -16,7 +16,7 @@ from hf_task2vec.descriptors import class_separation
 from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, FisherError
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 
 

@@ -160,7 +160,7 @@ def test_linear_probe(filled: HubServer, tmp_path: Path, monkeypatch: pytest.Mon
     assert len(result["history"]) >= 4
     from safetensors.numpy import load_file
 
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes.probe import Probe
     from hf_task2vec.tasks.task import Task
 
     saved, config = load_file("out/model/classifier.safetensors"), json.loads(Path("out/model/config.json").read_text())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_task2vec.errors import FisherError, UnsupportedLayerError
 from hf_task2vec.fisher import FisherSums, diagonal_fisher
 from hf_task2vec.head import Head
-from hf_task2vec.layers import FilterLayer
+from hf_task2vec.probes.layers import FilterLayer
 
 # torch says so once per process of one layer of `Classic`.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")

@@ -101,7 +101,7 @@ def search(hub: HubServer, **options: Any) -> Any:
 
 
 def load(hub: HubServer, *, token: str | None = None, timeout: float = 300) -> Any:
-    from hf_task2vec.checkpoint_files import find_checkpoint
+    from hf_task2vec.probes.checkpoint_files import find_checkpoint
 
     with mock.patch.dict(os.environ, {TIMEOUT_VARIABLE: str(timeout)}):
         return find_checkpoint(CHECKPOINT, revision=None, token=token or hub.tokens.read)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.errors import UnsupportedLayerError
-from hf_task2vec.intermediate import IntermediateReader, depth_layers, pooled
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.intermediate import IntermediateReader, depth_layers, pooled
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.scores import ridge_leave_one_out
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transferability import ridge_leave_one_out
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_task2vec.errors import UnsupportedLayerError
-from hf_task2vec.layers import LayerTrace, trace_layers
+from hf_task2vec.probes.layers import LayerTrace, trace_layers
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

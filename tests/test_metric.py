@@ -28,8 +28,8 @@ from hf_task2vec.errors import MetricError, ProbeMismatchError
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures
 from hf_task2vec.prediction import LEVEL_VARIANCE, SHARED_ERROR
+from hf_task2vec.probes.scores import Score
 from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
-from hf_task2vec.transferability import Score
 
 # ---------------------------------------------------------------------- the model's text, with plain loops
 

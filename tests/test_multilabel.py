@@ -27,14 +27,14 @@ from hf_task2vec import recommendation
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import ColumnError, LabelError
 from hf_task2vec.head import stratified_folds
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.scores import Score
+from hf_task2vec.probes.transfer import linear_probe, score_features
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.labels import read_labels, split_joined
 from hf_task2vec.tasks.sampling import Draw
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transfer import linear_probe, score_features
-from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 ABC = ["a", "b", "c"]

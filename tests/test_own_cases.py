@@ -13,10 +13,10 @@ from synthetic import CHECKPOINTS, pictures, tiny_probe, zoo
 from test_evaluation import measured_zoo
 
 from hf_task2vec import cache as cache_module
-from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.own_cases import own_cases, read_scores, resolve_checkpoints
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 

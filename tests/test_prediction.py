@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from hf_task2vec.prediction import SHARED_ERROR, Prediction
+from hf_task2vec.probes.scores import Score
 from hf_task2vec.ranking import HALF_WIDTH_80
-from hf_task2vec.transferability import Score
 
 
 class Known:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from hf_task2vec import probe as probe_module
-from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.probe import Probe, weights_hash
+from hf_task2vec.probes import probe as probe_module
+from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.probe import Probe, weights_hash
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.local_checkpoints import CHECKPOINTS, load_local, local_checkpoints
@@ -162,7 +162,7 @@ import socket
 def refuse(*_):
     raise AssertionError("the network was used")
 socket.socket.connect = socket.getaddrinfo = refuse
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
 probe = Probe.default()
 import json
 filters = [layer.n_filters for layer in probe.layers]

@@ -55,7 +55,7 @@ atexit.register(local.shutdown)
 
 
 def slow(checkpoint, flag):
-    from hf_task2vec.probe import Probe
+    from hf_task2vec.probes.probe import Probe
     open(f"{flag}.{os.getpid()}", "w").close()
     time.sleep(4)
     return Probe.from_pretrained(checkpoint)

@@ -16,14 +16,14 @@ from synthetic import TINY, dataset, tiny_probe, zoo
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.metric import RankingMetric
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.scores import Score
+from hf_task2vec.probes.transfer import linear_probe
 from hf_task2vec.ranking import Candidate, Ranking
 from hf_task2vec.recommendation import Recommender
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transfer import linear_probe
-from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 #: The four of the synthetic index that the loopback Hub holds, best first by their scores in it.

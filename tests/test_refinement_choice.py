@@ -16,8 +16,8 @@ from hf_task2vec import refinement
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.limits import Budget
 from hf_task2vec.prediction import Prediction
+from hf_task2vec.probes.scores import Score
 from hf_task2vec.refinement import Measurements, expected_improvement, measure_promising, next_candidate
-from hf_task2vec.transferability import Score
 
 
 def predicted(means: Mapping[str, float], variances: Collection[float] | None = None) -> Prediction:

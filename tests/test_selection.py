@@ -33,7 +33,6 @@ from test_task import TRAIN, parquet
 
 from hf_task2vec import cache as cache_module
 from hf_task2vec import embed
-from hf_task2vec.bundled import DEFAULT_PROBE
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import (
     ColumnError,
@@ -50,11 +49,12 @@ from hf_task2vec.errors import (
 )
 from hf_task2vec.metric import METRICS, RankingMetric
 from hf_task2vec.observations import checkpoint_features, logit
-from hf_task2vec.probe import Probe
+from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.scores import Score
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.transferability import Score
 from hf_task2vec.zoo import ZooIndex
 
 ON_HUB = {name for name in CHECKPOINTS if not name.startswith("local:")} | {UNSCORED}

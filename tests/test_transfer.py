@@ -15,16 +15,16 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.probe import Probe
-from hf_task2vec.tasks.task import Task
-from hf_task2vec.transfer import extract_features, linear_probe, score_features
-from hf_task2vec.transferability import (
+from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.scores import (
     Score,
     average_precisions,
     mean_average_precision,
     ridge_leave_one_out,
     ridge_predictions,
 )
+from hf_task2vec.probes.transfer import extract_features, linear_probe, score_features
+from hf_task2vec.tasks.task import Task
 
 
 def transform(image: Image.Image) -> Tensor:

@@ -213,8 +213,8 @@ def embed(
     """  # noqa: D301 (click wants the control character)
     with launched(cpu=device == "cpu") as processes:
         from hf_task2vec.cache import load_probe
-        from hf_task2vec.devices import default_device
         from hf_task2vec.embed import embed_task
+        from hf_task2vec.probes import default_device
         from hf_task2vec.tasks import Task
 
         with nullcontext() if processes is None else processes.main_process_first():

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, hub_errors
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.hub import HubSession, redact
+from hf_task2vec.probes.checkpoint_files import CheckpointSource, Preprocessing, hub_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_task2vec.devices import spare_bytes
+from hf_task2vec.probes.devices import spare_bytes
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, Transform, find_checkpoint
 from hf_task2vec.errors import ProbeError
+from hf_task2vec.probes.checkpoint_files import CheckpointSource, Preprocessing, Transform, find_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,9 +18,9 @@ def load_network(
     """Load a network with a fresh head of `num_classes`, or none for 0: see :meth:`Probe.from_pretrained`."""
     source = find_checkpoint(checkpoint, revision=revision, token=token)
     if source.library == "timm":
-        from hf_task2vec.timm_adapter import load_timm as load
+        from hf_task2vec.probes.timm_adapter import load_timm as load
     else:
-        from hf_task2vec.transformers_adapter import load_transformers as load
+        from hf_task2vec.probes.transformers_adapter import load_transformers as load
     module, preprocessing = load(source, num_classes=num_classes, token=token)
     return source, module, preprocessing
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_task2vec.errors import UnsupportedLayerError
-from hf_task2vec.interception import CallInterceptor, weight_owners
+from hf_task2vec.probes.interception import CallInterceptor, weight_owners
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.checkpoint_files import CheckpointSource, Preprocessing, download
 from hf_task2vec.errors import ProbeError
+from hf_task2vec.probes.checkpoint_files import CheckpointSource, Preprocessing, download
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hf_task2vec.bundled import DEFAULT_PROBE, packaged_weights
 from hf_task2vec.errors import HubAccessError, HubNotFoundError, HubUnavailableError, ProbeError
 from hf_task2vec.hub import HubSession
+from hf_task2vec.probes.bundled import DEFAULT_PROBE, packaged_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

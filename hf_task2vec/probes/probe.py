@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hf_task2vec.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
-from hf_task2vec.checkpoint_files import Transform
-from hf_task2vec.devices import device_of, full_precision, usable_device
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.loading import load_network
+from hf_task2vec.probes.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
+from hf_task2vec.probes.checkpoint_files import Transform
+from hf_task2vec.probes.devices import device_of, full_precision, usable_device
+from hf_task2vec.probes.loading import load_network
 
 if TYPE_CHECKING:
-    from hf_task2vec.layers import FilterLayer, LayerTrace, Uncovered
+    from hf_task2vec.probes.layers import FilterLayer, LayerTrace, Uncovered
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Probe:
     input_size
         ``(3, H, W)``.
     weights_hash
-        Hexadecimal SHA-256 of the weights (see `hf_task2vec.probe.weights_hash`).
+        Hexadecimal SHA-256 of the weights (see `hf_task2vec.probes.probe.weights_hash`).
     preprocessing
         JSON-able description of `transform`.
     """
@@ -72,7 +72,7 @@ class Probe:
         """Load a checkpoint of the Hub or of a local folder as a probe.
 
         Features are the vector before the classifier: timm's pooled features (``num_classes=0``), or, for transformers,
-        by the rules of `hf_task2vec.transformers_adapter`.
+        by the rules of `hf_task2vec.probes.transformers_adapter`.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class Probe:
 
     @cached_property
     def _trace(self) -> LayerTrace:
-        from hf_task2vec.layers import trace_layers
+        from hf_task2vec.probes.layers import trace_layers
 
         return trace_layers(self.module, torch.zeros(1, *self.input_size, device=self.device))
 
