@@ -38,8 +38,8 @@ from torch import Tensor
 
 from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.files import sha256_bytes, write_json
-from hf_task2vec.fisher import diagonal_fisher
-from hf_task2vec.head import Head, fit_head, stratified_folds
+from hf_task2vec.fisher.diagonal import diagonal_fisher
+from hf_task2vec.fisher.head import Head, fit_head, stratified_folds
 from hf_task2vec.probes.batches import ImageBatches, default_batch_size
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.images import ImageSample, StoredImage

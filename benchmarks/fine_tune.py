@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from hf_task2vec.embed import library_versions
 from hf_task2vec.files import write_json
-from hf_task2vec.head import fit_head
+from hf_task2vec.fisher.head import fit_head
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 

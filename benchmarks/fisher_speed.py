@@ -42,8 +42,8 @@ from torch import nn
 
 from hf_task2vec.embed import library_versions
 from hf_task2vec.files import write_json
-from hf_task2vec.fisher import diagonal_fisher
-from hf_task2vec.head import Head
+from hf_task2vec.fisher.diagonal import diagonal_fisher
+from hf_task2vec.fisher.head import Head
 from hf_task2vec.probes.layers import trace_layers
 
 ROOT = Path(__file__).resolve().parents[1]

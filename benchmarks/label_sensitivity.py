@@ -17,7 +17,7 @@ from hf_task2vec.cache import cached_embedding
 from hf_task2vec.covariance import task_kernel
 from hf_task2vec.distance import pairwise
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.head import stratified_folds
+from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import join_tasks
 from hf_task2vec.probes.probe import Probe

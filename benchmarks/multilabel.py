@@ -35,7 +35,7 @@ from hf_task2vec.embed import embed_task, library_versions
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.evaluation import accuracy_of_pick, near_duplicates, weighted_kendall_tau, without
 from hf_task2vec.files import atomic_path, write_json
-from hf_task2vec.head import stratified_folds
+from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import checkpoint_features
 from hf_task2vec.probes.probe import Probe

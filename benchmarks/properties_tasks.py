@@ -17,7 +17,7 @@ from hf_task2vec.embed import embed_task
 from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import canonical_json, sha256_bytes
-from hf_task2vec.head import stratified_folds
+from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.checkpoint_files import Transform
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task

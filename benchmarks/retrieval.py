@@ -27,7 +27,7 @@ from hf_task2vec.cache import cached_embedding
 from hf_task2vec.distance import DISTANCES, pairwise
 from hf_task2vec.embed import ESTIMATORS, library_versions
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.head import stratified_folds
+from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .embed import embed_task as embed_task
     from .embedding import TaskEmbedding as TaskEmbedding
     from .errors import Task2VecError as Task2VecError
-    from .fisher import diagonal_fisher as diagonal_fisher
-    from .head import fit_head as fit_head
+    from .fisher.diagonal import diagonal_fisher as diagonal_fisher
+    from .fisher.head import fit_head as fit_head
     from .hub_search import search_hub as search_hub
     from .limits import Constraints as Constraints
     from .metric import RankingMetric as RankingMetric
@@ -44,9 +44,9 @@ _MODULE_OF = {
     "TaskEmbedding": "embedding",
     "ZooIndex": "zoo",
     "build_index": "build",
-    "diagonal_fisher": "fisher",
+    "diagonal_fisher": "fisher.diagonal",
     "embed_task": "embed",
-    "fit_head": "head",
+    "fit_head": "fisher.head",
     "linear_probe": "probes.transfer",
     "pairwise": "distance",
     "search_hub": "hub_search",

@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hf_task2vec.cotangents import SAMPLINGS
 from hf_task2vec.descriptors import describe_task
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import DistributedError, EmbeddingError
-from hf_task2vec.fisher import FisherSums, diagonal_fisher
-from hf_task2vec.head import fit_head, stratified_folds
+from hf_task2vec.fisher import (
+    ROUNDS,
+    SAMPLINGS,
+    FisherSums,
+    diagonal_fisher,
+    fit_head,
+    gather,
+    stratified_folds,
+    variational_fisher,
+)
 from hf_task2vec.probes import ImageBatches, IntermediateReader, Probe, default_batch_size, lay_out
-from hf_task2vec.processes import gather
-from hf_task2vec.variational import ROUNDS, variational_fisher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
@@ -60,9 +65,9 @@ def embed_task(
         Probe network; None takes :meth:`Probe.default`, whose weights are installed with this package.
     estimator
         ``"fisher"``, or ``"variational"``: the Fisher information averaged over the noise that the filters bear, at
-        nine times the cost (see :func:`~hf_task2vec.variational.variational_fisher`).
+        nine times the cost (see :func:`~hf_task2vec.fisher.variational.variational_fisher`).
     label_sampling, seed
-        See :func:`~hf_task2vec.fisher.diagonal_fisher`.
+        See :func:`~hf_task2vec.fisher.diagonal.diagonal_fisher`.
     batch_size
         Images per forward and backward pass; None takes what suits the device. It changes memory and speed, not the
         result beyond rounding.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hf_task2vec.head import Head
+from hf_task2vec.fisher.head import Head
 from hf_task2vec.probes.layers import FilterLayer, trace_layers
 
 

@@ -12,10 +12,10 @@ from fisher_oracle import Bare, noise, random_head
 from PIL import Image
 from torch import Tensor, nn
 
-from hf_task2vec.cotangents import logit_cotangents
 from hf_task2vec.embed import embed_task
-from hf_task2vec.fisher import diagonal_fisher
-from hf_task2vec.head import Head
+from hf_task2vec.fisher.cotangents import logit_cotangents
+from hf_task2vec.fisher.diagonal import diagonal_fisher
+from hf_task2vec.fisher.head import Head
 from hf_task2vec.probes.layers import trace_layers
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hf_task2vec.cotangents import LIKELIHOODS, SAMPLINGS, householder_root, logit_cotangents, sigmoid, softmax
+from hf_task2vec.fisher.cotangents import LIKELIHOODS, SAMPLINGS, householder_root, logit_cotangents, sigmoid, softmax
 
 logit_arrays = arrays(
     np.float64, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.floats(-700, 700) | st.floats(-3, 3)

@@ -22,13 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hf_task2vec.probes.batches as batches_module
 from hf_task2vec import autotune, devices
-from hf_task2vec.capture import SquareCapture
 from hf_task2vec.distance import log_correlation
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import FisherError
-from hf_task2vec.fisher import diagonal_fisher
-from hf_task2vec.head import Head
-from hf_task2vec.kernels import CONV_KERNELS, Convolution
+from hf_task2vec.fisher.capture import SquareCapture
+from hf_task2vec.fisher.diagonal import diagonal_fisher
+from hf_task2vec.fisher.head import Head
+from hf_task2vec.fisher.kernels import CONV_KERNELS, Convolution
 from hf_task2vec.probes.batches import ImageBatches, default_batch_size
 from hf_task2vec.probes.layers import trace_layers
 from hf_task2vec.probes.probe import Probe

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.processes import launch, launched
+from hf_task2vec.fisher.processes import launch, launched
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}

@@ -68,7 +68,7 @@ def test_what_it_holds(embedded: TaskEmbedding, task: Task, probe: Probe) -> Non
 
 def test_values_are_the_fisher_information(task: Task, probe: Probe) -> None:
     """Against backpropagation image by image with the exact expectation over labels."""
-    from hf_task2vec.head import fit_head
+    from hf_task2vec.fisher.head import fit_head
 
     batch = torch.stack([probe.transform(image) for image in task.images])
     head = fit_head(probe.features(batch).double().numpy(), task.labels, task.num_classes)

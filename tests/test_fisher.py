@@ -12,8 +12,8 @@ from fisher_oracle import Bare, bare, batches, brute_force, noise, random_head, 
 from torch import Tensor, nn
 
 from hf_task2vec.errors import FisherError, UnsupportedLayerError
-from hf_task2vec.fisher import FisherSums, diagonal_fisher
-from hf_task2vec.head import Head
+from hf_task2vec.fisher.diagonal import FisherSums, diagonal_fisher
+from hf_task2vec.fisher.head import Head
 from hf_task2vec.probes.layers import FilterLayer
 
 # torch says so once per process of one layer of `Classic`.

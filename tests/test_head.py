@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_task2vec.errors import FisherError
-from hf_task2vec.head import Head, fit_head
+from hf_task2vec.fisher.head import Head, fit_head
 
 
 def blobs(n: int, d: int, c: int, *, spread: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hf_task2vec import autotune, kernels
-from hf_task2vec.autotune import able_conv_kernels, conv_squares, linear_squares, rule_of_cpu
-from hf_task2vec.kernels import CONV_KERNELS, TOKEN_KERNELS, Convolution
+from hf_task2vec.fisher.autotune import able_conv_kernels, conv_squares, linear_squares, rule_of_cpu
+from hf_task2vec.fisher.kernels import CONV_KERNELS, TOKEN_KERNELS, Convolution
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 few = settings(max_examples=60, deadline=None)

@@ -26,7 +26,7 @@ from synthetic import TINY, pictures, tiny_probe, zoo
 from hf_task2vec import recommendation
 from hf_task2vec.embed import embed_task
 from hf_task2vec.errors import ColumnError, LabelError
-from hf_task2vec.head import stratified_folds
+from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe, score_features

@@ -12,9 +12,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from hf_task2vec.errors import FisherError
-from hf_task2vec.fisher import FisherSums, diagonal_fisher
-from hf_task2vec.head import Head
-from hf_task2vec.variational import variational_fisher
+from hf_task2vec.fisher.diagonal import FisherSums, diagonal_fisher
+from hf_task2vec.fisher.head import Head
+from hf_task2vec.fisher.variational import variational_fisher
 
 
 class Normalised(nn.Module):

@@ -18,7 +18,7 @@ import click
 
 from hf_task2vec.cli.console import Mode, show
 from hf_task2vec.errors import HubError, SelectionError, Task2VecError, TaskError
-from hf_task2vec.processes import launch
+from hf_task2vec.fisher import launch
 
 EXIT_CODES = """
 \b

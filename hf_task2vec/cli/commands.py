@@ -19,7 +19,7 @@ from hf_task2vec.cli.index_commands import index
 from hf_task2vec.cli.inputs import index_folder, load_embeddings
 from hf_task2vec.cli.map_command import map_tasks
 from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, index_option, kind_option, split_commas
-from hf_task2vec.processes import launched
+from hf_task2vec.fisher import launched
 
 if TYPE_CHECKING:
     from hf_task2vec.ranking import Candidate, Ranking

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.cotangents import sigmoid, softmax
 from hf_task2vec.errors import FisherError
+from hf_task2vec.fisher.cotangents import sigmoid, softmax
 
 Array = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_task2vec.autotune import conv_squares, linear_squares
 from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.fisher.autotune import conv_squares, linear_squares
 from hf_task2vec.probes import CallInterceptor, FilterLayer, weight_owners
 
 

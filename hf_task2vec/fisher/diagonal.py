@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_task2vec.capture import SquareCapture, in_full
-from hf_task2vec.cotangents import LIKELIHOODS, SAMPLINGS, logit_cotangents
 from hf_task2vec.errors import FisherError, UnsupportedLayerError
+from hf_task2vec.fisher.capture import SquareCapture, in_full
+from hf_task2vec.fisher.cotangents import LIKELIHOODS, SAMPLINGS, logit_cotangents
 from hf_task2vec.probes import FilterLayer, full_precision, send
 
 if TYPE_CHECKING:
-    from hf_task2vec.head import Head
+    from hf_task2vec.fisher.head import Head
     from hf_task2vec.probes import Probe
 
 
@@ -79,7 +79,7 @@ def diagonal_fisher(
     """Sum the per-filter squared gradients of the log-likelihood over examples.
 
     On CUDA each layer's kernel is chosen by time when its shape is first seen in the process (see
-    `hf_task2vec.autotune`); with known `features`, the host then waits for the device once, at the end.
+    `hf_task2vec.fisher.autotune`); with known `features`, the host then waits for the device once, at the end.
 
     Parameters
     ----------

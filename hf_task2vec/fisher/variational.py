@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from hf_task2vec.errors import FisherError
-from hf_task2vec.fisher import FisherSums
+from hf_task2vec.fisher.diagonal import FisherSums
 from hf_task2vec.probes import weight_owners
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def variational_fisher(
     Returns
     -------
     FisherSums
-        Mean over rounds, in the units of :func:`~hf_task2vec.fisher.diagonal_fisher`.
+        Mean over rounds, in the units of :func:`~hf_task2vec.fisher.diagonal.diagonal_fisher`.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hf_task2vec.kernels import CONV_KERNELS, TOKEN_KERNELS, Convolution
+from hf_task2vec.fisher.kernels import CONV_KERNELS, TOKEN_KERNELS, Convolution
 
 logger = logging.getLogger(__name__)
 

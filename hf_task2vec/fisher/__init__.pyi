@@ -1,0 +1,10 @@
+from .cotangents import SAMPLINGS as SAMPLINGS
+from .diagonal import FisherSums as FisherSums
+from .diagonal import diagonal_fisher as diagonal_fisher
+from .head import fit_head as fit_head
+from .head import stratified_folds as stratified_folds
+from .processes import gather as gather
+from .processes import launch as launch
+from .processes import launched as launched
+from .variational import ROUNDS as ROUNDS
+from .variational import variational_fisher as variational_fisher
