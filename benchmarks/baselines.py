@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_task2vec.distance import ALPHA, asymmetric, log_profile, symmetric
+from hf_task2vec.embedding.distance import ALPHA, asymmetric, log_profile, symmetric
 from hf_task2vec.metric import METRICS, Static
 from hf_task2vec.observations import CheckpointFeatures
 from hf_task2vec.task_space import TaskFeatures

@@ -26,7 +26,7 @@ from transferability import other_scores
 from hf_task2vec.build import Checkpoint, TaskSpec, plan_cells, run_cells
 from hf_task2vec.build_inputs import pinned_task
 from hf_task2vec.cells import Cell, CellStore
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import atomic_path
 from hf_task2vec.measured_rows import report_row, score_rows, source_row
 from hf_task2vec.probes.probe import Probe

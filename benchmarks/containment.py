@@ -20,8 +20,8 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 
-from hf_task2vec.distance import log_profile
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.distance import log_profile
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -89,7 +89,7 @@ def pair_statistics(general: Sequence[TaskEmbedding], special: Sequence[TaskEmbe
     * ``overlap``: mean share of the special task's interval, μ_s ± 1.5 √v_s, that lies in the general one's;
     * ``within_ratio``: log ratio of the variances within classes, special over general;
     * ``class_ratio``: log ratio of the numbers of classes, general over special;
-    * ``fisher_distance``: :func:`~hf_task2vec.distance.log_correlation`;
+    * ``fisher_distance``: :func:`~hf_task2vec.embedding.distance.log_correlation`;
     * ``fisher_level``: mean over filters of the log ratio of Fisher values, special over general.
     """
     a, b = _Stack.of(general), _Stack.of(special)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hf_task2vec.cache import cached_embedding
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.cache import cached_embedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo import ZooIndex
 

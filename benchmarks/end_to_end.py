@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hf_task2vec.embed import embed_task, library_versions
+from hf_task2vec.embedding.embed import embed_task, library_versions
 from hf_task2vec.files import sha256_bytes, write_json
 from hf_task2vec.fisher.diagonal import diagonal_fisher
 from hf_task2vec.fisher.head import Head, fit_head, stratified_folds

@@ -211,7 +211,7 @@ def main() -> None:
         rows = [row(args.cache, task, args.random) for task in args.tasks]
     finally:
         hub.stop()
-    from hf_task2vec.embed import library_versions
+    from hf_task2vec.embedding.embed import library_versions
     from hf_task2vec.files import write_json
 
     document = {"budget": BUDGET, "pool": list(POOL), "rows": rows, "versions": library_versions()}

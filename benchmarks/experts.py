@@ -32,8 +32,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from hf_task2vec.distance import asymmetric, symmetric
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.distance import asymmetric, symmetric
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.evaluation import Case, judge, near_duplicates, summarise
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.metric import RankingMetric

@@ -25,7 +25,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.fisher.head import fit_head
 from hf_task2vec.probes.probe import Probe

@@ -40,7 +40,7 @@ from fisher_speed_plot import plot
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.fisher.diagonal import diagonal_fisher
 from hf_task2vec.fisher.head import Head

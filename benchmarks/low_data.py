@@ -32,8 +32,8 @@ from selection import PROBE, Matrix, refitted, trained
 from tqdm import tqdm
 
 from hf_task2vec.cells import CellStore
-from hf_task2vec.embed import embed_task, library_versions
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.embed import embed_task, library_versions
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import METRICS, Metric

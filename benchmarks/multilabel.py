@@ -31,8 +31,8 @@ from PIL import Image
 from scipy.special import expit, logit
 from tqdm import tqdm
 
-from hf_task2vec.embed import embed_task, library_versions
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.embed import embed_task, library_versions
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.evaluation import accuracy_of_pick, near_duplicates, weighted_kendall_tau, without
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.fisher.head import stratified_folds

@@ -29,7 +29,7 @@ from retrieval import TASKS, halves
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.task_map import DUPLICATE_RATIO, TaskMap, map_tasks

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.files import atomic_path
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.report import pareto_front

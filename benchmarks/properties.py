@@ -43,9 +43,9 @@ from properties_trees import CIFAR100, TINY_IMAGENET, Theme, tree_distances
 from retrieval import moment_distances
 from tqdm import tqdm
 
-from hf_task2vec.distance import DISTANCES, pairwise
-from hf_task2vec.embed import library_versions
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.distance import DISTANCES, pairwise
+from hf_task2vec.embedding.embed import library_versions
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.files import cache_dir, write_json
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task

@@ -12,9 +12,9 @@ import numpy as np
 from local_checkpoints import CHECKPOINTS, load_local
 from PIL import Image
 
-from hf_task2vec.distance import log_profile, relative_fisher, symmetric, trivial_embedding
-from hf_task2vec.embed import embed_task
-from hf_task2vec.embedding import TaskEmbedding, embedding_config
+from hf_task2vec.embedding.distance import log_profile, relative_fisher, symmetric, trivial_embedding
+from hf_task2vec.embedding.embed import embed_task
+from hf_task2vec.embedding.task_embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.fisher.head import stratified_folds

@@ -43,7 +43,7 @@ from relations_trees import TREES
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import cache_dir, write_json
 from hf_task2vec.probes.probe import Probe
 

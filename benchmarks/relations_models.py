@@ -17,8 +17,8 @@ from retrieval import moment_distances
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from hf_task2vec.distance import DISTANCES, log_profile, pairwise
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.distance import DISTANCES, log_profile, pairwise
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 
 #: Pairs of different datasets that are learned from, as a share: each then stands for as many.
 KEPT = 0.25

@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from hf_task2vec.covariance import MetricParameters, task_kernel
-from hf_task2vec.distance import DISTANCES, pairwise
+from hf_task2vec.embedding.distance import DISTANCES, pairwise
 from hf_task2vec.evaluation import near_duplicates
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations

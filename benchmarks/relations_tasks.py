@@ -15,7 +15,7 @@ from properties_tasks import Rows, embedded, task_of
 from relations_trees import TREES, Tree
 from tqdm import tqdm
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.files import sha256_bytes
 from hf_task2vec.probes.probe import Probe
 

@@ -23,10 +23,10 @@ from properties_trees import CIFAR100
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from hf_task2vec.cache import cached_embedding
-from hf_task2vec.distance import DISTANCES, pairwise
-from hf_task2vec.embed import ESTIMATORS, library_versions
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.cache import cached_embedding
+from hf_task2vec.embedding.distance import DISTANCES, pairwise
+from hf_task2vec.embedding.embed import ESTIMATORS, library_versions
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task

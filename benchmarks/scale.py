@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import CheckpointFeatures, Observations, checkpoint_features

@@ -29,7 +29,7 @@ from build_matrix import RESULTS, matrix_name, read_rows, with_matrix
 from selection_published import records, run_published
 
 from hf_task2vec.covariance import MetricParameters
-from hf_task2vec.embed import library_versions
+from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.evaluation import Case, always, evaluate_metric, judge, leave_one_out_cases, summarise, without
 from hf_task2vec.files import write_json
 from hf_task2vec.metric import Metric, RankingMetric, evidence

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from hf_task2vec import Task, TaskEmbedding, ZooIndex, fit_head, select_backbone
-from hf_task2vec.cache import cached_embedding
+from hf_task2vec.embedding.cache import cached_embedding
 from hf_task2vec.errors import DatasetNotFoundError, SelectionError, Task2VecError, TaskError
 from hf_task2vec.files import write_json
 from hf_task2vec.ranking import Candidate, Ranking

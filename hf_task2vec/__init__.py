@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import build_index as build_index
-    from .distance import DISTANCES as DISTANCES
-    from .distance import pairwise as pairwise
-    from .embed import embed_task as embed_task
-    from .embedding import TaskEmbedding as TaskEmbedding
+    from .embedding.distance import DISTANCES as DISTANCES
+    from .embedding.distance import pairwise as pairwise
+    from .embedding.embed import embed_task as embed_task
+    from .embedding.task_embedding import TaskEmbedding as TaskEmbedding
     from .errors import Task2VecError as Task2VecError
     from .fisher.diagonal import diagonal_fisher as diagonal_fisher
     from .fisher.head import fit_head as fit_head
@@ -35,20 +35,20 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Constraints": "limits",
-    "DISTANCES": "distance",
+    "DISTANCES": "embedding.distance",
     "Probe": "probes.probe",
     "Ranking": "ranking",
     "RankingMetric": "metric",
     "Task": "tasks.task",
     "Task2VecError": "errors",
-    "TaskEmbedding": "embedding",
+    "TaskEmbedding": "embedding.task_embedding",
     "ZooIndex": "zoo",
     "build_index": "build",
     "diagonal_fisher": "fisher.diagonal",
-    "embed_task": "embed",
+    "embed_task": "embedding.embed",
     "fit_head": "fisher.head",
     "linear_probe": "probes.transfer",
-    "pairwise": "distance",
+    "pairwise": "embedding.distance",
     "search_hub": "hub_search",
     "select_backbone": "selection",
 }

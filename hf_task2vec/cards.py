@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec import __version__
-from hf_task2vec.distance import DEFAULT_DISTANCE, pairwise
-from hf_task2vec.embedding import probe_slug
+from hf_task2vec.embedding import DEFAULT_DISTANCE, pairwise, probe_slug
 from hf_task2vec.errors import ProbeMismatchError
 from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION
 

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.cards import INDEX_TAG, TAG
-from hf_task2vec.distance import DEFAULT_DISTANCE, DISTANCES, pairwise
-from hf_task2vec.embedding import probe_slug
+from hf_task2vec.embedding import DEFAULT_DISTANCE, DISTANCES, pairwise, probe_slug
 from hf_task2vec.errors import EmbeddingError, HubError, Task2VecError
 from hf_task2vec.hub import HubSession
 from hf_task2vec.hub_pull import pull_embedding

@@ -159,7 +159,7 @@ def own_cases(
 def _embedding(
     folder: Path, index: ZooIndex, max_samples: int | None, seed: int, device: str | None, progress: bool
 ) -> TaskEmbedding:
-    from hf_task2vec.cache import cached_embedding
+    from hf_task2vec.embedding import cached_embedding
     from hf_task2vec.tasks import Task
 
     reference = index.embeddings

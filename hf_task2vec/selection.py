@@ -9,8 +9,7 @@ from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.cache import cached_embedding, load_probe
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding import TaskEmbedding, cached_embedding, load_probe
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
 from hf_task2vec.hub_candidates import resolve_candidates
 from hf_task2vec.limits import Budget, Constraints

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.distance import DEFAULT_DISTANCE, pairwise
+from hf_task2vec.embedding import DEFAULT_DISTANCE, pairwise
 from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.pages import render_page
 
@@ -89,7 +89,7 @@ class TaskMap:
     probe
         Name of the network that embedded them all.
     descriptors
-        Of each embedding (see :data:`~hf_task2vec.embedding.DESCRIPTORS`).
+        Of each embedding (see :data:`~hf_task2vec.embedding.task_embedding.DESCRIPTORS`).
     kind
         Name of the distance.
     distances
@@ -186,7 +186,7 @@ def map_tasks(
     domains
         Kind of each task, which colours the map; None where it is not known.
     kind
-        A distance in :data:`~hf_task2vec.distance.DISTANCES`. Near duplicates are found by the default one always, for
+        A distance in :data:`~hf_task2vec.embedding.distance.DISTANCES`. Near duplicates are found by the default one always, for
         only that has a noise to be compared with.
 
     Returns

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.distance import log_profile
+from hf_task2vec.embedding import log_profile
 from hf_task2vec.errors import MetricError, ProbeMismatchError
 
 if TYPE_CHECKING:

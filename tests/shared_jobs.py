@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator, debug_launcher
 from synthetic import dataset, tiny_probe, to_tensor
 
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.errors import DistributedError
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
@@ -58,7 +58,7 @@ def work(jobs: list[dict[str, Any]], folder: Path, label: str) -> None:
     log = os.open(folder / f"{label}.{accelerator.process_index}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
-    logging.getLogger("hf_task2vec.embed").setLevel(logging.INFO)
+    logging.getLogger("hf_task2vec.embedding.embed").setLevel(logging.INFO)
     for job in jobs:
         embed_and_write(job, folder, label, accelerator)
 

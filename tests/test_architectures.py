@@ -12,7 +12,7 @@ from fisher_oracle import Bare, noise, random_head
 from PIL import Image
 from torch import Tensor, nn
 
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.fisher.cotangents import logit_cotangents
 from hf_task2vec.fisher.diagonal import diagonal_fisher
 from hf_task2vec.fisher.head import Head

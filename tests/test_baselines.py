@@ -21,7 +21,7 @@ from benchmarks.baselines import (
     ShareOfWins,
     _distances,
 )
-from hf_task2vec.distance import asymmetric, relative_fisher, symmetric
+from hf_task2vec.embedding.distance import asymmetric, relative_fisher, symmetric
 from hf_task2vec.errors import MetricError
 from hf_task2vec.metric import METRICS, Metric, Static, additive_fit, load_metric
 from hf_task2vec.observations import Observations

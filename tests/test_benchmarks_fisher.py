@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.tasks.task import Task
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from synthetic import dataset, tiny_probe
 
-from hf_task2vec import embed
-from hf_task2vec.cache import cached_embedding
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding import embed
+from hf_task2vec.embedding.cache import cached_embedding
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 

@@ -27,8 +27,8 @@ from synthetic import embedding, zoo
 from hf_task2vec import __version__, errors
 from hf_task2vec.cli import cli
 from hf_task2vec.cli.options import Quantity
-from hf_task2vec.distance import DISTANCES, pairwise
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.distance import DISTANCES, pairwise
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.metric import METRICS
 from hf_task2vec.zoo import ZooIndex
 

@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hf_task2vec.probes.batches as batches_module
 from hf_task2vec import autotune, devices
-from hf_task2vec.distance import log_correlation
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding.distance import log_correlation
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.errors import FisherError
 from hf_task2vec.fisher.capture import SquareCapture
 from hf_task2vec.fisher.diagonal import diagonal_fisher

@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial import distance as scipy_distance
 from synthetic import embedding
 
-from hf_task2vec import distance
-from hf_task2vec.distance import DISTANCES, RELATIVE_FLOOR, pairwise
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding import distance
+from hf_task2vec.embedding.distance import DISTANCES, RELATIVE_FLOOR, pairwise
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError
 
 SIZES = np.array([2, 3, 1])

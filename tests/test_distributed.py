@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.fisher.processes import launch, launched
 
 HERE = Path(__file__).parent
@@ -71,7 +71,7 @@ def test_every_image_is_used_once(done: Path, count: int, name: str) -> None:
 @pytest.mark.parametrize("count", WORLDS)
 def test_the_main_process_alone_logs_and_shows_progress(done: Path, count: int) -> None:
     main, *others = ((done / f"{count}.{rank}.log").read_text() for rank in range(count))
-    assert main.count("hf_task2vec.embed: embedding dataset: ") == len(JOBS)
+    assert main.count("hf_task2vec.embedding.embed: embedding dataset: ") == len(JOBS)
     assert f"{count} process(es)" in main
     assert "features" in main
     assert others == [""] * (count - 1)
@@ -137,7 +137,7 @@ def test_the_command_line_under_accelerate_launch(tmp_path: Path) -> None:
 
 FAILING = """
 import os, sys
-import hf_task2vec.embed as embed
+import hf_task2vec.embedding.embed as embed
 from hf_task2vec.cli import main
 def fail(*_, **__):
     if sys.argv[1] == "killed":

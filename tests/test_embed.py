@@ -12,9 +12,9 @@ import torch
 from synthetic import SIZES, as_dataset, dataset, pictures, tiny_probe
 from torch import nn
 
-from hf_task2vec.descriptors import class_separation
-from hf_task2vec.embed import embed_task, library_versions
-from hf_task2vec.embedding import DESCRIPTORS, TaskEmbedding
+from hf_task2vec.embedding.descriptors import class_separation
+from hf_task2vec.embedding.embed import embed_task, library_versions
+from hf_task2vec.embedding.task_embedding import DESCRIPTORS, TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, FisherError
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
@@ -134,7 +134,7 @@ def test_the_users_network_is_left_alone(task: Task) -> None:
 
 
 def test_two_halves_of_a_task_are_nearer_than_another_task(probe: Probe) -> None:
-    from hf_task2vec.distance import pairwise
+    from hf_task2vec.embedding.distance import pairwise
 
     whole = Task.from_dataset(dataset(96), max_samples=None)
     other = Task.from_dataset(dataset(48, 2, size=(40, 40)), max_samples=None)

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load, save
 from synthetic import as_dataset, embedding, pictures
 
-from hf_task2vec.embedding import TaskEmbedding, embedding_config, embedding_key, probe_slug
+from hf_task2vec.embedding.task_embedding import TaskEmbedding, embedding_config, embedding_key, probe_slug
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, SchemaVersionError
 from hf_task2vec.tasks.task import Task
 
@@ -218,7 +218,7 @@ def test_saved_files_hold_no_local_path(tmp_path: Path) -> None:
             Image.fromarray(pictures(4)[i]).save(folder / name / f"{i}.png")
     from synthetic import tiny_probe
 
-    from hf_task2vec.embed import embed_task
+    from hf_task2vec.embedding.embed import embed_task
 
     made = embed_task(Task.from_dataset(folder), tiny_probe())
     path = replace(made).save(tmp_path / "x")

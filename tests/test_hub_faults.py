@@ -29,7 +29,7 @@ import pytest
 from hub import HubServer, card
 from synthetic import embedding, zoo
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import HubError, HubUnavailableError, Task2VecError
 from hf_task2vec.hub.client import TIMEOUT_VARIABLE, time_limit
 from hf_task2vec.hub.errors import redact, retry_delay

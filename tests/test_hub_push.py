@@ -14,7 +14,7 @@ from cli_stub import run
 from hub import HubServer, card
 from synthetic import TINY, embedding, zoo
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import (
     HubAccessError,
     HubConflictError,

@@ -57,7 +57,7 @@ def test_filters(filled: HubServer) -> None:
 
 
 def test_nearest_first(filled: HubServer) -> None:
-    from hf_task2vec.distance import pairwise
+    from hf_task2vec.embedding.distance import pairwise
 
     done: list[int] = []
     found = search_hub(near=embedding(1), token=filled.tokens.read, on_done=lambda: done.append(1))

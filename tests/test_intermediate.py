@@ -11,7 +11,7 @@ import torch
 from synthetic import dataset, tiny_probe, to_tensor
 from torch import Tensor, nn
 
-from hf_task2vec.descriptors import describe_task
+from hf_task2vec.embedding.descriptors import describe_task
 from hf_task2vec.errors import UnsupportedLayerError
 from hf_task2vec.probes.intermediate import IntermediateReader, depth_layers, pooled
 from hf_task2vec.probes.probe import Probe
@@ -143,7 +143,7 @@ def gain(depth: np.ndarray, labels: np.ndarray) -> float:
 
 
 def test_gains_by_hand() -> None:
-    from hf_task2vec.embed import embed_task
+    from hf_task2vec.embedding.embed import embed_task
 
     task, probe = Task.from_dataset(dataset(48, seed=3)), tiny_probe()
     tables = IntermediateReader(probe).read(torch.stack([to_tensor(task.images[i]) for i in range(len(task))]))

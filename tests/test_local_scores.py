@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import TINY, embedding, zoo
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, Task2VecError, ZooIndexError
 from hf_task2vec.limits import Constraints
 from hf_task2vec.local_scores import add_score

@@ -18,8 +18,8 @@ from synthetic import REFERENCES, embedding, zoo
 
 from hf_task2vec.cli.inputs import load_embeddings
 from hf_task2vec.cli.map_command import map_tasks as map_command
-from hf_task2vec.distance import pairwise
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.distance import pairwise
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, HubNotFoundError, ProbeMismatchError
 from hf_task2vec.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
 from hf_task2vec.zoo import ZooIndex
@@ -168,7 +168,7 @@ def test_shipped_index(shipped: TaskMap) -> None:
 
 @pytest.mark.slow
 def test_samples_of_one_shared_task_are_near_duplicates(shared: Path, shipped: TaskMap) -> None:
-    from hf_task2vec.embed import embed_task
+    from hf_task2vec.embedding.embed import embed_task
     from hf_task2vec.tasks.task import Task
 
     table = ZooIndex.load().embeddings

@@ -24,7 +24,7 @@ from PIL import Image
 from synthetic import TINY, pictures, tiny_probe, zoo
 
 from hf_task2vec import recommendation
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.errors import ColumnError, LabelError
 from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.probe import Probe

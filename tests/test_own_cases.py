@@ -12,7 +12,7 @@ from cli_stub import run
 from synthetic import CHECKPOINTS, pictures, tiny_probe, zoo
 from test_evaluation import measured_zoo
 
-from hf_task2vec import cache as cache_module
+from hf_task2vec.embedding import cache as cache_module
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.own_cases import own_cases, read_scores, resolve_checkpoints
 from hf_task2vec.probes.bundled import DEFAULT_PROBE

@@ -13,7 +13,7 @@ from architectures import files_of, save_timm
 from hub import HubServer
 from synthetic import TINY, dataset, tiny_probe, zoo
 
-from hf_task2vec.embed import embed_task
+from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.probes.probe import Probe

@@ -15,8 +15,8 @@ from relations import novel_datasets, withheld_pairs
 from relations_tasks import Node, halves
 from synthetic import embedding
 
-from hf_task2vec.distance import DISTANCES, log_correlation
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.distance import DISTANCES, log_correlation
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 
 P = len(STATISTICS)
 WIDTH = 48

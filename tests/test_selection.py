@@ -31,9 +31,9 @@ from synthetic import (
 from test_images import png_header
 from test_task import TRAIN, parquet
 
-from hf_task2vec import cache as cache_module
-from hf_task2vec import embed
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding import cache as cache_module
+from hf_task2vec.embedding import embed
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import (
     ColumnError,
     DatasetNotFoundError,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import embedding
 
-from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SchemaVersionError, SelectionError, ZooIndexError
 from hf_task2vec.limits import Constraints
 from hf_task2vec.records import read_csv, write_csv

@@ -212,8 +212,7 @@ def embed(
       hf-task2vec embed org/data -o data-embedding --max-samples 1000 --seed 1
     """  # noqa: D301 (click wants the control character)
     with launched(cpu=device == "cpu") as processes:
-        from hf_task2vec.cache import load_probe
-        from hf_task2vec.embed import embed_task
+        from hf_task2vec.embedding import embed_task, load_probe
         from hf_task2vec.probes import default_device
         from hf_task2vec.tasks import Task
 
@@ -246,7 +245,7 @@ def distance(tasks: tuple[str, ...], kind: str, index: str | None) -> Report:
     """  # noqa: D301 (click wants the control character)
     if len(tasks) < 2:
         raise click.UsageError("A distance needs two tasks or more.")
-    from hf_task2vec.distance import pairwise
+    from hf_task2vec.embedding import pairwise
 
     distances = pairwise(load_embeddings(tasks, index), kind).tolist()
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(tasks)) if i != j]

@@ -149,7 +149,7 @@ class IndexOnHub:
         Parameters
         ----------
         repo_id, private, create_pr, revision, token, license, message, timeout
-            As for :meth:`~hf_task2vec.embedding.TaskEmbedding.push_to_hub`.
+            As for :meth:`~hf_task2vec.embedding.task_embedding.TaskEmbedding.push_to_hub`.
 
         Returns
         -------
@@ -185,7 +185,7 @@ class IndexOnHub:
         Parameters
         ----------
         repo_id, revision, token, cache_dir, timeout
-            As for :meth:`~hf_task2vec.embedding.TaskEmbedding.from_pretrained`.
+            As for :meth:`~hf_task2vec.embedding.task_embedding.TaskEmbedding.from_pretrained`.
 
         Raises
         ------

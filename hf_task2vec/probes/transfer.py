@@ -62,7 +62,7 @@ def linear_probe(
         Every image is used, each judged by a classifier that has not seen it. With one label an image the score is the
         share that is classified rightly, with several the mean average precision of the labels (mAP).
     batch_size, device, progress
-        As in :func:`~hf_task2vec.embed.embed_task`.
+        As in :func:`~hf_task2vec.embedding.embed.embed_task`.
     token
         Hub token for gated and private checkpoints.
 

@@ -25,7 +25,7 @@ SUFFIX = ".safetensors"
 _ROW_TENSORS = ("values", "feature_mean", "feature_var")  # one row a task
 #: The one key of a file's metadata; its value is a JSON document.
 _METADATA_KEY = "task2vec"
-#: What :func:`~hf_task2vec.embed.embed_task` says of a task beside its vector, and a ranking needs.
+#: What :func:`~hf_task2vec.embedding.embed.embed_task` says of a task beside its vector, and a ranking needs.
 DESCRIPTORS = (
     "n_classes", "n_samples", "n_rows", "class_balance", "linear_probe_accuracy", "linear_probe_accuracy_gain",
     "class_separation", "early_accuracy_gain", "mid_accuracy_gain", "median_side_px", "grey_share", "noise",

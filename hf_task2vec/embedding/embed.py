@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hf_task2vec.descriptors import describe_task
-from hf_task2vec.distance import log_correlation
-from hf_task2vec.embedding import TaskEmbedding, embedding_config
+from hf_task2vec.embedding.descriptors import describe_task
+from hf_task2vec.embedding.distance import log_correlation
+from hf_task2vec.embedding.task_embedding import TaskEmbedding, embedding_config
 from hf_task2vec.errors import DistributedError, EmbeddingError
 from hf_task2vec.fisher import (
     ROUNDS,

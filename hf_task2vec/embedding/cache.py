@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_task2vec.embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
+from hf_task2vec.embedding.task_embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import cache_dir
 
@@ -36,7 +36,7 @@ def cached_embedding(
     Parameters
     ----------
     task, probe, seed, estimator, batch_size, progress
-        As in :func:`~hf_task2vec.embed.embed_task`; `probe` may also be an id.
+        As in :func:`~hf_task2vec.embedding.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
     token
@@ -57,7 +57,7 @@ def cached_embedding(
 
     if cache and known_hash is not None and (found := _kept(path(known_hash))) is not None:
         return found
-    from hf_task2vec.embed import embed_task
+    from hf_task2vec.embedding.embed import embed_task
     from hf_task2vec.probes import default_device
 
     network = load_probe(probe, token=token)

@@ -1,0 +1,13 @@
+from .cache import cached_embedding as cached_embedding
+from .cache import load_probe as load_probe
+from .distance import DEFAULT_DISTANCE as DEFAULT_DISTANCE
+from .distance import DISTANCES as DISTANCES
+from .distance import log_profile as log_profile
+from .distance import pairwise as pairwise
+from .embed import embed_task as embed_task
+from .embed import library_versions as library_versions
+from .task_embedding import DESCRIPTORS as DESCRIPTORS
+from .task_embedding import SCHEMA_VERSION as SCHEMA_VERSION
+from .task_embedding import TaskEmbedding as TaskEmbedding
+from .task_embedding import embedding_config as embedding_config
+from .task_embedding import probe_slug as probe_slug
