@@ -23,9 +23,9 @@ import facts_rules as rules
 from hf_task2vec import __version__
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.measured_rows import family_of
-from hf_task2vec.records import check_rows
-from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
-from hf_task2vec.zoo import MANIFEST, ZooIndex
+from hf_task2vec.zoo.index import MANIFEST, ZooIndex
+from hf_task2vec.zoo.records import check_rows
+from hf_task2vec.zoo.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -30,8 +30,8 @@ from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import atomic_path
 from hf_task2vec.measured_rows import report_row, score_rows, source_row
 from hf_task2vec.probes.probe import Probe
-from hf_task2vec.schema import LOCAL_PREFIX
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
+from hf_task2vec.zoo.schema import LOCAL_PREFIX
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

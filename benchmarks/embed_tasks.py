@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hf_task2vec.embedding.cache import cached_embedding
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"

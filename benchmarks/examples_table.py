@@ -74,7 +74,7 @@ def held_out(task: str) -> Any:
     from hf_task2vec.metric import RankingMetric
     from hf_task2vec.observations import REFERENCE_SOURCE
     from hf_task2vec.training import fit_parameters
-    from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.zoo.index import ZooIndex
 
     full = ZooIndex.load(HERE / "index")
     groups = near_duplicates(full)
@@ -135,7 +135,7 @@ def row(cache: Path, task: str, draws: int) -> dict[str, Any]:
     path = cache / "index" / task
     if not (path / "manifest.json").exists():
         held_out(task).save(path)
-    from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.zoo.index import ZooIndex
 
     index = ZooIndex.load(path)
     static = static_pick(index)

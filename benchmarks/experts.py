@@ -41,7 +41,7 @@ from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Obser
 from hf_task2vec.probes.scores import ridge_leave_one_out
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.training import fit_parameters
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"

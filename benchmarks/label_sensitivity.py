@@ -22,7 +22,7 @@ from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import join_tasks
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 #: CIFAR-10's living classes.
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")

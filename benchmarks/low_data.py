@@ -41,7 +41,7 @@ from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import RIDGE_GRID, Score, ridge_leave_one_out
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (16, 32, 64, 128, 256, 450)

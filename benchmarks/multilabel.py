@@ -44,7 +44,7 @@ from hf_task2vec.ranking import HALF_WIDTH_80
 from hf_task2vec.recommendation import probe_score
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 DIGITS = "digit_attributes"
 NAMES = ("trashnet", "dtd_10", "pacs_cartoon", DIGITS)

@@ -28,7 +28,7 @@ from hf_task2vec.report import pareto_front
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.task_map import TaskMap, map_tasks
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "figures"

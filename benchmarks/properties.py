@@ -49,7 +49,7 @@ from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.files import cache_dir, write_json
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 RESULTS = ROOT / "benchmarks" / "results"
 PROBE_NAME = "timm/tf_efficientnet_lite0.in1k"

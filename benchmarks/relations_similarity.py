@@ -25,7 +25,7 @@ from hf_task2vec.evaluation import near_duplicates
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations
 from hf_task2vec.training import fit_parameters
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 Array = NDArray[np.float64]
 

@@ -30,7 +30,7 @@ from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "tasks"

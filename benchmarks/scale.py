@@ -24,7 +24,7 @@ from hf_task2vec.files import write_json
 from hf_task2vec.metric import RankingMetric
 from hf_task2vec.observations import CheckpointFeatures, Observations, checkpoint_features
 from hf_task2vec.task_space import TaskFeatures
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORED, SCORES, ROUNDS = 100, 4000, 7

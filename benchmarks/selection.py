@@ -37,7 +37,7 @@ from hf_task2vec.observations import REFERENCE_SOURCE, Observations, TaskSpace
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.training import fit_parameters
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = "timm/tf_efficientnet_lite0.in1k"

@@ -17,7 +17,7 @@ from hf_task2vec.measured_rows import SOURCE
 from hf_task2vec.metric import RankingMetric, evidence
 from hf_task2vec.observations import Observations
 from hf_task2vec.task_space import TaskSpace
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 def run_published(index: ZooIndex, iterations: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hf_task2vec.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.metric import evidence
 from hf_task2vec.observations import REFERENCE_SOURCE, Observations
 from hf_task2vec.training import fit_parameters
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What only the complete matrix of one protocol can tell: how tasks resemble each other, and how much that matters.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .ranking import Ranking as Ranking
     from .selection import select_backbone as select_backbone
     from .tasks.task import Task as Task
-    from .zoo import ZooIndex as ZooIndex
+    from .zoo.index import ZooIndex as ZooIndex
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ _MODULE_OF = {
     "Task": "tasks.task",
     "Task2VecError": "errors",
     "TaskEmbedding": "embedding.task_embedding",
-    "ZooIndex": "zoo",
+    "ZooIndex": "zoo.index",
     "build_index": "build",
     "diagonal_fisher": "fisher.diagonal",
     "embed_task": "embedding.embed",

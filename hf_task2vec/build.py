@@ -34,8 +34,7 @@ from hf_task2vec.files import atomic_path, cache_dir
 from hf_task2vec.measured_rows import extended, report_row
 from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.ray_backend import Cluster, run_on_cluster
-from hf_task2vec.records import MANIFEST
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo import MANIFEST, ZooIndex
 
 __all__ = ["BuildReport", "Checkpoint", "Cluster", "TaskSpec", "build_index", "plan_cells", "run_cells"]
 

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
 from hf_task2vec.probes import find_checkpoint, split_hub_id
-from hf_task2vec.records import check_rows
-from hf_task2vec.schema import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug
 from hf_task2vec.tasks import DIGITS, commit_of, open_source
+from hf_task2vec.zoo import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug, check_rows
 
 if TYPE_CHECKING:
     from hf_task2vec.probes import Probe
@@ -31,7 +30,7 @@ class TaskSpec(Row):
     """One task to measure, as a row of a ``tasks.csv`` or by itself; only `dataset` is needed.
 
     The columns up to `streaming` say what to read (see :meth:`Task.from_dataset`), the others what the row of a new
-    task in the index says (see :class:`~hf_task2vec.schema.TaskRow`).
+    task in the index says (see :class:`~hf_task2vec.zoo.schema.TaskRow`).
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("task",)

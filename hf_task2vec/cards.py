@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hf_task2vec import __version__
 from hf_task2vec.embedding import DEFAULT_DISTANCE, pairwise, probe_slug
 from hf_task2vec.errors import ProbeMismatchError
-from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION
+from hf_task2vec.zoo import ROW_TYPES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_task2vec.errors import EmbeddingError, HubCorruptError, HubNotFoundError, ZooIndexError
 from hf_task2vec.files import sha256_file
-from hf_task2vec.records import MANIFEST, read_manifest
+from hf_task2vec.zoo import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding

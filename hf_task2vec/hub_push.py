@@ -12,7 +12,7 @@ from hf_task2vec.cards import TAG, card_metadata, embedding_card, index_card
 from hf_task2vec.errors import HubConflictError, HubError, HubNotFoundError, HubUnavailableError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.hub_pull import EMBEDDING
-from hf_task2vec.records import MANIFEST
+from hf_task2vec.zoo import MANIFEST
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, DatasetInfo

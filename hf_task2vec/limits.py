@@ -10,7 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.schema import LOCAL_PREFIX
+from hf_task2vec.zoo import LOCAL_PREFIX
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,12 +20,21 @@ from typing import Any
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.hub_candidates import resolve_candidates
 from hf_task2vec.probes import Score
 from hf_task2vec.recommendation import check_descriptors
-from hf_task2vec.records import MANIFEST, check_rows
-from hf_task2vec.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, as_slug, is_leak
-from hf_task2vec.zoo import ZooIndex, default_index_path
+from hf_task2vec.zoo import (
+    MANIFEST,
+    CheckpointRow,
+    ScoreRow,
+    SourceRow,
+    TaskRow,
+    ZooIndex,
+    as_slug,
+    check_rows,
+    default_index_path,
+    is_leak,
+    resolve_candidates,
+)
 
 #: Source of scores that name none: one's own.
 LOCAL_SOURCE = "local"
@@ -112,7 +121,7 @@ def add_score(
     n_test
         Images it was measured on, ≥ 1: they say how far to trust it.
     split, n_train, metric
-        As in ``scores.csv``: see :class:`~hf_task2vec.schema.ScoreRow`.
+        As in ``scores.csv``: see :class:`~hf_task2vec.zoo.schema.ScoreRow`.
     source, license
         Where it comes from. A name that the index does not know becomes a source, by default of an unspecified licence.
     name

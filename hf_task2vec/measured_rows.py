@@ -11,8 +11,7 @@ from hf_task2vec import __version__
 from hf_task2vec.build_inputs import TaskSpec
 from hf_task2vec.cells import Cell, CellStore
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.schema import CheckpointRow, SourceRow, TaskRow, as_slug, is_leak
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo import CheckpointRow, SourceRow, TaskRow, ZooIndex, as_slug, is_leak
 
 SOURCE = "hf_task2vec_measured"
 """Source of all scores measured by this package; the metric's unit is that of its linear probes."""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import TaskEmbedding, cached_embedding, load_probe
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
-from hf_task2vec.hub_candidates import resolve_candidates
 from hf_task2vec.limits import Budget, Constraints
 from hf_task2vec.metric import load_metric
 from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.recommendation import Recommender
 from hf_task2vec.tasks import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo import ZooIndex, resolve_candidates
 
 if TYPE_CHECKING:
     from hf_task2vec.probes import Probe
@@ -72,7 +71,7 @@ def select_backbone(
     candidates, max_params, max_gmacs, licenses, library, input_size
         Limits: see :class:`Constraints`. `candidates` are Hub ids, also of checkpoints that the index does not know, or
         queries such as ``"author:timm license:apache-2.0 params:<30M"``: see
-        :func:`~hf_task2vec.hub_candidates.parse_query`. What is not in the index is judged by its family.
+        :func:`~hf_task2vec.zoo.hub_candidates.parse_query`. What is not in the index is judged by its family.
     top_k
         Number of candidates to return, ≥ 1.
     refine

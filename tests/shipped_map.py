@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from hf_task2vec.task_map import TaskMap, map_tasks
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 @functools.cache

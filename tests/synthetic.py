@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_task2vec.embedding.task_embedding import DESCRIPTORS, TaskEmbedding
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 if TYPE_CHECKING:
     import datasets

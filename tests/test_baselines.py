@@ -27,7 +27,7 @@ from hf_task2vec.metric import METRICS, Metric, Static, additive_fit, load_metri
 from hf_task2vec.observations import Observations
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 def complete(n_tasks: int = 9, n_checkpoints: int = 5, seed: int = 0) -> Observations:

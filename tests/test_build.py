@@ -31,7 +31,7 @@ from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.transfer import linear_probe
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.cards import card_metadata, embedding_card, escape, index_card, nearest_tasks
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 #: The signs that HTML, Markdown, YAML and Jinja give a meaning to, and some that hide text.
 HOSTILE = (

@@ -9,7 +9,7 @@ from synthetic import embedding, zoo
 from hf_task2vec.metric import load_metric
 from hf_task2vec.recommendation import SAME_DATASET, Recommender
 from hf_task2vec.selection import select_backbone
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 def of_imagenet(index: ZooIndex) -> ZooIndex:

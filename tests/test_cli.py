@@ -30,7 +30,7 @@ from hf_task2vec.cli.options import Quantity
 from hf_task2vec.embedding.distance import DISTANCES, pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.metric import METRICS
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 @pytest.fixture

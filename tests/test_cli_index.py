@@ -16,7 +16,7 @@ from hub import HubServer
 from synthetic import dataset, embedding, zoo
 from test_task import TEST, TRAIN, parquet
 
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 
 @pytest.fixture(autouse=True)

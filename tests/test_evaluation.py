@@ -33,7 +33,7 @@ from hf_task2vec.evaluation import (
 from hf_task2vec.metric import Static, evidence
 from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
 from hf_task2vec.task_space import TaskFeatures
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 # ---------------------------------------------------------------------- cases
 

@@ -20,7 +20,7 @@ from synthetic import dataset
 from test_task import TEST, TRAIN, parquet
 
 from hf_task2vec.errors import Task2VecError
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NETS = ("timm/resnet18.a1_in1k", "timm/resnet34.a1_in1k")

@@ -17,7 +17,7 @@ from synthetic import embedding, zoo
 from hf_task2vec.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import Task2VecError
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 CASES = 10_000
 QUICK = settings(max_examples=60, deadline=5000, suppress_health_check=list(HealthCheck))

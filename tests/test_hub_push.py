@@ -24,7 +24,7 @@ from hf_task2vec.errors import (
     SchemaVersionError,
     ZooIndexError,
 )
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 REPO = "org/shared"
 FILE = "task2vec/embedding.safetensors"

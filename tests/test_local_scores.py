@@ -24,8 +24,8 @@ from hf_task2vec.local_scores import add_score
 from hf_task2vec.metric import load_metric
 from hf_task2vec.observations import REFERENCE_SOURCE
 from hf_task2vec.recommendation import Recommender
-from hf_task2vec.schema import ScoreRow
-from hf_task2vec.zoo import ZooIndex, default_index_path
+from hf_task2vec.zoo.index import ZooIndex, default_index_path
+from hf_task2vec.zoo.schema import ScoreRow
 
 NEW = {"checkpoint": "org/small", "score": 0.9, "protocol": "full_finetune", "n_test": 200}
 

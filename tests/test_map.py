@@ -22,7 +22,7 @@ from hf_task2vec.embedding.distance import pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, HubNotFoundError, ProbeMismatchError
 from hf_task2vec.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 # ---------------------------------------------------------------------- diversity
 

@@ -35,7 +35,7 @@ from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.labels import read_labels, split_joined
 from hf_task2vec.tasks.sampling import Draw
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ABC = ["a", "b", "c"]
 

@@ -18,7 +18,7 @@ from hf_task2vec.own_cases import own_cases, read_scores, resolve_checkpoints
 from hf_task2vec.probes.bundled import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 # ---------------------------------------------------------------------- the file of scores
 

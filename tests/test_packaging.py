@@ -133,7 +133,7 @@ def install(environment: Path, *what: str) -> Path:
 
 def index_seen_by(python: Path, cwd: Path) -> dict[str, str]:
     code = (
-        "import json, hf_task2vec; from hf_task2vec.zoo import ZooIndex, default_index_path;"
+        "import json, hf_task2vec; from hf_task2vec.zoo.index import ZooIndex, default_index_path;"
         "print(json.dumps([hf_task2vec.__file__, str(default_index_path()), ZooIndex.load().fingerprint]))"
     )
     result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
@@ -142,7 +142,7 @@ def index_seen_by(python: Path, cwd: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_installed_wheel_finds_its_own_index(built: Path, tmp_path: Path) -> None:
-    from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.zoo.index import ZooIndex
 
     python = install(tmp_path / "venv", str(next(built.glob("*.whl"))))
     seen = index_seen_by(python, tmp_path)

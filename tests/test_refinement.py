@@ -24,7 +24,7 @@ from hf_task2vec.recommendation import Recommender
 from hf_task2vec.refinement import next_candidate
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 #: The four of the synthetic index that the loopback Hub holds, best first by their scores in it.
 ON_HUB = ["org/best-unknown", "org/huge", "org/mid", "org/small"]

@@ -55,7 +55,7 @@ from hf_task2vec.probes.scores import Score
 from hf_task2vec.ranking import Ranking
 from hf_task2vec.selection import select_backbone
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo import ZooIndex
+from hf_task2vec.zoo.index import ZooIndex
 
 ON_HUB = {name for name in CHECKPOINTS if not name.startswith("local:")} | {UNSCORED}
 

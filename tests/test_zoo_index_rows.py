@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from hf_task2vec.schema import ROW_TYPES, CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
-from hf_task2vec.zoo import ZooIndex, default_index_path
+from hf_task2vec.zoo.index import ZooIndex, default_index_path
+from hf_task2vec.zoo.schema import ROW_TYPES, CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

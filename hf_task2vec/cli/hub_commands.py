@@ -143,8 +143,7 @@ def search(settings: Settings, /, text: str | None, near: str | None, **options:
 
 def _load(path: str) -> TaskEmbedding | ZooIndex:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.records import MANIFEST
-    from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.zoo import MANIFEST, ZooIndex
 
     if path == "shipped":
         return ZooIndex.load()

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, HubUnavailableError, SelectionError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
-from hf_task2vec.schema import LOCAL_PREFIX, CheckpointRow
+from hf_task2vec.zoo.schema import LOCAL_PREFIX, CheckpointRow
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
     from huggingface_hub.hf_api import ExpandModelProperty_T
 
-    from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.zoo.index import ZooIndex
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError, ZooIndexError
 from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes, sha256_file
 from hf_task2vec.hub import IndexOnHub
-from hf_task2vec.records import (
+from hf_task2vec.zoo.records import (
     MANIFEST,
     check_rows,
     fact_problems,
@@ -32,7 +32,7 @@ from hf_task2vec.records import (
     union_rows,
     write_csv,
 )
-from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, ProbeEntry, Row, ScoreRow, TaskRow, column_dtype
+from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, ProbeEntry, Row, ScoreRow, TaskRow, column_dtype
 
 if TYPE_CHECKING:
     import os
@@ -47,7 +47,7 @@ EMBEDDINGS_FILE = "embeddings.safetensors"
 
 def default_index_path() -> Path:
     """Return the shipped index: package data (a wheel) or ``zoo_index/`` beside the package (a checkout)."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     places = (package / "zoo_index", package.parent / "zoo_index")
     for place in places:
         if (place / MANIFEST).is_file():
@@ -91,22 +91,22 @@ class ZooIndex(IndexOnHub):
 
     @cached_property
     def checkpoints(self) -> pd.DataFrame:
-        """One row per checkpoint, columns as in :class:`~hf_task2vec.schema.CheckpointRow`."""
+        """One row per checkpoint, columns as in :class:`~hf_task2vec.zoo.schema.CheckpointRow`."""
         return self._frame("checkpoints")
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
-        """One row per task; columns as in :class:`~hf_task2vec.schema.TaskRow`."""
+        """One row per task; columns as in :class:`~hf_task2vec.zoo.schema.TaskRow`."""
         return self._frame("tasks")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """One row per measurement; columns as in :class:`~hf_task2vec.schema.ScoreRow`."""
+        """One row per measurement; columns as in :class:`~hf_task2vec.zoo.schema.ScoreRow`."""
         return self._frame("scores")
 
     @cached_property
     def sources(self) -> pd.DataFrame:
-        """One row per source; columns as in :class:`~hf_task2vec.schema.SourceRow`."""
+        """One row per source; columns as in :class:`~hf_task2vec.zoo.schema.SourceRow`."""
         return self._frame("sources")
 
     def _frame(self, table: str) -> pd.DataFrame:
@@ -252,7 +252,7 @@ class ZooIndex(IndexOnHub):
     # ------------------------------------------------------------------ changes
 
     def add_scores(self, rows: Rows, *, replace: bool = False) -> ZooIndex:
-        """Add measurements (mappings or :class:`~hf_task2vec.schema.ScoreRow`).
+        """Add measurements (mappings or :class:`~hf_task2vec.zoo.schema.ScoreRow`).
 
         A row that is there already is skipped; one with the same key and other facts is an error, or takes the old
         one's place with ``replace=True``. The same holds for the other ``add_`` methods.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hf_task2vec.errors import SchemaVersionError, ZooIndexError
-from hf_task2vec.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row, ScoreRow, is_leak
+from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row, ScoreRow, is_leak
 
 MANIFEST = "manifest.json"
 MAX_REPORTED_PROBLEMS = 5

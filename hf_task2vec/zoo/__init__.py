@@ -1,0 +1,9 @@
+"""The index: checkpoints, tasks, scores, and the embeddings of the tasks.
+
+`schema` declares a row of each table, `records` reads and writes them, `index` is the `ZooIndex` that holds them, and
+`hub_candidates` finds checkpoints on the Hub that are not in it.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
