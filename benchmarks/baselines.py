@@ -1,7 +1,7 @@
 """Alternatives to the trained metric, with its interface: what it has to beat.
 
 All of them predict standings (logits of accuracy, less those of the average checkpoint on the same task) as the mean
-standing of ``hf_task2vec.metric.Static`` or another task-blind prior, plus what the task adds.
+standing of ``hf_task2vec.metric.ranking_metric.Static`` or another task-blind prior, plus what the task adds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_task2vec.embedding.distance import ALPHA, asymmetric, log_profile, symmetric
-from hf_task2vec.metric import METRICS, Static
-from hf_task2vec.observations import CheckpointFeatures
-from hf_task2vec.task_space import TaskFeatures
+from hf_task2vec.metric.observations import CheckpointFeatures
+from hf_task2vec.metric.ranking_metric import METRICS, Static
+from hf_task2vec.metric.task_space import TaskFeatures
 
 Array = NDArray[np.float64]
 

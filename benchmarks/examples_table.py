@@ -69,11 +69,11 @@ def serve(hub: Any) -> None:
 
 def held_out(task: str) -> Any:
     """Return the index without what it knows of a task and its near duplicates, its metric trained anew."""
-    from hf_task2vec.covariance import METRIC_FILE
-    from hf_task2vec.evaluation import near_duplicates
-    from hf_task2vec.metric import RankingMetric
-    from hf_task2vec.observations import REFERENCE_SOURCE
-    from hf_task2vec.training import fit_parameters
+    from hf_task2vec.metric.covariance import METRIC_FILE
+    from hf_task2vec.metric.evaluation import near_duplicates
+    from hf_task2vec.metric.observations import REFERENCE_SOURCE
+    from hf_task2vec.metric.ranking_metric import RankingMetric
+    from hf_task2vec.metric.training import fit_parameters
     from hf_task2vec.zoo.index import ZooIndex
 
     full = ZooIndex.load(HERE / "index")
@@ -102,8 +102,8 @@ def held_out(task: str) -> Any:
 
 def static_pick(index: Any) -> str:
     """The checkpoint of the pool with the best mean standing on the tasks of the index, whatever the task."""
-    from hf_task2vec.metric import load_metric
-    from hf_task2vec.observations import checkpoint_features
+    from hf_task2vec.metric.observations import checkpoint_features
+    from hf_task2vec.metric.ranking_metric import load_metric
 
     frame = index.checkpoints.set_index("hub_id", drop=False).loc[list(POOL)].reset_index(drop=True)
     metric = load_metric("static", index)

@@ -34,13 +34,13 @@ from tqdm import tqdm
 
 from hf_task2vec.embedding.distance import asymmetric, symmetric
 from hf_task2vec.embedding.embed import library_versions
-from hf_task2vec.evaluation import Case, judge, near_duplicates, summarise
 from hf_task2vec.files import atomic_path, write_json
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, TaskSpace, logit
+from hf_task2vec.metric.evaluation import Case, judge, near_duplicates, summarise
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, TaskSpace, logit
+from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.probes.scores import ridge_leave_one_out
 from hf_task2vec.tasks.task import Task
-from hf_task2vec.training import fit_parameters
 from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hf_task2vec.covariance import task_kernel
 from hf_task2vec.embedding.cache import cached_embedding
 from hf_task2vec.embedding.distance import pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.fisher.head import stratified_folds
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import join_tasks
+from hf_task2vec.metric.covariance import task_kernel
+from hf_task2vec.metric.observations import join_tasks
+from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex

@@ -34,9 +34,9 @@ from tqdm import tqdm
 from hf_task2vec.cells import CellStore
 from hf_task2vec.embedding.embed import embed_task, library_versions
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
-from hf_task2vec.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.files import write_json
-from hf_task2vec.metric import METRICS, Metric
+from hf_task2vec.metric.evaluation import Case, always, evaluate_metric, without
+from hf_task2vec.metric.ranking_metric import METRICS, Metric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import RIDGE_GRID, Score, ridge_leave_one_out
 from hf_task2vec.refinement import next_candidate

@@ -33,11 +33,11 @@ from tqdm import tqdm
 
 from hf_task2vec.embedding.embed import embed_task, library_versions
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
-from hf_task2vec.evaluation import accuracy_of_pick, near_duplicates, weighted_kendall_tau, without
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.fisher.head import stratified_folds
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import checkpoint_features
+from hf_task2vec.metric.evaluation import accuracy_of_pick, near_duplicates, weighted_kendall_tau, without
+from hf_task2vec.metric.observations import checkpoint_features
+from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.transfer import extract_features, score_features
 from hf_task2vec.ranking import HALF_WIDTH_80

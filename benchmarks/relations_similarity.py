@@ -19,12 +19,12 @@ from properties_tasks import ROOT
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from hf_task2vec.covariance import MetricParameters, task_kernel
 from hf_task2vec.embedding.distance import DISTANCES, pairwise
-from hf_task2vec.evaluation import near_duplicates
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import REFERENCE_SOURCE, Observations
-from hf_task2vec.training import fit_parameters
+from hf_task2vec.metric.covariance import MetricParameters, task_kernel
+from hf_task2vec.metric.evaluation import near_duplicates
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
+from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.zoo.index import ZooIndex
 
 Array = NDArray[np.float64]

@@ -21,9 +21,9 @@ import numpy as np
 
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import CheckpointFeatures, Observations, checkpoint_features
-from hf_task2vec.task_space import TaskFeatures
+from hf_task2vec.metric.observations import CheckpointFeatures, Observations, checkpoint_features
+from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.metric.task_space import TaskFeatures
 from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,15 +28,15 @@ from baselines import ALL_METRICS, TARGET_BLIND
 from build_matrix import RESULTS, matrix_name, read_rows, with_matrix
 from selection_published import records, run_published
 
-from hf_task2vec.covariance import MetricParameters
 from hf_task2vec.embedding.embed import library_versions
-from hf_task2vec.evaluation import Case, always, evaluate_metric, judge, leave_one_out_cases, summarise, without
 from hf_task2vec.files import write_json
-from hf_task2vec.metric import Metric, RankingMetric, evidence
-from hf_task2vec.observations import REFERENCE_SOURCE, Observations, TaskSpace
+from hf_task2vec.metric.covariance import MetricParameters
+from hf_task2vec.metric.evaluation import Case, always, evaluate_metric, judge, leave_one_out_cases, summarise, without
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations, TaskSpace
+from hf_task2vec.metric.ranking_metric import Metric, RankingMetric, evidence
+from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.refinement import next_candidate
-from hf_task2vec.training import fit_parameters
 from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

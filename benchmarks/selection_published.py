@@ -10,13 +10,13 @@ from baselines import ALL_METRICS, TARGET_BLIND
 from tqdm import tqdm
 from train_metric import train
 
-from hf_task2vec.covariance import MetricParameters
 from hf_task2vec.errors import EvaluationError
-from hf_task2vec.evaluation import Case, evaluate_metric, judge, leave_one_out_cases, summarise, without
 from hf_task2vec.measured_rows import SOURCE
-from hf_task2vec.metric import RankingMetric, evidence
-from hf_task2vec.observations import Observations
-from hf_task2vec.task_space import TaskSpace
+from hf_task2vec.metric.covariance import MetricParameters
+from hf_task2vec.metric.evaluation import Case, evaluate_metric, judge, leave_one_out_cases, summarise, without
+from hf_task2vec.metric.observations import Observations
+from hf_task2vec.metric.ranking_metric import RankingMetric, evidence
+from hf_task2vec.metric.task_space import TaskSpace
 from hf_task2vec.zoo.index import ZooIndex
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from build_matrix import with_matrix
 
-from hf_task2vec.covariance import METRIC_FILE, MetricParameters
-from hf_task2vec.metric import evidence
-from hf_task2vec.observations import REFERENCE_SOURCE, Observations
-from hf_task2vec.training import fit_parameters
+from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
+from hf_task2vec.metric.ranking_metric import evidence
+from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .fisher.head import fit_head as fit_head
     from .hub_search import search_hub as search_hub
     from .limits import Constraints as Constraints
-    from .metric import RankingMetric as RankingMetric
+    from .metric.ranking_metric import RankingMetric as RankingMetric
     from .probes.probe import Probe as Probe
     from .probes.transfer import linear_probe as linear_probe
     from .ranking import Ranking as Ranking
@@ -38,7 +38,7 @@ _MODULE_OF = {
     "DISTANCES": "embedding.distance",
     "Probe": "probes.probe",
     "Ranking": "ranking",
-    "RankingMetric": "metric",
+    "RankingMetric": "metric.ranking_metric",
     "Task": "tasks.task",
     "Task2VecError": "errors",
     "TaskEmbedding": "embedding.task_embedding",

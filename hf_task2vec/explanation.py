@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from hf_task2vec.metric import Metric
-    from hf_task2vec.observations import CheckpointFeatures
-    from hf_task2vec.task_space import TaskFeatures
+    from hf_task2vec.metric import CheckpointFeatures, Metric, TaskFeatures
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.limits import Budget
-from hf_task2vec.prediction import Prediction
+from hf_task2vec.metric import Prediction
 from hf_task2vec.probes import Score, linear_probe
 from hf_task2vec.ranking import Ranking, percent
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_task2vec.covariance import MetricParameters
-from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
-from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures, TaskSpace
+from hf_task2vec.metric.covariance import MetricParameters
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
+from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures, TaskSpace
 
 LAYERS = (4, 6)
 PUBLISHED = "paper/fine_tuning"

@@ -15,7 +15,7 @@ from scipy.stats import weightedtau
 from synthetic import CHECKPOINTS, REFERENCES, records, zoo
 
 from hf_task2vec.errors import EvaluationError
-from hf_task2vec.evaluation import (
+from hf_task2vec.metric.evaluation import (
     Case,
     accuracy_of_pick,
     always,
@@ -30,9 +30,9 @@ from hf_task2vec.evaluation import (
     weighted_kendall_tau,
     without,
 )
-from hf_task2vec.metric import Static, evidence
-from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
-from hf_task2vec.task_space import TaskFeatures
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
+from hf_task2vec.metric.ranking_metric import Static, evidence
+from hf_task2vec.metric.task_space import TaskFeatures
 from hf_task2vec.zoo.index import ZooIndex
 
 # ---------------------------------------------------------------------- cases

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from synthetic import embedding, zoo
 
-from hf_task2vec.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.zoo.index import ZooIndex
 
 CASES = 10_000

@@ -15,8 +15,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from synthetic import embedding, zoo
 
-from hf_task2vec import prediction as prediction_module
-from hf_task2vec.covariance import (
+from hf_task2vec.errors import MetricError, ProbeMismatchError
+from hf_task2vec.metric import prediction as prediction_module
+from hf_task2vec.metric.covariance import (
     DEFAULT_LENGTH,
     DEFAULT_NOISE,
     DEFAULT_SLOPE,
@@ -24,12 +25,11 @@ from hf_task2vec.covariance import (
     checkpoint_kernel,
     task_kernel,
 )
-from hf_task2vec.errors import MetricError, ProbeMismatchError
-from hf_task2vec.metric import RankingMetric
-from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures
-from hf_task2vec.prediction import LEVEL_VARIANCE, SHARED_ERROR
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures
+from hf_task2vec.metric.prediction import LEVEL_VARIANCE, SHARED_ERROR
+from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures
 from hf_task2vec.probes.scores import Score
-from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
 
 # ---------------------------------------------------------------------- the model's text, with plain loops
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_task2vec.covariance import SCHEMA_VERSION, SHARES, TABLES, MetricParameters
 from hf_task2vec.errors import MetricError, SchemaVersionError
-from hf_task2vec.task_space import TASK_DESCRIPTORS
+from hf_task2vec.metric.covariance import SCHEMA_VERSION, SHARES, TABLES, MetricParameters
+from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
 
 _positive = st.floats(1e-6, 1e5)
 _names = st.text(min_size=1, max_size=8)

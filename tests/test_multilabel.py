@@ -279,7 +279,7 @@ def test_refine_measures_map(select: Callable[..., Ranking], hub: HubServer, tmp
 
 def test_a_measured_map_moves_the_level_not_the_order(index: ZooIndex, probe: Probe, task: Task) -> None:
     """The index holds accuracies: what they say of differences stays, whatever the level of the mAP."""
-    from hf_task2vec.metric import RankingMetric
+    from hf_task2vec.metric.ranking_metric import RankingMetric
 
     embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from hf_task2vec.prediction import SHARED_ERROR, Prediction
+from hf_task2vec.metric.prediction import SHARED_ERROR, Prediction
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.ranking import HALF_WIDTH_80
 

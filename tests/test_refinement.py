@@ -15,7 +15,7 @@ from synthetic import TINY, dataset, tiny_probe, zoo
 
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.metric import RankingMetric
+from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe

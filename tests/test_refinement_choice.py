@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hf_task2vec import refinement
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.limits import Budget
-from hf_task2vec.prediction import Prediction
+from hf_task2vec.metric.prediction import Prediction
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.refinement import Measurements, expected_improvement, measure_promising, next_candidate
 

@@ -8,12 +8,12 @@ import numpy as np
 import observed
 import pytest
 
-from hf_task2vec.covariance import SHARES, MetricParameters
 from hf_task2vec.errors import MetricError
-from hf_task2vec.metric import RankingMetric, Static
-from hf_task2vec.observations import REFERENCE_SOURCE, Observations
-from hf_task2vec.task_space import TASK_DESCRIPTORS, TaskFeatures
-from hf_task2vec.training import _Objective, _Packing, fit_parameters
+from hf_task2vec.metric.covariance import SHARES, MetricParameters
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
+from hf_task2vec.metric.ranking_metric import RankingMetric, Static
+from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures
+from hf_task2vec.metric.training import _Objective, _Packing, fit_parameters
 
 
 def small() -> Observations:
@@ -63,7 +63,7 @@ def test_objective_is_the_negative_log_posterior() -> None:
     """By scipy's normal density, up to the constants."""
     from scipy.stats import multivariate_normal
 
-    from hf_task2vec.covariance import covariance_matrix
+    from hf_task2vec.metric.covariance import covariance_matrix
 
     data = small()
     packing = _Packing(data)

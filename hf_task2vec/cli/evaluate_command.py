@@ -56,9 +56,19 @@ def evaluate(
         raise click.UsageError("--tasks and --scores go together.")
     if scores is not None and source is not None:
         raise click.UsageError("--source is for the index's own scores; leave out --scores or it.")
-    from hf_task2vec.evaluation import always, evaluate_metric, judge, leave_one_out_cases, summarise
-    from hf_task2vec.metric import METRICS, evidence, load_metric
-    from hf_task2vec.own_cases import OwnCases, own_cases, read_scores
+    from hf_task2vec.metric import (
+        METRICS,
+        OwnCases,
+        always,
+        evaluate_metric,
+        evidence,
+        judge,
+        leave_one_out_cases,
+        load_metric,
+        own_cases,
+        read_scores,
+        summarise,
+    )
     from hf_task2vec.zoo import ZooIndex
 
     zoo = ZooIndex.load(index_folder(index))

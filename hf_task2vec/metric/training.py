@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.covariance import SHARES, MetricParameters, covariance_matrix
 from hf_task2vec.errors import MetricError
-from hf_task2vec.observations import REFERENCE_SOURCE, Observations
-from hf_task2vec.task_space import TASK_DESCRIPTORS
+from hf_task2vec.metric.covariance import SHARES, MetricParameters, covariance_matrix
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
+from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
 
 logger = logging.getLogger(__name__)
 

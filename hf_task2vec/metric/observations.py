@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.task_space import TaskFeatures, TaskSpace, join_tasks
+from hf_task2vec.metric.task_space import TaskFeatures, TaskSpace, join_tasks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,6 @@
 """The covariance of the trained metric: its parameters (``metric.json``), and which checkpoints and tasks are alike.
 
-See :mod:`hf_task2vec.metric` for the model. Every function works on numpy arrays, and on torch tensors for gradients
+See :mod:`hf_task2vec.metric.ranking_metric` for the model. Every function works on numpy arrays, and on torch tensors for gradients
 in the parameters.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hf_task2vec.errors import MetricError, SchemaVersionError
-from hf_task2vec.task_space import TASK_DESCRIPTORS
+from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
 
 METRIC_FILE = "metric.json"
 SCHEMA_VERSION = 2

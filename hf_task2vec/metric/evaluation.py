@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import EvaluationError
-from hf_task2vec.metric import Metric
-from hf_task2vec.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
+from hf_task2vec.metric.ranking_metric import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_task2vec.task_space import TaskFeatures
+    from hf_task2vec.metric.task_space import TaskFeatures
     from hf_task2vec.zoo import ZooIndex
 
 Array = NDArray[np.float64]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.covariance import checkpoint_kernel, prior_covariance, residual_covariance
 from hf_task2vec.errors import MetricError
-from hf_task2vec.observations import CheckpointFeatures
+from hf_task2vec.metric.covariance import checkpoint_kernel, prior_covariance, residual_covariance
+from hf_task2vec.metric.observations import CheckpointFeatures
 from hf_task2vec.probes import Score
 
 Array = NDArray[np.float64]

@@ -26,9 +26,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.covariance import METRIC_FILE, MetricParameters, covariance_matrix, source_covariance, task_kernel
 from hf_task2vec.errors import MetricError
-from hf_task2vec.observations import (
+from hf_task2vec.metric.covariance import (
+    METRIC_FILE,
+    MetricParameters,
+    covariance_matrix,
+    source_covariance,
+    task_kernel,
+)
+from hf_task2vec.metric.observations import (
     REFERENCE_SOURCE,
     CheckpointFeatures,
     Observations,
@@ -36,9 +42,9 @@ from hf_task2vec.observations import (
     observations,
     source_codes,
 )
-from hf_task2vec.prediction import Posterior, Prediction, with_scored
+from hf_task2vec.metric.prediction import Posterior, Prediction, with_scored
+from hf_task2vec.metric.task_space import TaskFeatures, TaskSpace
 from hf_task2vec.probes import Score
-from hf_task2vec.task_space import TaskFeatures, TaskSpace
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_task2vec.errors import EvaluationError, Task2VecError
-from hf_task2vec.evaluation import Case
-from hf_task2vec.observations import checkpoint_features
+from hf_task2vec.metric.evaluation import Case
+from hf_task2vec.metric.observations import checkpoint_features
+from hf_task2vec.metric.task_space import TaskSpace
 from hf_task2vec.probes import DEFAULT_PROBE
-from hf_task2vec.task_space import TaskSpace
 
 if TYPE_CHECKING:
     import pandas as pd

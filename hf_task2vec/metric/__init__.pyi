@@ -1,0 +1,17 @@
+from .evaluation import always as always
+from .evaluation import evaluate_metric as evaluate_metric
+from .evaluation import judge as judge
+from .evaluation import leave_one_out_cases as leave_one_out_cases
+from .evaluation import summarise as summarise
+from .observations import CheckpointFeatures as CheckpointFeatures
+from .observations import checkpoint_features as checkpoint_features
+from .observations import logit as logit
+from .own_cases import OwnCases as OwnCases
+from .own_cases import read_scores as read_scores
+from .prediction import Prediction as Prediction
+from .ranking_metric import METRICS as METRICS
+from .ranking_metric import Metric as Metric
+from .ranking_metric import RankingMetric as RankingMetric
+from .ranking_metric import evidence as evidence
+from .ranking_metric import load_metric as load_metric
+from .task_space import TaskFeatures as TaskFeatures
