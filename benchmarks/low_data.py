@@ -39,7 +39,7 @@ from hf_task2vec.metric.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.metric.ranking_metric import METRICS, Metric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import RIDGE_GRID, Score, ridge_leave_one_out
-from hf_task2vec.refinement import next_candidate
+from hf_task2vec.selection.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 

@@ -40,9 +40,9 @@ from hf_task2vec.metric.observations import checkpoint_features
 from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.transfer import extract_features, score_features
-from hf_task2vec.ranking import HALF_WIDTH_80
-from hf_task2vec.recommendation import probe_score
-from hf_task2vec.refinement import next_candidate
+from hf_task2vec.selection.ranking import HALF_WIDTH_80
+from hf_task2vec.selection.recommendation import probe_score
+from hf_task2vec.selection.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 

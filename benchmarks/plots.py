@@ -25,7 +25,7 @@ from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.files import atomic_path
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.report import pareto_front
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.task_map import TaskMap, map_tasks
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex

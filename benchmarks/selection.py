@@ -36,7 +36,7 @@ from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations, Task
 from hf_task2vec.metric.ranking_metric import Metric, RankingMetric, evidence
 from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.probes.scores import Score
-from hf_task2vec.refinement import next_candidate
+from hf_task2vec.selection.refinement import next_candidate
 from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

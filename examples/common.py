@@ -24,7 +24,7 @@ from hf_task2vec import Task, TaskEmbedding, ZooIndex, fit_head, select_backbone
 from hf_task2vec.embedding.cache import cached_embedding
 from hf_task2vec.errors import DatasetNotFoundError, SelectionError, Task2VecError, TaskError
 from hf_task2vec.files import write_json
-from hf_task2vec.ranking import Candidate, Ranking
+from hf_task2vec.selection.ranking import Candidate, Ranking
 
 Transform = Callable[[Image.Image], Tensor]
 SAMPLE = 256

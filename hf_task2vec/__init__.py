@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from .fisher.diagonal import diagonal_fisher as diagonal_fisher
     from .fisher.head import fit_head as fit_head
     from .hub_search import search_hub as search_hub
-    from .limits import Constraints as Constraints
     from .metric.ranking_metric import RankingMetric as RankingMetric
     from .probes.probe import Probe as Probe
     from .probes.transfer import linear_probe as linear_probe
-    from .ranking import Ranking as Ranking
-    from .selection import select_backbone as select_backbone
+    from .selection.limits import Constraints as Constraints
+    from .selection.ranking import Ranking as Ranking
+    from .selection.select import select_backbone as select_backbone
     from .tasks.task import Task as Task
     from .zoo.index import ZooIndex as ZooIndex
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Constraints": "limits",
+    "Constraints": "selection.limits",
     "DISTANCES": "embedding.distance",
     "Probe": "probes.probe",
-    "Ranking": "ranking",
+    "Ranking": "selection.ranking",
     "RankingMetric": "metric.ranking_metric",
     "Task": "tasks.task",
     "Task2VecError": "errors",
@@ -50,7 +50,7 @@ _MODULE_OF = {
     "linear_probe": "probes.transfer",
     "pairwise": "embedding.distance",
     "search_hub": "hub_search",
-    "select_backbone": "selection",
+    "select_backbone": "selection.select",
 }
 
 __all__ = [

@@ -21,7 +21,7 @@ from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
 from hf_task2vec.files import sha256_bytes
 from hf_task2vec.probes import Score
-from hf_task2vec.recommendation import check_descriptors
+from hf_task2vec.selection import check_descriptors
 from hf_task2vec.zoo import (
     MANIFEST,
     CheckpointRow,

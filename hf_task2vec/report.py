@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.files import atomic_path
 from hf_task2vec.pages import render_page
-from hf_task2vec.ranking import percent
+from hf_task2vec.selection import percent
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from hf_task2vec.ranking import Ranking
+    from hf_task2vec.selection import Ranking
     from hf_task2vec.tasks import Task
 
 Array = NDArray[np.float64]
@@ -43,7 +43,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 625.0, 15.0, 360.0
 
 
 def write_report(ranking: Ranking, path: str | os.PathLike[str], *, images: bool = True) -> Path:
-    """Write a ranking as one HTML page; see :meth:`hf_task2vec.ranking.Ranking.report`."""
+    """Write a ranking as one HTML page; see :meth:`hf_task2vec.selection.ranking.Ranking.report`."""
     target = Path(path)
     if target.is_dir():
         raise SelectionError(f"the report cannot be written to {target}: it is a folder; give a file in it")
@@ -57,7 +57,7 @@ def write_report(ranking: Ranking, path: str | os.PathLike[str], *, images: bool
 
 
 def render_report(ranking: Ranking, *, images: bool = True) -> str:
-    """Return the page; see :meth:`hf_task2vec.ranking.Ranking.report`."""
+    """Return the page; see :meth:`hf_task2vec.selection.ranking.Ranking.report`."""
     from huggingface_hub.constants import ENDPOINT
 
     if not len(ranking):

@@ -9,8 +9,8 @@ import datasets
 from pages import CLOSING, QUOTED, SCRIPT
 from synthetic import as_dataset, pictures, tiny_probe, zoo
 
-from hf_task2vec.ranking import Ranking
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.ranking import Ranking
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.task import Task
 
 TOKEN = "hf_" + "a1B2" * 9

@@ -29,7 +29,7 @@ from hf_task2vec.errors import HubError, ProbeError, ProbeMismatchError, TaskErr
 from hf_task2vec.measured_rows import family_of
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.transfer import linear_probe
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from synthetic import embedding, zoo
 
 from hf_task2vec.metric.ranking_metric import load_metric
-from hf_task2vec.recommendation import SAME_DATASET, Recommender
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.recommendation import SAME_DATASET, Recommender
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.zoo.index import ZooIndex
 
 

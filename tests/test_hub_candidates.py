@@ -12,7 +12,7 @@ from hub import HubServer, card
 from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.errors import HubError, SelectionError
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.zoo.hub_candidates import DEFAULT_LIMIT, is_query, parse_query, resolve_candidates
 from hf_task2vec.zoo.index import ZooIndex
 

@@ -19,11 +19,11 @@ from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, Task2VecError, ZooIndexError
-from hf_task2vec.limits import Constraints
 from hf_task2vec.local_scores import add_score
 from hf_task2vec.metric.observations import REFERENCE_SOURCE
 from hf_task2vec.metric.ranking_metric import load_metric
-from hf_task2vec.recommendation import Recommender
+from hf_task2vec.selection.limits import Constraints
+from hf_task2vec.selection.recommendation import Recommender
 from hf_task2vec.zoo.index import ZooIndex, default_index_path
 from hf_task2vec.zoo.schema import ScoreRow
 

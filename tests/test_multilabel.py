@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic import TINY, pictures, tiny_probe, zoo
 
-from hf_task2vec import recommendation
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.errors import ColumnError, LabelError
 from hf_task2vec.fisher.head import stratified_folds
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe, score_features
-from hf_task2vec.ranking import Ranking
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection import recommendation
+from hf_task2vec.selection.ranking import Ranking
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.labels import read_labels, split_joined
 from hf_task2vec.tasks.sampling import Draw
 from hf_task2vec.tasks.task import Task

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from hf_task2vec.metric.prediction import SHARED_ERROR, Prediction
 from hf_task2vec.probes.scores import Score
-from hf_task2vec.ranking import HALF_WIDTH_80
+from hf_task2vec.selection.ranking import HALF_WIDTH_80
 
 
 class Known:

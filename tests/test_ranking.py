@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from hf_task2vec.cli.commands import select
 from hf_task2vec.errors import ProbeError, SelectionError
-from hf_task2vec.explanation import Explanation
-from hf_task2vec.limits import Budget, Constraints
-from hf_task2vec.ranking import Candidate, Ranking
+from hf_task2vec.selection.explanation import Explanation
+from hf_task2vec.selection.limits import Budget, Constraints
+from hf_task2vec.selection.ranking import Candidate, Ranking
 
 
 def candidate(rank: int, **changes: Any) -> Candidate:

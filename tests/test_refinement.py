@@ -19,10 +19,10 @@ from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe
-from hf_task2vec.ranking import Candidate, Ranking
-from hf_task2vec.recommendation import Recommender
-from hf_task2vec.refinement import next_candidate
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.ranking import Candidate, Ranking
+from hf_task2vec.selection.recommendation import Recommender
+from hf_task2vec.selection.refinement import next_candidate
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 

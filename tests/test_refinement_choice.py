@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_task2vec import refinement
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.limits import Budget
 from hf_task2vec.metric.prediction import Prediction
 from hf_task2vec.probes.scores import Score
-from hf_task2vec.refinement import Measurements, expected_improvement, measure_promising, next_candidate
+from hf_task2vec.selection import refinement
+from hf_task2vec.selection.limits import Budget
+from hf_task2vec.selection.refinement import Measurements, expected_improvement, measure_promising, next_candidate
 
 
 def predicted(means: Mapping[str, float], variances: Collection[float] | None = None) -> Prediction:

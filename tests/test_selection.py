@@ -52,8 +52,8 @@ from hf_task2vec.metric.ranking_metric import METRICS, RankingMetric
 from hf_task2vec.probes.bundled import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
-from hf_task2vec.ranking import Ranking
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.ranking import Ranking
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 

@@ -30,7 +30,7 @@ from hf_task2vec.errors import (
     Task2VecError,
     TaskError,
 )
-from hf_task2vec.selection import select_backbone
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.images import decode_rgb
 from hf_task2vec.tasks.task import SkippedImage, Task
 

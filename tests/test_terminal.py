@@ -50,7 +50,7 @@ def select_backbone(dataset, *, progress, **options):
     names = ["timm/resnet18.a1_in1k", "timm/convnextv2_huge.fcmae_ft_in22k_in1k_384", "org/x"]
     return Ranking(SimpleNamespace(rank=i + 1, hub_id=name, **fields) for i, name in enumerate(names))
 
-module = ModuleType("hf_task2vec.selection")
+module = ModuleType("hf_task2vec.selection.select")
 module.select_backbone = select_backbone
 sys.modules[module.__name__] = module
 command_line.main()

@@ -16,7 +16,7 @@ from synthetic import embedding
 
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import ProbeMismatchError, SchemaVersionError, SelectionError, ZooIndexError
-from hf_task2vec.limits import Constraints
+from hf_task2vec.selection.limits import Constraints
 from hf_task2vec.zoo.index import ZooIndex
 from hf_task2vec.zoo.records import read_csv, write_csv
 from hf_task2vec.zoo.schema import ScoreRow

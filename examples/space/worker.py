@@ -22,7 +22,7 @@ from jobs import Job
 from hf_task2vec.errors import Task2VecError
 
 if TYPE_CHECKING:
-    from hf_task2vec.ranking import Ranking
+    from hf_task2vec.selection.ranking import Ranking
     from hf_task2vec.tasks.task import Task
 
 
@@ -76,7 +76,7 @@ def _draw(job: Job, dataset: str) -> Task:
 
 
 def _rank(job: Job, task: Task) -> Ranking:
-    from hf_task2vec.selection import select_backbone
+    from hf_task2vec.selection.select import select_backbone
 
     return select_backbone(
         task,

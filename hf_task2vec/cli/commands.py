@@ -22,7 +22,7 @@ from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, 
 from hf_task2vec.fisher import launched
 
 if TYPE_CHECKING:
-    from hf_task2vec.ranking import Candidate, Ranking
+    from hf_task2vec.selection import Candidate, Ranking
 
 logger = logging.getLogger(__name__)
 

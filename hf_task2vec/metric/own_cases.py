@@ -105,7 +105,7 @@ def own_cases(
     folder
         Holds a dataset folder for each task, by its name.
     max_samples, seed, device, progress
-        As in :func:`~hf_task2vec.selection.select_backbone`.
+        As in :func:`~hf_task2vec.selection.select.select_backbone`.
 
     Raises
     ------

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hf_task2vec.embedding import DESCRIPTORS
 from hf_task2vec.errors import EmbeddingError
-from hf_task2vec.explanation import FAR, explain
 from hf_task2vec.metric import Prediction, checkpoint_features, logit
 from hf_task2vec.probes import Score
-from hf_task2vec.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain, percent
+from hf_task2vec.selection.explanation import FAR, explain
+from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain, percent
 from hf_task2vec.tasks import score_name
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
-from hf_task2vec.limits import Budget
 from hf_task2vec.metric import Prediction
 from hf_task2vec.probes import Score, linear_probe
-from hf_task2vec.ranking import Ranking, percent
+from hf_task2vec.selection.limits import Budget
+from hf_task2vec.selection.ranking import Ranking, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def measure_promising(
     budget
         Limits on downloads and time.
     device, token, progress
-        As in :func:`~hf_task2vec.selection.select_backbone`.
+        As in :func:`~hf_task2vec.selection.select.select_backbone`.
     """
     from hf_task2vec.probes import default_device
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import TaskEmbedding, cached_embedding, load_probe
 from hf_task2vec.errors import ProbeMismatchError, SelectionError
-from hf_task2vec.limits import Budget, Constraints
 from hf_task2vec.metric import load_metric
 from hf_task2vec.probes import DEFAULT_PROBE
-from hf_task2vec.ranking import Ranking
-from hf_task2vec.recommendation import Recommender
+from hf_task2vec.selection.limits import Budget, Constraints
+from hf_task2vec.selection.ranking import Ranking
+from hf_task2vec.selection.recommendation import Recommender
 from hf_task2vec.tasks import Task
 from hf_task2vec.zoo import ZooIndex, resolve_candidates
 
@@ -78,7 +78,7 @@ def select_backbone(
         Measure that many promising candidates on the sample itself (this downloads their weights), each chosen in the
         light of those before, and rank all again by predictions and measurements together; 0 for none.
     refine_bytes, refine_seconds
-        Limits on what `refine` downloads and how long it takes: see :class:`~hf_task2vec.limits.Budget`.
+        Limits on what `refine` downloads and how long it takes: see :class:`~hf_task2vec.selection.limits.Budget`.
     metric
         What predicts the accuracies: ``"trained"``, or ``"static"``, the mean standing of each checkpoint on the
         tasks of the index, which ignores the task.
@@ -149,7 +149,7 @@ def select_backbone(
     not_in_index = sorted(row.hub_id for row in asked.rows)
     recommender = Recommender(embedding, zoo, ranker, eligible, not_in_index)
     if refine and task is not None:
-        from hf_task2vec.refinement import measure_promising, refined
+        from hf_task2vec.selection.refinement import measure_promising, refined
 
         measured = measure_promising(
             recommender.predict, eligible, task, refine, known=recommender.known, budget=budget, progress=progress,

@@ -17,7 +17,7 @@ from hf_task2vec.errors import SelectionError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_task2vec.explanation import Explanation
+    from hf_task2vec.selection.explanation import Explanation
     from hf_task2vec.tasks import Task
 
 #: Half-width of the 80 % interval of a normal distribution, in standard deviations.
@@ -227,7 +227,7 @@ class Ranking(Sequence[Candidate]):
         Parameters
         ----------
         changes
-            Options to set otherwise, by the names of :func:`~hf_task2vec.selection.select_backbone`.
+            Options to set otherwise, by the names of :func:`~hf_task2vec.selection.select.select_backbone`.
 
         Returns
         -------
