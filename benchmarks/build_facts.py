@@ -21,8 +21,8 @@ from typing import Any
 import facts_rules as rules
 
 from hf_task2vec import __version__
+from hf_task2vec.evidence.rows import family_of
 from hf_task2vec.files import canonical_json, sha256_bytes
-from hf_task2vec.measured_rows import family_of
 from hf_task2vec.zoo.index import MANIFEST, ZooIndex
 from hf_task2vec.zoo.records import check_rows
 from hf_task2vec.zoo.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak

@@ -2,7 +2,7 @@
 
     python benchmarks/build_matrix.py --cache DIR [--index zoo_index]
 
-A build by ``hf_task2vec.build`` over all images of both splits: resumable, cell by cell. Raw output:
+A build by ``hf_task2vec.evidence.build`` over all images of both splits: resumable, cell by cell. Raw output:
 results/matrix.csv, and which images the linear probe classified rightly: results/matrix_correct.npz. With ``--index``
 the scores of the checkpoints that are on the Hub are put into that index. The cells in DIR keep the features too.
 """
@@ -23,12 +23,12 @@ from local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
 from safetensors.numpy import load_file
 from transferability import other_scores
 
-from hf_task2vec.build import Checkpoint, TaskSpec, plan_cells, run_cells
-from hf_task2vec.build_inputs import pinned_task
-from hf_task2vec.cells import Cell, CellStore
 from hf_task2vec.embedding.embed import library_versions
+from hf_task2vec.evidence.build import Checkpoint, TaskSpec, plan_cells, run_cells
+from hf_task2vec.evidence.cells import Cell, CellStore
+from hf_task2vec.evidence.inputs import pinned_task
+from hf_task2vec.evidence.rows import report_row, score_rows, source_row
 from hf_task2vec.files import atomic_path
-from hf_task2vec.measured_rows import report_row, score_rows, source_row
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.zoo.index import ZooIndex
 from hf_task2vec.zoo.schema import LOCAL_PREFIX

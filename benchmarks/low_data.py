@@ -31,9 +31,9 @@ from safetensors.numpy import load_file
 from selection import PROBE, Matrix, refitted, trained
 from tqdm import tqdm
 
-from hf_task2vec.cells import CellStore
 from hf_task2vec.embedding.embed import embed_task, library_versions
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
+from hf_task2vec.evidence.cells import CellStore
 from hf_task2vec.files import write_json
 from hf_task2vec.metric.evaluation import Case, always, evaluate_metric, without
 from hf_task2vec.metric.ranking_metric import METRICS, Metric

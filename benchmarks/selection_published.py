@@ -11,7 +11,7 @@ from tqdm import tqdm
 from train_metric import train
 
 from hf_task2vec.errors import EvaluationError
-from hf_task2vec.measured_rows import SOURCE
+from hf_task2vec.evidence.rows import SOURCE
 from hf_task2vec.metric.covariance import MetricParameters
 from hf_task2vec.metric.evaluation import Case, evaluate_metric, judge, leave_one_out_cases, summarise, without
 from hf_task2vec.metric.observations import Observations

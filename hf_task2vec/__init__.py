@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .build import build_index as build_index
     from .embedding.distance import DISTANCES as DISTANCES
     from .embedding.distance import pairwise as pairwise
     from .embedding.embed import embed_task as embed_task
     from .embedding.task_embedding import TaskEmbedding as TaskEmbedding
     from .errors import Task2VecError as Task2VecError
+    from .evidence.build import build_index as build_index
     from .fisher.diagonal import diagonal_fisher as diagonal_fisher
     from .fisher.head import fit_head as fit_head
     from .hub_search import search_hub as search_hub
@@ -43,7 +43,7 @@ _MODULE_OF = {
     "Task2VecError": "errors",
     "TaskEmbedding": "embedding.task_embedding",
     "ZooIndex": "zoo.index",
-    "build_index": "build",
+    "build_index": "evidence.build",
     "diagonal_fisher": "fisher.diagonal",
     "embed_task": "embedding.embed",
     "fit_head": "fisher.head",

@@ -22,11 +22,11 @@ from safetensors.numpy import load_file
 from synthetic import as_dataset, dataset, pictures
 from test_task import TEST, TRAIN, parquet
 
-from hf_task2vec.build import BuildReport, Checkpoint, TaskSpec, build_index, plan_cells, run_cells
-from hf_task2vec.build_inputs import load_probe_of, pinned_checkpoint, pinned_task
-from hf_task2vec.cells import CellStore
 from hf_task2vec.errors import HubError, ProbeError, ProbeMismatchError, TaskError, ZooIndexError
-from hf_task2vec.measured_rows import family_of
+from hf_task2vec.evidence.build import BuildReport, Checkpoint, TaskSpec, build_index, plan_cells, run_cells
+from hf_task2vec.evidence.cells import CellStore
+from hf_task2vec.evidence.inputs import load_probe_of, pinned_checkpoint, pinned_task
+from hf_task2vec.evidence.rows import family_of
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.transfer import linear_probe
 from hf_task2vec.selection.select import select_backbone
@@ -215,7 +215,7 @@ def test_changed_weights_and_images_are_measured_again(world: Path, tmp_path: Pa
 
 def test_killed_at_any_moment(world: Path, tmp_path: Path, loads: list[str]) -> None:
     code = (
-        "import sys; from hf_task2vec.build import build_index;"
+        "import sys; from hf_task2vec.evidence.build import build_index;"
         "build_index(sys.argv[1], sys.argv[3:5], sys.argv[5:], cache=sys.argv[2], embed=False, device='cpu')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out"), str(tmp_path / "cells")]

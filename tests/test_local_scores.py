@@ -19,7 +19,7 @@ from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, Task2VecError, ZooIndexError
-from hf_task2vec.local_scores import add_score
+from hf_task2vec.evidence.own_scores import add_score
 from hf_task2vec.metric.observations import REFERENCE_SOURCE
 from hf_task2vec.metric.ranking_metric import load_metric
 from hf_task2vec.selection.limits import Constraints

@@ -16,8 +16,8 @@ import torch
 from architectures import save_timm
 from synthetic import dataset
 
-from hf_task2vec.build import Cluster, build_index
 from hf_task2vec.errors import DistributedError
+from hf_task2vec.evidence.build import Cluster, build_index
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [ray] is not installed")
 
@@ -26,7 +26,7 @@ with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="t
 DRIVER = """
 import atexit, json, os, pathlib, signal, sys, threading, time
 from ray.cluster_utils import Cluster as LocalCluster
-from hf_task2vec.build import Cluster, Checkpoint, build_index
+from hf_task2vec.evidence.build import Cluster, Checkpoint, build_index
 from hf_task2vec.errors import DistributedError
 
 out, cache, kill, tasks, nets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split(","), sys.argv[5].split(",")

@@ -134,7 +134,7 @@ def build(
     shares = given({"gpus_per_cell": gpus_per_cell, "cpus_per_cell": cpus_per_cell})
     if shares and ray_address is None:
         raise click.UsageError("--gpus-per-cell and --cpus-per-cell go with --ray-address.")
-    from hf_task2vec.build import Cluster, build_index
+    from hf_task2vec.evidence import Cluster, build_index
     from hf_task2vec.zoo import ZooIndex
 
     report = build_index(
@@ -204,7 +204,7 @@ def add_score(path: str, **options: Any) -> Report:
           --score 0.93 --protocol full_finetune --n-test 200
       hf-task2vec select ./photos --index my-index
     """  # noqa: D301 (click wants the control character)
-    from hf_task2vec import local_scores
+    from hf_task2vec.evidence import own_scores as local_scores
 
     added = local_scores.add_score(path, **options)
     row = {name: value for name, value in added.row.model_dump().items() if value is not None}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_task2vec import __version__
-from hf_task2vec.cells import Cell, Result, Worker, failed
 from hf_task2vec.errors import DistributedError
+from hf_task2vec.evidence.cells import Cell, Result, Worker, failed
 
 #: Weights that each of a node's several workers keeps loaded.
 _PROBE_BYTES = 1 << 30

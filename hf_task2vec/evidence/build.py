@@ -16,7 +16,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_task2vec import __version__
-from hf_task2vec.build_inputs import (
+from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, embedding_config
+from hf_task2vec.errors import ProbeError, ProbeMismatchError, TaskError, ZooIndexError
+from hf_task2vec.evidence.cells import Cell, CellStore, Result, Worker
+from hf_task2vec.evidence.inputs import (
     Checkpoint,
     CheckpointInput,
     PinnedTask,
@@ -27,13 +30,10 @@ from hf_task2vec.build_inputs import (
     read_checkpoints,
     read_tasks,
 )
-from hf_task2vec.cells import Cell, CellStore, Result, Worker
-from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, embedding_config
-from hf_task2vec.errors import ProbeError, ProbeMismatchError, TaskError, ZooIndexError
+from hf_task2vec.evidence.ray import Cluster, run_on_cluster
+from hf_task2vec.evidence.rows import extended, report_row
 from hf_task2vec.files import atomic_path, cache_dir
-from hf_task2vec.measured_rows import extended, report_row
 from hf_task2vec.probes import DEFAULT_PROBE
-from hf_task2vec.ray_backend import Cluster, run_on_cluster
 from hf_task2vec.zoo import MANIFEST, ZooIndex
 
 __all__ = ["BuildReport", "Checkpoint", "Cluster", "TaskSpec", "build_index", "plan_cells", "run_cells"]
@@ -118,10 +118,10 @@ def build_index(
         Folder of the index.
     tasks
         Datasets (Hub ids, folders, ``"sklearn:digits"``), ``.csv`` files with one a row, or
-        :class:`~hf_task2vec.build_inputs.TaskSpec`.
+        :class:`~hf_task2vec.evidence.inputs.TaskSpec`.
     checkpoints
         Hub ids (with ``@revision`` if wanted), folders, ``.txt`` files with one a line, or
-        :class:`~hf_task2vec.build_inputs.Checkpoint`.
+        :class:`~hf_task2vec.evidence.inputs.Checkpoint`.
     base
         Index to extend. What it says of tasks and checkpoints stays; a score measured again is replaced. None starts
         a new one.
@@ -220,7 +220,7 @@ def run_cells(
 ) -> None:
     """Work on cells, here or on a cluster, and keep each result before the next is waited for.
 
-    `options` are those of :class:`~hf_task2vec.cells.Worker`; `done` cells more are shown as finished.
+    `options` are those of :class:`~hf_task2vec.evidence.cells.Worker`; `done` cells more are shown as finished.
     """
     if not pending:
         return

@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Any
 
 from hf_task2vec import __version__
-from hf_task2vec.build_inputs import TaskSpec
-from hf_task2vec.cells import Cell, CellStore
 from hf_task2vec.embedding import TaskEmbedding
+from hf_task2vec.evidence.cells import Cell, CellStore
+from hf_task2vec.evidence.inputs import TaskSpec
 from hf_task2vec.zoo import CheckpointRow, SourceRow, TaskRow, ZooIndex, as_slug, is_leak
 
 SOURCE = "hf_task2vec_measured"

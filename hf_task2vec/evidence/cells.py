@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.build_inputs import Checkpoint, PinnedTask
 from hf_task2vec.embedding import embed_task, library_versions
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
+from hf_task2vec.evidence.inputs import Checkpoint, PinnedTask
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, write_json
 from hf_task2vec.probes import Probe, Score, extract_features, finite, ridge_leave_one_out
 from hf_task2vec.tasks import Task, open_source

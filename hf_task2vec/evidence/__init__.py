@@ -1,0 +1,10 @@
+"""New evidence for an index: measured matrices, and the user's own scores.
+
+`build` runs tasks x checkpoints cell by cell (`inputs` checks what it was asked, `cells` measures and keeps, `ray`
+spreads over machines) and `rows` turns the cells into rows of the index; `own_scores` adds a score that the user
+measured. Goes out: a new `ZooIndex`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
