@@ -32,7 +32,7 @@ from tqdm import tqdm
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.probes.probe import Probe
-from hf_task2vec.task_map import DUPLICATE_RATIO, TaskMap, map_tasks
+from hf_task2vec.report.task_map import DUPLICATE_RATIO, TaskMap, map_tasks
 from hf_task2vec.zoo.index import ZooIndex
 
 ROOT = Path(__file__).resolve().parents[1]

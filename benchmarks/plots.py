@@ -24,9 +24,9 @@ from scipy.spatial.distance import squareform
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.files import atomic_path
 from hf_task2vec.probes.probe import Probe
-from hf_task2vec.report import pareto_front
+from hf_task2vec.report.page import pareto_front
+from hf_task2vec.report.task_map import TaskMap, map_tasks
 from hf_task2vec.selection.select import select_backbone
-from hf_task2vec.task_map import TaskMap, map_tasks
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from hf_task2vec.task_map import TaskMap, map_tasks
+from hf_task2vec.report.task_map import TaskMap, map_tasks
 from hf_task2vec.zoo.index import ZooIndex
 
 

@@ -21,7 +21,7 @@ from hf_task2vec.cli.map_command import map_tasks as map_command
 from hf_task2vec.embedding.distance import pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, HubNotFoundError, ProbeMismatchError
-from hf_task2vec.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
+from hf_task2vec.report.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
 from hf_task2vec.zoo.index import ZooIndex
 
 # ---------------------------------------------------------------------- diversity

@@ -12,7 +12,7 @@ from pages import CLOSING, CONTRAST, QUOTED, SCRIPT, Page, check_self_contained
 from shipped_map import shipped_map
 from synthetic import embedding
 
-from hf_task2vec.task_map import TaskMap, map_page, map_tasks
+from hf_task2vec.report.task_map import TaskMap, map_page, map_tasks
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

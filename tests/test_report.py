@@ -18,7 +18,15 @@ from PIL import Image
 from report_data import TOKEN, hostile, ranking
 
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.report import THUMBNAIL_PX, cost_plot, next_steps, pareto_front, render_report, round_steps, thumbnails
+from hf_task2vec.report.page import (
+    THUMBNAIL_PX,
+    cost_plot,
+    next_steps,
+    pareto_front,
+    render_report,
+    round_steps,
+    thumbnails,
+)
 from hf_task2vec.selection.ranking import Ranking
 from hf_task2vec.tasks.task import Task
 

@@ -14,7 +14,7 @@ from hf_task2vec.cli.options import given, hub_options, index_option, kind_optio
 from hf_task2vec.errors import Task2VecError
 
 if TYPE_CHECKING:
-    from hf_task2vec.task_map import TaskMap
+    from hf_task2vec.report import TaskMap
 
 _SHOWN_PAIRS = 10
 
@@ -58,8 +58,8 @@ def map_tasks(
       hf-task2vec map photos-embedding --with-index
     """  # noqa: D301 (click wants the control character)
     from hf_task2vec.files import atomic_path
-    from hf_task2vec.task_map import map_page
-    from hf_task2vec.task_map import map_tasks as compare
+    from hf_task2vec.report import map_page
+    from hf_task2vec.report import map_tasks as compare
 
     index = index_folder(index, token=options["token"], timeout=options["timeout"])
     domains = _domains(index) if with_index or not tasks or _may_be_of_index(tasks) else {}
@@ -97,7 +97,7 @@ _COLUMNS = (
 
 
 def _report(tasks: TaskMap, output: Path) -> Report:
-    from hf_task2vec.task_map import DUPLICATE_RATIO
+    from hf_task2vec.report import DUPLICATE_RATIO
 
     rows = [
         [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.embedding import DEFAULT_DISTANCE, pairwise
 from hf_task2vec.errors import EmbeddingError
-from hf_task2vec.pages import render_page
+from hf_task2vec.report.html import render_page
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.files import atomic_path
-from hf_task2vec.pages import render_page
+from hf_task2vec.report.html import render_page
 from hf_task2vec.selection import percent
 
 if TYPE_CHECKING:

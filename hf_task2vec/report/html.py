@@ -36,7 +36,7 @@ def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, .
         return Markup(re.sub(r"([/._])", r"\1<wbr>", str(Markup.escape(printable(text)))))
 
     environment = Environment(
-        loader=PackageLoader("hf_task2vec"),
+        loader=PackageLoader("hf_task2vec.report"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
@@ -56,7 +56,7 @@ def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, .
 
 
 def _read(name: str) -> str:
-    return (files("hf_task2vec") / "templates" / name).read_text(encoding="utf-8")
+    return (files("hf_task2vec.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
