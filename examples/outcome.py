@@ -11,9 +11,9 @@ import numpy as np
 from common import Choice, Data
 
 from hf_task2vec import linear_probe
-from hf_task2vec.cards import escape
 from hf_task2vec.evidence.own_scores import add_score
 from hf_task2vec.files import write_json
+from hf_task2vec.sharing.cards import escape
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .evidence.build import build_index as build_index
     from .fisher.diagonal import diagonal_fisher as diagonal_fisher
     from .fisher.head import fit_head as fit_head
-    from .hub_search import search_hub as search_hub
     from .metric.ranking_metric import RankingMetric as RankingMetric
     from .probes.probe import Probe as Probe
     from .probes.transfer import linear_probe as linear_probe
     from .selection.limits import Constraints as Constraints
     from .selection.ranking import Ranking as Ranking
     from .selection.select import select_backbone as select_backbone
+    from .sharing.search import search_hub as search_hub
     from .tasks.task import Task as Task
     from .zoo.index import ZooIndex as ZooIndex
 
@@ -49,7 +49,7 @@ _MODULE_OF = {
     "fit_head": "fisher.head",
     "linear_probe": "probes.transfer",
     "pairwise": "embedding.distance",
-    "search_hub": "hub_search",
+    "search_hub": "sharing.search",
     "select_backbone": "selection.select",
 }
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from synthetic import TINY, embedding, zoo
 
-from hf_task2vec.cards import card_metadata, embedding_card, escape, index_card, nearest_tasks
+from hf_task2vec.sharing.cards import card_metadata, embedding_card, escape, index_card, nearest_tasks
 from hf_task2vec.zoo.index import ZooIndex
 
 #: The signs that HTML, Markdown, YAML and Jinja give a meaning to, and some that hide text.

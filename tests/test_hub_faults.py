@@ -33,7 +33,7 @@ from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import HubError, HubUnavailableError, Task2VecError
 from hf_task2vec.hub.client import TIMEOUT_VARIABLE, time_limit
 from hf_task2vec.hub.errors import redact, retry_delay
-from hf_task2vec.hub_search import search_hub
+from hf_task2vec.sharing.search import search_hub
 from hf_task2vec.zoo.index import ZooIndex
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hub.md"

@@ -12,7 +12,7 @@ from synthetic import TINY, embedding, zoo
 
 from hf_task2vec.errors import EmbeddingError, HubError
 from hf_task2vec.hub.client import HubSession
-from hf_task2vec.hub_search import search_hub
+from hf_task2vec.sharing.search import search_hub
 
 OTHER = {"name": "org/other-probe", "weights_hash": "cd" * 32}
 

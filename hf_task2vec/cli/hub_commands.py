@@ -16,7 +16,7 @@ from hf_task2vec.errors import EmbeddingError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.hub_search import SharedTask
+    from hf_task2vec.sharing import SharedTask
     from hf_task2vec.zoo import ZooIndex
 
 
@@ -83,7 +83,7 @@ def pull(repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> 
     """  # noqa: D301 (click wants the control character)
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.hub import HubSession
-    from hf_task2vec.hub_pull import pull as pull_from_hub
+    from hf_task2vec.sharing import pull as pull_from_hub
 
     def check_free(path: Path) -> Path:
         if not overwrite and path.exists():
@@ -129,7 +129,7 @@ def search(settings: Settings, /, text: str | None, near: str | None, **options:
     """  # noqa: D301 (click wants the control character)
     from tqdm import tqdm
 
-    from hf_task2vec.hub_search import search_hub
+    from hf_task2vec.sharing import search_hub
 
     arguments = given(options)
     # An index has its own probe; --probe says which embeddings of the Hub are looked at.

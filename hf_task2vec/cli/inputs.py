@@ -28,7 +28,7 @@ def index_folder(place: str | None, *, token: str | None = None, timeout: float 
     if match is None:
         raise ZooIndexError(f"{missing}, and an index on the Hub is named org/name or org/name@revision")
     from hf_task2vec.hub import HubSession
-    from hf_task2vec.hub_pull import pull_index
+    from hf_task2vec.sharing import pull_index
 
     try:
         return str(pull_index(HubSession(match[1], revision=match[2], token=token, timeout=timeout)))

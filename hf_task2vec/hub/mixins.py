@@ -9,7 +9,7 @@ from hf_task2vec.hub.client import HubSession
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.hub_push import Pushed
+    from hf_task2vec.sharing import Pushed
     from hf_task2vec.zoo import ZooIndex
 
 E = TypeVar("E", bound="EmbeddingOnHub")
@@ -76,7 +76,7 @@ class EmbeddingOnHub:
         HubError
             It could not be pushed. The embedding itself is untouched, and the repository is as it was.
         """
-        from hf_task2vec.hub_push import push_embedding
+        from hf_task2vec.sharing import push_embedding
 
         return push_embedding(
             cast("TaskEmbedding", self),
@@ -121,7 +121,7 @@ class EmbeddingOnHub:
         EmbeddingError
             The file is no embedding.
         """
-        from hf_task2vec.hub_pull import pull_embedding
+        from hf_task2vec.sharing import pull_embedding
 
         session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
         return cast("E", pull_embedding(session, cache_dir))
@@ -161,7 +161,7 @@ class IndexOnHub:
         HubError
             It could not be pushed. The repository is as it was: all files change in one commit.
         """
-        from hf_task2vec.hub_push import push_index
+        from hf_task2vec.sharing import push_index
 
         session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
         return push_index(
@@ -194,7 +194,7 @@ class IndexOnHub:
         ZooIndexError, SchemaVersionError
             What is there is no index, or one of another version.
         """
-        from hf_task2vec.hub_pull import pull_index
+        from hf_task2vec.sharing import pull_index
 
         session = HubSession(repo_id, revision=revision, token=token, timeout=timeout)
         return cast("Z", cast("type[ZooIndex]", cls).load(pull_index(session, cache_dir)))

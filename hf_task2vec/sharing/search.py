@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.cards import INDEX_TAG, TAG
 from hf_task2vec.embedding import DEFAULT_DISTANCE, DISTANCES, pairwise, probe_slug
 from hf_task2vec.errors import EmbeddingError, HubError, Task2VecError
 from hf_task2vec.hub import HubSession
-from hf_task2vec.hub_pull import pull_embedding
+from hf_task2vec.sharing.cards import INDEX_TAG, TAG
+from hf_task2vec.sharing.pull import pull_embedding
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding

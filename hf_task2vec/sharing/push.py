@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.cards import TAG, card_metadata, embedding_card, index_card
 from hf_task2vec.errors import HubConflictError, HubError, HubNotFoundError, HubUnavailableError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
-from hf_task2vec.hub_pull import EMBEDDING
+from hf_task2vec.sharing.cards import TAG, card_metadata, embedding_card, index_card
+from hf_task2vec.sharing.pull import EMBEDDING
 from hf_task2vec.zoo import MANIFEST
 
 if TYPE_CHECKING:
