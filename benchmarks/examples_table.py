@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--random", type=int, default=3)
     args = parser.parse_args()
-    from hub import HubServer
+    from tests.support.hub import HubServer
 
     hub = HubServer()
     # Read when the libraries are imported, so none of them may have been before.

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "hub_bytes.json")
     arguments = parser.parse_args()
-    from hub import HubServer
+    from tests.support.hub import HubServer
 
     hub = HubServer()
     results: dict[str, Any] = {}

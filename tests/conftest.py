@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub import Fault, HubServer
+
+from tests.support.hub import Fault, HubServer
 
 if "huggingface_hub" in sys.modules:
     raise pytest.UsageError("huggingface_hub was imported before tests/conftest.py could point it to the loopback Hub")

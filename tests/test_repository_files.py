@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from doc_blocks import ROOT
 
 import hf_task2vec
+from tests.support.doc_blocks import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,8 +1,8 @@
 """Names in signatures and docstrings: linked where the site documents them, plain where they exist, else a warning.
 
 The public classes are documented as ``hf_task2vec.Probe``, while annotations say ``Probe`` or
-``hf_task2vec.probes.probe.Probe``; others name types of other libraries, whose pages are not linked, or of our own modules. A
-name that is found nowhere in the package is a slip, and Sphinx warns about it.
+``hf_task2vec.probes.probe.Probe``; others name types of other libraries, whose pages are not linked, or of our own
+modules. A name that is found nowhere in the package is a slip, and Sphinx warns about it.
 """
 
 from __future__ import annotations

@@ -58,17 +58,15 @@ def evaluate(
         raise click.UsageError("--source is for the index's own scores; leave out --scores or it.")
     from hf_task2vec.metric import (
         METRICS,
-        OwnCases,
         always,
         evaluate_metric,
         evidence,
         judge,
         leave_one_out_cases,
         load_metric,
-        own_cases,
-        read_scores,
         summarise,
     )
+    from hf_task2vec.metric.own_cases import OwnCases, own_cases, read_scores
     from hf_task2vec.zoo import ZooIndex
 
     zoo = ZooIndex.load(index_folder(index))

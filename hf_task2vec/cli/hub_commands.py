@@ -83,7 +83,7 @@ def pull(repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> 
     """  # noqa: D301 (click wants the control character)
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.hub import HubSession
-    from hf_task2vec.sharing import pull as pull_from_hub
+    from hf_task2vec.sharing.pull import pull as pull_from_hub
 
     def check_free(path: Path) -> Path:
         if not overwrite and path.exists():

@@ -32,7 +32,7 @@ def describe_task(
     features
         The probe's features, shape (N, d).
     intermediate
-        Its activations at a third and at two thirds of its depth, shapes (N, ·); see :mod:`hf_task2vec.probes.intermediate`.
+        Its activations at a third and at two thirds of its depth, shapes (N, ·); see `probes.intermediate`.
 
     Returns
     -------

@@ -1,9 +1,9 @@
 """Scores of one's own in a local index, so that its rankings learn from what was measured.
 
-What a score teaches follows from the metric (:mod:`hf_task2vec.metric.ranking_metric`): only differences between checkpoints within
-one source, protocol, metric, split and task count, so the first checkpoint of such a group teaches nothing until a
-second joins it. A linear probe on the sample that a task was embedded from needs no second: the probe network's own
-accuracy there is known, and joins the group by itself.
+What a score teaches follows from the metric (:mod:`hf_task2vec.metric.ranking_metric`): only differences between
+checkpoints within one source, protocol, metric, split and task count, so the first checkpoint of such a group teaches
+nothing until a second joins it. A linear probe on the sample that a task was embedded from needs no second: the probe
+network's own accuracy there is known, and joins the group by itself.
 """
 
 from __future__ import annotations

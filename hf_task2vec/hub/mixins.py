@@ -1,4 +1,4 @@
-"""``push_to_hub`` and ``from_pretrained`` of embeddings and indexes; `hub_push` and `hub_pull` do the work."""
+"""``push_to_hub`` and ``from_pretrained`` of embeddings and indexes; `sharing` does the work."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The covariance of the trained metric: its parameters (``metric.json``), and which checkpoints and tasks are alike.
 
-See :mod:`hf_task2vec.metric.ranking_metric` for the model. Every function works on numpy arrays, and on torch tensors for gradients
-in the parameters.
+See :mod:`hf_task2vec.metric.ranking_metric` for the model. Every function works on numpy arrays, and on torch tensors
+for gradients in the parameters.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def download(
 ) -> Path:
     """Download the first of `filenames` that the repository has; return its path in the Hub cache.
 
-    `timeout` is in seconds; None stands for the limit of other transfers, see :func:`hf_task2vec.hub.client.time_limit`.
+    `timeout` is in seconds; None stands for the limit of other transfers, see `hub.client.time_limit`.
     """
     names = tuple(filenames)
     session = HubSession(repo_id, revision=revision, repo_type="model", token=token, timeout=timeout)

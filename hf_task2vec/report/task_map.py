@@ -186,8 +186,8 @@ def map_tasks(
     domains
         Kind of each task, which colours the map; None where it is not known.
     kind
-        A distance in :data:`~hf_task2vec.embedding.distance.DISTANCES`. Near duplicates are found by the default one always, for
-        only that has a noise to be compared with.
+        A distance in :data:`~hf_task2vec.DISTANCES`. Near duplicates are found by the default one always, for only
+        that has a noise to be compared with.
 
     Returns
     -------

@@ -84,7 +84,7 @@ def measure_promising(
 ) -> Measurements:
     """Measure up to `k` candidates, each chosen in the light of those before.
 
-    Each is measured by :func:`~hf_task2vec.probes.transfer.linear_probe`. The metric takes that as one more observation, so
+    Each is measured by :func:`~hf_task2vec.linear_probe`. The metric takes that as one more observation, so
     what is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
     prediction, and another is tried, `2k` in all.
 

@@ -124,7 +124,7 @@ class Task:
 
         Of a dataset of Parquet files on the Hub only the footers, the labels and the images drawn are transferred, and
         kept in the cache folder. Where reading any row would cost more than 32 MB, the sample is drawn from the rows
-        near the start of a row group or page (see `hub_dataset`), which `drawn_from` then says.
+        near the start of a row group or page (see `parquet.remote`), which `drawn_from` then says.
 
         Parameters
         ----------

@@ -1,0 +1,227 @@
+"""The documentation does what it says: every block runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_task2vec.cli.commands import cli
+from tests.support.architectures import TRANSFORMERS_CASES, files_of, save_timm
+from tests.support.doc_blocks import (
+    PAGES,
+    ROOT,
+    Block,
+    arguments,
+    bash,
+    blocks,
+    check_python,
+    execute,
+    lines,
+    parse_only,
+    shell,
+)
+from tests.support.hub import HubServer
+from tests.support.synthetic import dataset, pictures
+
+#: Pages whose blocks run in order in one folder (`prepare` says what lies there) and one set of Python names.
+RUN = ("tutorial", "own-probe", "own-index", "several-processes", "private-hub", "own-cases")
+#: Pages whose commands run as processes of their own, because of what they set or start.
+RUN_SLOWLY = ("index", "offline", "several-processes", "label-types")
+#: Pages with tests of their own.
+ELSEWHERE = ("README.md", "CONTRIBUTING.md", "zoo_index/README.md")
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(cache))
+
+
+def folder_of_images(folder: Path, seed: int, count: int = 12) -> None:
+    from PIL import Image
+
+    for i, pixels in enumerate(pictures(count, CLASSES, seed=seed, size=(48, 40))):
+        path = folder / f"class {i % CLASSES}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def prepare(hub: HubServer, folder: Path) -> Callable[[str], None]:
+    """Lay out what the pages take for granted; return what puts a checkpoint on the Hub."""
+    from tests.support.pictures import TRAIN, parquet
+
+    folder_of_images(folder / "photos", seed=0, count=24)
+    for seed, name in enumerate(("textures", "datasets/flowers", "datasets/textures", "datasets/parts"), 1):
+        folder_of_images(folder / name, seed)
+    hub.create_dataset("my-org/my-dataset", {TRAIN: parquet(dataset(24))})
+    save_timm(folder / "saved" / "timm")
+    small = files_of(folder / "saved" / "timm")
+    vit = files_of(TRANSFORMERS_CASES["vit"](folder / "saved" / "vit"))
+    known = {"facebook/dinov2-small": vit}
+    done: set[str] = set()
+
+    def publish(hub_id: str) -> None:
+        if hub_id not in done:
+            hub.create_model(hub_id, known.get(hub_id, small))
+            done.add(hub_id)
+
+    for hub_id in ("timm/resnet18.a1_in1k", "timm/resnet26.bt_in1k", "my-org/our-backbone", *known):
+        publish(hub_id)
+    return publish
+
+
+def write_file(block: Block, folder: Path) -> None:
+    (folder / block.mark.removeprefix("file: ")).write_text(block.code, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_page(hub: HubServer, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    publish = prepare(hub, tmp_path)
+    names: dict[str, Any] = {}
+    found = blocks(f"docs/{name}.md", "bash", "python", "text")
+    for block in found:
+        if block.mark.startswith("file: "):
+            write_file(block, tmp_path)
+        elif block.language == "bash" and not block.mark:
+            shell(block, tmp_path)
+        elif block.language == "python" and not block.mark:
+            if "refine" in block.code or ".load(" in block.code:
+                for candidate in names.get("ranking", ()):
+                    publish(candidate.hub_id)
+            execute(block, names)
+    CHECKS.get(name, lambda names, output: None)(names, capsys.readouterr().out)
+
+
+def _tutorial(names: dict[str, Any], output: str) -> None:
+    assert names["ranking"].best.params_m <= 30
+    assert sum(candidate.measured is not None for candidate in names["ranking"]) >= 1
+    assert "accuracy on held-out images:" in output
+    assert json.loads(Path("ranking.json").read_text(encoding="utf-8"))["candidates"]
+
+
+def _own_index(names: dict[str, Any], output: str) -> None:
+    assert output.rstrip().endswith("[]")
+    assert {"photos", "textures"} <= set(names["index"].tasks["task"])
+    assert set(names["index"].scores["source"]) > {"hf_task2vec_measured"}
+
+
+def _private_hub(names: dict[str, Any], output: str) -> None:
+    assert re.search(r"^[0-9a-f]{40}$", output, re.MULTILINE)
+
+
+CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "tutorial": _tutorial,
+    "own-index": _own_index,
+    "private-hub": _private_hub,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", RUN_SLOWLY)
+def test_page_in_processes(hub: HubServer, tmp_path: Path, name: str) -> None:
+    if name != "label-types":  # it makes its own folder of images
+        prepare(hub, tmp_path)
+    ran = [bash(block.code, tmp_path) for block in blocks(f"docs/{name}.md", "bash") if block.runs]
+    assert ran
+
+
+def test_every_page_with_blocks_is_run() -> None:
+    """A new page cannot be forgotten."""
+    run = {f"docs/{name}.md" for name in (*RUN, *RUN_SLOWLY)} | set(ELSEWHERE)
+    waiting = [page for page in PAGES if page not in run and any(b.runs for b in blocks(page, "bash", "python"))]
+    assert not waiting, f"add to RUN in this file: {', '.join(waiting)}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_that_do_not_run_say_why_and_are_understood(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = parse_only(monkeypatch)
+    for block in blocks(page, "bash", "python"):
+        if not block.runs and block.mark not in ("main-command", "test-command"):
+            assert re.fullmatch(r"not run(?: by tests)?: \w.*", block.mark), f"{block.place}: {block.mark}"
+        if block.language == "python":
+            check_python(block)
+            continue
+        for words, line in lines(block):
+            given = arguments(words)
+            if given is not None:
+                result = runner.invoke(cli, given, prog_name="hf-task2vec")
+                assert result.exit_code == 0, f"{block.place}: {line}\n{result.output}"
+
+
+# ---------------------------------------------------------------------- README and other files at their own place
+
+
+def test_python_of_the_readme(hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_timm(tmp_path / "checkpoint")
+    names: dict[str, Any] = {}
+    for block in blocks("README.md", "python"):
+        if "ranking.best.load" in block.code:
+            hub.create_model(names["ranking"].best.hub_id, files_of(tmp_path / "checkpoint"))
+        execute(block, names)
+    output = capsys.readouterr().out
+    ranking = names["ranking"]
+    assert f"checkpoints ranked for 'sklearn:digits'; the best {len(ranking)}:" in output
+    assert f"{ranking.best.hub_id}: predicted accuracy" in output
+    assert all(candidate.params_m <= 30 for candidate in ranking)
+    assert list(names["table"]["hub_id"]) == [candidate.hub_id for candidate in ranking]
+    assert names["transform"](names["digits"].images[0]).shape == (3, 64, 64)
+    assert sum(p.requires_grad for p in names["model"].parameters()) > 0
+    assert (tmp_path / "digits-embedding").is_file()
+
+
+def test_python_of_the_index_card() -> None:
+    (block,) = blocks("zoo_index/README.md", "python")
+    names: dict[str, Any] = {}
+    execute(block, names)
+    assert len(names["small"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # each command is a process that imports PyTorch
+def test_shell_of_the_readme(hub: HubServer, tmp_path: Path) -> None:
+    from hf_task2vec.tasks.task import Task
+    from tests.support.pictures import TRAIN, parquet
+
+    digits = Task.from_dataset("sklearn:digits", max_samples=60)
+    for i, label in enumerate(digits.labels):
+        (tmp_path / "photos" / f"digit {label}").mkdir(parents=True, exist_ok=True)
+        digits.images[i].save(tmp_path / "photos" / f"digit {label}" / f"{i}.png")
+    for seed, name in enumerate(("flowers", "textures", "parts")):
+        folder_of_images(tmp_path / "datasets" / name, seed)
+    (scores,) = [block for block in blocks("docs/own-cases.md", "text") if block.mark.startswith("file: ")]
+    write_file(scores, tmp_path)
+    hub.create_dataset("my-org/my-dataset", {TRAIN: parquet(dataset(24))})
+    save_timm(tmp_path / "checkpoint")
+    (block,) = [block for block in blocks("README.md", "bash") if not block.mark]
+    outputs = {}
+    for words, line in lines(block):
+        if "--refine" in words:
+            for found in json.loads((tmp_path / "ranking.json").read_text(encoding="utf-8"))["candidates"]:
+                hub.create_model(found["hub_id"], files_of(tmp_path / "checkpoint"))
+        outputs[line.partition("#")[0].strip()] = bash(line, tmp_path)
+    refined = outputs["hf-task2vec select ./photos --refine 3"]
+    assert "measured" in refined.splitlines()[0], refined
+    assert (tmp_path / "photos-embedding").is_file()
+    assert "trashnet" in outputs["hf-task2vec distance photos-embedding trashnet cifar10"]
+    licences = outputs["hf-task2vec select ./photos --max-params 30M --license apache-2.0"].count("apache-2.0")
+    assert licences == 10
+
+
+@pytest.mark.slow
+def test_shell_of_contributing(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "zoo_index", tmp_path / "zoo_index")
+    (block,) = [block for block in blocks("CONTRIBUTING.md", "bash") if not block.mark]
+    assert "True" in bash(block.code, tmp_path)

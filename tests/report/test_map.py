@@ -1,0 +1,274 @@
+"""A set of tasks: distances, diversity, near duplicates, and the command `map`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy.spatial.distance import pdist, squareform
+
+from hf_task2vec.cli.inputs import load_embeddings
+from hf_task2vec.cli.map_command import map_tasks as map_command
+from hf_task2vec.embedding.distance import pairwise
+from hf_task2vec.embedding.task_embedding import TaskEmbedding
+from hf_task2vec.errors import EmbeddingError, HubNotFoundError, ProbeMismatchError
+from hf_task2vec.report.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
+from hf_task2vec.zoo.index import ZooIndex
+from tests.support.hub import HubServer
+from tests.support.shipped_map import shipped_map
+from tests.support.synthetic import REFERENCES, embedding, zoo
+
+# ---------------------------------------------------------------------- diversity
+
+
+def random_distances(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Distances of n points drawn from one population."""
+    return squareform(pdist(rng.normal(size=(n, 2)) * [2.0, 1.0]))
+
+
+def test_diversity_and_its_error_by_leaving_out_each_task() -> None:
+    distances = random_distances(7, np.random.default_rng(0))
+    found = diversity(distances)
+    pairs = list(itertools.combinations(range(7), 2))
+    assert found.mean == pytest.approx(np.mean([distances[i, j] for i, j in pairs]))
+    assert (found.n_tasks, found.n_pairs) == (7, 21)
+    without = [np.mean([distances[i, j] for i, j in pairs if k not in (i, j)]) for k in range(7)]
+    assert found.std_error == pytest.approx(math.sqrt(6 / 7 * np.sum((without - np.mean(without)) ** 2)))
+    assert diversity(distances[:2, :2]).std_error is None
+    assert diversity(np.zeros((5, 5))) == diversity(np.zeros((5, 5)))
+    assert (diversity(np.zeros((5, 5))).mean, diversity(np.zeros((5, 5))).std_error) == (0.0, 0.0)
+
+
+def test_error_of_diversity_is_that_of_drawing_tasks_anew() -> None:
+    rng = np.random.default_rng(1)
+    sets = [random_distances(20, rng) for _ in range(400)]
+    found = [diversity(distances) for distances in sets]
+    truth = np.std([f.mean for f in found])
+    stated = math.sqrt(np.mean([f.std_error**2 for f in found if f.std_error is not None]))
+    # 400 sets: the truth itself is known to within 1/sqrt(800) = 3.5 %, and the jackknife is a little too careful.
+    assert 0.95 < stated / truth < 1.2
+    naive = np.mean([d[np.triu_indices(20, 1)].std() / math.sqrt(190) for d in sets])
+    assert naive < 0.6 * truth  # what taking pairs as independent would state
+
+
+# ---------------------------------------------------------------------- a map
+
+
+def noisy(seed: int, noise: float | None = 0.05, **changes: Any) -> TaskEmbedding:
+    """Return a made-up embedding of a given noise."""
+    found = embedding(seed, **changes)
+    descriptors = {name: value for name, value in found.descriptors.items() if name != "noise"}
+    return embedding(seed, **changes, descriptors=descriptors | ({} if noise is None else {"noise": noise}))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> TaskMap:
+    return shipped_map()
+
+
+def test_distances_are_those_of_both_directions() -> None:
+    embeddings = [noisy(seed) for seed in range(4)]
+    for kind in ("log_correlation", "cosine", "asymmetric"):
+        found = map_tasks(embeddings, kind=kind)
+        both = pairwise(embeddings, kind)
+        expected = (both + both.T) / 2 * (1 - np.eye(4))
+        np.testing.assert_allclose(found.distances, expected, atol=1e-12)
+        assert found.names == ("task0", "task1", "task2", "task3")
+        json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_noise_ratio_has_one_unit_whatever_the_distance() -> None:
+    embeddings = [noisy(0, 0.02), noisy(1, 0.06), noisy(2, None), noisy(3, 0.0)]
+    distance = pairwise(embeddings)
+    for kind in ("log_correlation", "cosine"):
+        found = map_tasks(embeddings, kind=kind)
+        assert found.noise_ratios[0, 1] == pytest.approx(distance[0, 1] / 0.04)
+        assert np.isnan(found.noise_ratios[2:]).all()
+        by_names = {(pair.first, pair.second): pair for pair in found.pairs}
+        assert by_names["task0", "task2"].noise_ratio is None
+        assert not by_names["task0", "task2"].near_duplicate
+
+
+def test_near_duplicates_are_within_the_noise() -> None:
+    first = noisy(0)
+    rng = np.random.default_rng(4)
+    near = noisy(0, values=(first.values * rng.lognormal(0, 0.3, first.values.shape)).astype(np.float32))
+    found = map_tasks([noisy(1), first, near], ["other", "first", "near"])
+    (pair,) = found.near_duplicates
+    assert (pair.first, pair.second) == ("first", "near")
+    assert pair.noise_ratio is not None
+    assert pair.noise_ratio <= DUPLICATE_RATIO
+    assert found.pairs[0] == pair
+
+
+def test_nearest_tasks() -> None:
+    found = map_tasks([noisy(seed) for seed in range(5)])
+    pairs = found.nearest(2, 4)
+    assert {pair.first for pair in pairs} == {"task2"}
+    assert [pair.distance for pair in pairs] == sorted(found.distances[2, [0, 1, 3, 4]])
+    assert [pair.distance for pair in found.pairs] == sorted(found.distances[np.triu_indices(5, 1)])
+
+
+def test_order_of_the_tasks_changes_nothing() -> None:
+    embeddings, order = [noisy(seed) for seed in range(6)], [3, 0, 5, 1, 4, 2]
+    plain, turned = map_tasks(embeddings), map_tasks([embeddings[i] for i in order])
+    assert turned.diversity.mean == pytest.approx(plain.diversity.mean)
+    assert turned.diversity.std_error == pytest.approx(plain.diversity.std_error)
+    assert [{p.first, p.second} for p in turned.pairs] == [{p.first, p.second} for p in plain.pairs]
+
+
+@pytest.mark.parametrize("n", [2, 3, LEAST_FOR_TSNE - 1, LEAST_FOR_TSNE, 20])
+def test_equal_tasks_are_no_trouble(n: int) -> None:
+    for embeddings in ([noisy(0)] * n, [noisy(max(0, seed - 1)) for seed in range(n)]):
+        found = map_tasks(embeddings, [f"task{i}" for i in range(n)])
+        assert found.positions.shape == (n, 2)
+        assert np.isfinite(found.positions).all()
+
+
+def test_maps_that_cannot_be() -> None:
+    two = [embedding(0), embedding(1)]
+    for arguments, message in (
+        ((two[:1],), "a map needs two tasks or more, found 1"),
+        ((two, ["a"]), "1 names for 2 embeddings; give one for each"),
+        ((two, None, ["art"] * 3), "3 domains for 2 embeddings"),
+        ((two, ["a", "a"]), "names must differ, found more than once: a; pass names="),
+    ):
+        with pytest.raises(EmbeddingError, match=message):
+            map_tasks(*arguments)
+    with pytest.raises(EmbeddingError, match="'euclid' is unknown; choose one of log_correlation"):
+        map_tasks(two, kind="euclid")
+    with pytest.raises(ProbeMismatchError, match="embed both with the same probe"):
+        map_tasks([embedding(0), embedding(1, weights_hash="cd" * 32)])
+
+
+def test_shipped_index(shipped: TaskMap) -> None:
+    assert shipped.layout == "tsne"
+    far = np.diag(np.full(len(shipped), np.inf))
+    drawn = np.argsort(squareform(pdist(shipped.positions)) + far, axis=1)[:, :3]
+    nearest = (shipped.distances + far).argmin(axis=1)
+    assert (drawn == nearest[:, None]).any(axis=1).mean() > 0.85  # neighbours are kept
+    cifar10 = shipped.names.index("cifar10")
+    assert shipped.nearest(cifar10)[0].second == "cifar100"
+    # Tasks of one domain are nearer to each other than to others, and the map shows it.
+    domains = np.array(shipped.domains)
+    same = (domains[:, None] == domains[None, :]) & ~np.eye(len(shipped), dtype=bool)
+    places = squareform(pdist(shipped.positions))
+    for matrix in (shipped.distances, places):
+        assert matrix[same].mean() < 0.8 * matrix[~same & ~np.eye(len(shipped), dtype=bool)].mean()
+    found = shipped.diversity
+    assert found.std_error is not None
+    assert found.std_error < 0.1 * found.mean
+
+
+@pytest.mark.slow
+def test_samples_of_one_shared_task_are_near_duplicates(shared: Path, shipped: TaskMap) -> None:
+    from hf_task2vec.embedding.embed import embed_task
+    from hf_task2vec.tasks.task import Task
+
+    table = ZooIndex.load().embeddings
+    again = embed_task(Task.from_dataset(shared / "tasks" / "optdigits_8x8", split="train", max_samples=48, seed=5))
+    found = map_tasks([again, *table], ["again", *table.names])
+    assert [{pair.first, pair.second} for pair in found.near_duplicates] == [{"again", "optdigits_8x8"}]
+
+
+# ---------------------------------------------------------------------- names on the command line
+
+
+def test_names_of_files_tasks_and_repositories(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo().save(tmp_path / "index")
+    embedding(7).save(tmp_path / "mine")
+    embedding(8).save(tmp_path / "one.safetensors")
+    embedding(9).push_to_hub("org/shared", token=hub.tokens.write, index=zoo())
+    names = [str(tmp_path / "mine"), "task2", str(tmp_path / "one.safetensors"), "org/shared"]
+    found = load_embeddings(names, tmp_path / "index", token=hub.tokens.read)
+    for one, seed in zip(found, (7, 3, 8, 9), strict=True):
+        np.testing.assert_array_equal(one.values, embedding(seed).values)
+    monkeypatch.chdir(tmp_path)
+    embedding(6).save(Path("org/shared"))  # what lies here comes first
+    np.testing.assert_array_equal(load_embeddings(["org/shared"])[0].values, embedding(6).values)
+
+
+def test_names_of_nothing(hub: HubServer, tmp_path: Path) -> None:
+    zoo().save(tmp_path / "index")
+    with pytest.raises(EmbeddingError, match="'nowhere' is neither a file nor a task of the index, which has: task0"):
+        load_embeddings(["task1", "nowhere"], tmp_path / "index")
+    with pytest.raises(HubNotFoundError, match="and there is no folder or file 'org/nowhere' here"):
+        load_embeddings(["org/nowhere"])
+    with pytest.raises(EmbeddingError, match="is neither a file nor a task of the index"):
+        load_embeddings(["./org"], tmp_path / "index")  # never asked of the Hub
+    with pytest.raises(EmbeddingError, match="cannot be read"):
+        load_embeddings([str(tmp_path)])
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(map_command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    zoo().save(tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_all_tasks_of_an_index(index: Path, tmp_path: Path) -> None:
+    result = run("--index", index, "-o", tmp_path / "new" / "all.html", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [task["name"] for task in document["tasks"]] == list(REFERENCES)
+    assert {task["domain"] for task in document["tasks"]} == {"made_up"}
+    expected = map_tasks([embedding(i + 1) for i in range(4)], REFERENCES)
+    np.testing.assert_allclose(document["distances"], expected.distances)
+    assert document["diversity"]["mean"] == pytest.approx(expected.diversity.mean)
+    page = (tmp_path / "new" / "all.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert all(name in page for name in REFERENCES)
+
+
+def test_named_tasks(index: Path, tmp_path: Path) -> None:
+    embedding(9).save(tmp_path / "mine")
+    output = ["-o", tmp_path / "map.html", "--index", index]
+    result = run(tmp_path / "mine", "task0", *output)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["first", "second", "distance"]
+    assert lines[1].split()[:2] == [str(tmp_path / "mine"), "task0"]
+    assert (
+        "Diversity of the 2 tasks (mean distance over 1 pairs, cosine): "
+        in run("task0", "task1", *output, "--kind", "cosine").stdout
+    )
+    assert run("task1", "task0", "task1", *output, "-q").stdout == f"{tmp_path / 'map.html'}\n"  # twice is once
+    both = json.loads(run(tmp_path / "mine", *output, "--with-index", "--json").stdout)
+    assert [task["name"] for task in both["tasks"]] == [str(tmp_path / "mine"), *REFERENCES]
+    assert both["tasks"][0]["domain"] is None
+
+
+def test_near_duplicates_that_cannot_be_told(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        noisy(seed, None).save(tmp_path / str(seed))
+    result = run(tmp_path / "0", tmp_path / "1", "-o", tmp_path / "map.html")
+    assert "as two samples of one task are): unknown." in result.stdout
+    assert "cannot be told" in (tmp_path / "map.html").read_text(encoding="utf-8")
+
+
+def test_commands_that_cannot_be(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, code, message in (
+        (["task0"], 2, "A map needs two tasks or more: name more, or add --with-index."),
+        (["task0", "task1", "-o", tmp_path / "map.png"], 2, "the map is a web page, so name it .html"),
+        (["task0", "task1", "--kind", "euclid"], 2, "'euclid' is not one of 'log_correlation', 'cosine'"),
+        (["task0", "nowhere"], 4, "'nowhere' is neither a file nor a task of the index"),
+        (["task0", "task1", "-o", tmp_path / "file" / "map.html"], 4, "the map cannot be written to"),
+    ):
+        output = [] if "-o" in arguments else ["-o", tmp_path / "map.html"]
+        result = run(*arguments, "--index", index, *output)
+        assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
+        assert not (tmp_path / "map.html").exists()

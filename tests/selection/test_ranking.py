@@ -1,0 +1,276 @@
+"""The result of a selection as an object, and the limits."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_task2vec.cli.commands import select
+from hf_task2vec.errors import ProbeError, SelectionError
+from hf_task2vec.selection.explanation import Explanation
+from hf_task2vec.selection.limits import Budget, Constraints
+from hf_task2vec.selection.ranking import Candidate, Ranking
+from tests.support.hub import HubServer
+
+
+def candidate(rank: int, **changes: Any) -> Candidate:
+    facts: dict[str, Any] = {
+        "rank": rank,
+        "hub_id": f"org/net{rank}",
+        "score": 0.9 - 0.1 * rank,
+        "std": 0.02,
+        "low": 0.85 - 0.1 * rank,
+        "high": 0.95 - 0.1 * rank,
+        "prior": 0.7,
+        "residual": 0.2 - 0.1 * rank,
+        "params_m": 5.28,
+        "gmacs": 0.4,
+        "input_px": 224,
+        "license": "apache-2.0",
+        "library": "timm",
+        "architecture": "net",
+        "pretraining": "in1k_supervised",
+        "in1k_top1": 0.75,
+        "evidence": "3 scores of it in the index",
+    }
+    return Candidate(**{**facts, **changes})
+
+
+UNKNOWN = dict.fromkeys(("params_m", "gmacs", "input_px", "license", "pretraining", "in1k_top1"))
+
+
+def ranking_of(*candidates: Candidate, top_k: int | None = None, **changes: Any) -> Ranking:
+    """Return a ranking of candidates, all of which are shown by default."""
+    facts: dict[str, Any] = {
+        "dataset": "org/pets & <friends>",
+        "summary": "Take org/net1 <now>.",
+        "warnings": ("only 3 images & no more",),
+        "provenance": {"index": "abc", "limits": {"licenses": ("mit",)}},
+    }
+    table = pd.DataFrame([asdict(c) for c in candidates]).set_index("rank")
+    return Ranking(table, len(candidates) if top_k is None else top_k, **{**facts, **changes})
+
+
+@pytest.fixture
+def ranking() -> Ranking:
+    return ranking_of(candidate(1), candidate(2, **UNKNOWN), candidate(3), candidate(4), top_k=3)
+
+
+# ---------------------------------------------------------------------- Ranking
+
+
+def test_it_is_a_sequence(ranking: Ranking) -> None:
+    assert len(ranking) == 3
+    assert ranking[0] is ranking.best
+    assert ranking[-1].hub_id == "org/net3"
+    assert [c.rank for c in ranking] == [1, 2, 3]
+    assert [c.rank for c in reversed(ranking)] == [3, 2, 1]
+    assert [c.rank for c in ranking[1:]] == [2, 3]
+    assert ranking[1] in ranking
+    assert ranking.index(ranking[2]) == 2
+    with pytest.raises(IndexError):
+        ranking[3]
+
+
+def test_head(ranking: Ranking) -> None:
+    two = ranking.head(2)
+    assert [c.rank for c in two] == [1, 2]
+    assert (two.dataset, two.n_ranked, two.provenance) == (ranking.dataset, 4, ranking.provenance)
+    assert len(ranking.head(10)) == len(ranking) == 3
+    for k in (0, -1):
+        with pytest.raises(SelectionError, match=f"k={k} must be at least 1"):
+            ranking.head(k)
+
+
+def test_pandas(ranking: Ranking) -> None:
+    frame = ranking.to_pandas()
+    assert frame.index.name == "rank"
+    assert frame.index.tolist() == [1, 2, 3]
+    assert frame["hub_id"].tolist() == ["org/net1", "org/net2", "org/net3"]
+    assert {"score", "std", "prior", "residual", "params_m", "gmacs", "license", "evidence"} <= set(frame)
+    assert frame["params_m"].isna().tolist() == [False, True, False]
+    assert frame.loc[1, "score"] == ranking.best.score
+
+
+def test_json(ranking: Ranking) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = ranking.to_json()
+    document = json.loads(text, parse_constant=refuse)
+    assert document["dataset"] == ranking.dataset
+    assert document["candidates"][0] == asdict(ranking.best)
+    assert document["candidates"][1]["params_m"] is None
+    assert (document["n_ranked"], document["warnings"]) == (4, ["only 3 images & no more"])
+    assert document["provenance"] == {"index": "abc", "limits": {"licenses": ["mit"]}}
+    assert "\n" not in ranking.to_json(indent=None)
+
+
+def test_repr(ranking: Ranking) -> None:
+    assert repr(ranking).splitlines() == [
+        "4 checkpoints ranked for 'org/pets & <friends>'; the best 3:",
+        "rank  checkpoint  accuracy  80 % interval  params  licence",
+        "1     org/net1    80.0      75.0–85.0      5.3M    apache-2.0",
+        "2     org/net2    70.0      65.0–75.0      ?       ?",
+        "3     org/net3    60.0      55.0–65.0      5.3M    apache-2.0",
+        "Take org/net1 <now>.",
+        "Warning: only 3 images & no more",
+    ]
+
+
+def test_html_is_escaped(ranking: Ranking) -> None:
+    evil = "<script>alert(1)</script>"
+    ranking = ranking_of(candidate(1), candidate(2), candidate(3), candidate(4, hub_id=evil, license=evil))
+    page = ranking._repr_html_()
+    assert "<script>" not in page
+    assert page.count("&lt;script&gt;") == 2
+    assert "org/pets &amp; &lt;friends&gt;" in page
+    assert "Take org/net1 &lt;now&gt;." in page
+    assert "only 3 images &amp; no more" in page
+    assert page.count("<tr>") == 5
+
+
+def test_only_candidates_are_explained(ranking: Ranking) -> None:
+    why = Explanation("org/net1", 70.0, 10.0, (), ())
+    ranking = replace(ranking, explanations={"org/net1": why})
+    assert ranking.explain() is ranking.explain("org/net1") is why
+    with pytest.raises(SelectionError, match=r"'org/net4' is number 4 of 4, but only the first 1 are explained; pass"):
+        ranking.explain("org/net4")
+    with pytest.raises(SelectionError, match=r"'org/none' was not ranked: .* 4 checkpoints such as 'org/net1'"):
+        ranking.explain("org/none")
+
+
+def test_it_can_be_pickled(ranking: Ranking) -> None:
+    ranking = replace(ranking, sample=object())  # type: ignore[arg-type]
+    again = pickle.loads(pickle.dumps(ranking))
+    assert again.to_json() == ranking.to_json()
+    pd.testing.assert_frame_equal(again.table, ranking.table)
+    assert again.sample is None
+
+
+ASKED: dict[str, Any] = {
+    "dataset": "./my photos",
+    "name": "de; rm -rf /",
+    "split": "test",
+    "image_column": "the image",
+    "streaming": True,
+    "max_samples": 64,
+    "candidates": ["org/a", "author:timm params:<30M"],
+    "max_params": 30e6,
+    "max_gmacs": 4.5,
+    "licenses": ("mit", "apache-2.0"),
+    "library": "timm",
+    "input_size": 224,
+    "metric": "static",
+    "seed": 3,
+}
+
+
+def parsed(command: str | None) -> dict[str, Any]:
+    """What our own command line understands of a command."""
+    assert command is not None
+    program, verb, *words = shlex.split(command)
+    assert (program, verb) == ("hf-task2vec", "select")
+    return select.make_context("select", words).params
+
+
+def test_the_command_to_repeat_it(ranking: Ranking) -> None:
+    found = parsed(replace(ranking, request=ASKED).command(refine=3))
+    for name, value in {**ASKED, "refine": 3}.items():
+        assert found[name] == (list(value) if isinstance(value, tuple) else value), name
+    assert replace(ranking, request={"dataset": "sklearn:digits"}).command() == "hf-task2vec select sklearn:digits"
+    everything = replace(ranking, request={"dataset": "x", "max_samples": None}, provenance={"task": {"n_rows": 1797}})
+    assert everything.command() == "hf-task2vec select x --max-samples 1797"
+    for name in ("dataset", "index", "probe"):  # an object in memory
+        assert replace(ranking, request={**ASKED, name: None}).command() is None
+    assert ranking.command() is None
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.floats(1e3, 1e12))
+def test_any_name_survives_the_shell(dataset: str, most: float) -> None:
+    found = parsed(ranking_of(candidate(1), request={"dataset": dataset, "max_params": most}).command())
+    assert found["dataset"] == dataset
+    assert found["max_params"] == int(most)
+
+
+# ---------------------------------------------------------------------- Constraints
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_params": 0}, "max_params=0 leaves nothing; give a positive number or None"),
+        ({"max_gmacs": -1.0}, "max_gmacs=-1.0 leaves nothing"),
+        ({"max_params": float("nan")}, "max_params=nan leaves nothing"),
+        ({"input_size": 0}, "input_size=0 leaves nothing"),
+        ({"max_params": "30M"}, "max_params='30M' is no number; give a number such as 30e6, or None for no limit"),
+        ({"licenses": "mit"}, r"licenses takes a list of strings, found the string 'mit'; pass \['mit'\]"),
+        ({"candidates": "org/x"}, r"candidates takes a list .*pass \['org/x'\]"),
+        ({"licenses": []}, "licenses is an empty list, which leaves nothing; pass None for no limit"),
+        ({"candidates": [1]}, "candidates takes a list of strings, found 1"),
+        ({"licenses": 5}, "licenses takes a list of strings, found 5"),
+        ({"licenses": [None]}, "licenses takes a list of strings, found None"),
+    ],
+)
+def test_unusable_limits(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        Constraints(**limits)
+
+
+def test_usable_limits() -> None:
+    assert Constraints() == Constraints(max_params=None)
+    limits = Constraints(max_params=np.float64(30e6), max_gmacs=Fraction(1, 2), input_size=np.int64(224))
+    assert limits.max_params == 30e6
+    assert Constraints(licenses=["mit"]).licenses == ("mit",)  # type: ignore[arg-type]
+    assert Constraints(candidates=(x for x in "ab")).candidates == ("a", "b")  # type: ignore[arg-type]
+    assert hash(Constraints(licenses=["mit"])) == hash(Constraints(licenses=("mit",)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_bytes": 0}, "refine's max_bytes=0 leaves nothing to measure; give a positive number or None"),
+        ({"max_seconds": -1.0}, "refine's max_seconds=-1.0 leaves nothing to measure"),
+        ({"max_seconds": float("nan")}, "refine's max_seconds=nan leaves nothing to measure"),
+        ({"max_bytes": "2G"}, "refine's max_bytes='2G' is no number; give a number such as 2e9, or None for no limit"),
+    ],
+)
+def test_unusable_budgets(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        Budget(**limits)
+    assert Budget() == Budget(None, None)
+
+
+# ---------------------------------------------------------------------- Candidate.load
+
+
+def test_load_gives_a_model_ready_to_fine_tune(hub: HubServer, tmp_path: Path) -> None:
+    import torch
+    from PIL import Image
+
+    from tests.support.architectures import files_of, save_timm
+
+    save_timm(tmp_path)
+    commit = hub.create_model("org/net1", files_of(tmp_path))
+    model, transform = candidate(1).load(num_classes=7, revision=commit)
+    batch = transform(Image.new("RGB", (90, 70), "red"))[None]
+    assert batch.shape == (1, 3, 64, 64)
+    loss = torch.nn.functional.cross_entropy(model(batch.repeat(2, 1, 1, 1)), torch.tensor([0, 6]))
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_load_of_a_checkpoint_that_is_gone(hub: HubServer) -> None:
+    with pytest.raises(ProbeError, match="org/net9"):
+        candidate(9).load(num_classes=7)

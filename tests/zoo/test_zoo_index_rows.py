@@ -1,0 +1,189 @@
+"""Every row of the shipped index."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hf_task2vec.zoo.index import ZooIndex, default_index_path
+from hf_task2vec.zoo.schema import ROW_TYPES, CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="module")
+def index() -> ZooIndex:
+    return ZooIndex.load()
+
+
+@pytest.fixture(scope="module")
+def build_facts() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_facts", ROOT / "benchmarks" / "build_facts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def checkpoints(index: ZooIndex) -> list[CheckpointRow]:
+    return [row for row in index.rows["checkpoints"] if isinstance(row, CheckpointRow)]
+
+
+def scores(index: ZooIndex) -> list[ScoreRow]:
+    return [row for row in index.rows["scores"] if isinstance(row, ScoreRow)]
+
+
+def sources(index: ZooIndex) -> list[SourceRow]:
+    return [row for row in index.rows["sources"] if isinstance(row, SourceRow)]
+
+
+def test_no_problem_is_known(index: ZooIndex) -> None:
+    assert index.validate() == []
+
+
+def test_size(index: ZooIndex) -> None:
+    counts = index.info()["counts"]
+    assert counts["checkpoints"] >= 1250
+    assert counts["scores"] >= 2400
+    assert counts["tasks"] >= 115
+    for name in ROW_TYPES:
+        assert (default_index_path() / f"{name}.csv").stat().st_size < 1 << 20
+
+
+def test_every_row_is_sorted_and_round_trips(index: ZooIndex, tmp_path: Path) -> None:
+    index.save(tmp_path)
+    for name in ROW_TYPES:
+        keys = [row.key for row in index.rows[name]]
+        assert keys == sorted(set(keys))
+        assert (tmp_path / f"{name}.csv").read_bytes() == (default_index_path() / f"{name}.csv").read_bytes()
+
+
+def test_every_checkpoint_is_on_the_hub_and_plausible(index: ZooIndex) -> None:
+    for row in checkpoints(index):
+        assert not row.hub_id.startswith("local:"), row.hub_id
+        assert row.pretraining is not None, row.hub_id
+        assert row.params_m is None or 0.1 < row.params_m < 20_000, row.hub_id
+        if row.in1k_top1 is not None:
+            assert "imagenet1k" in row.trained_on, row.hub_id
+            assert 0.2 < row.in1k_top1 < 0.95, row.hub_id
+            assert (row.gmacs, row.input_px, row.params_m) != (None, None, None), row.hub_id
+        if row.library == "timm":
+            assert row.pretrain_tag is not None, row.hub_id
+        assert row.license not in ("unknown", "other"), row.hub_id
+
+
+def test_every_score_has_its_evidence(index: ZooIndex) -> None:
+    tasks = {row.task: row for row in index.rows["tasks"] if isinstance(row, TaskRow)}
+    by_id = {row.hub_id: row for row in checkpoints(index)}
+    for row in scores(index):
+        assert row.checkpoint_match != "none", row
+        assert row.leak == is_leak(tasks[row.task], by_id[row.checkpoint]), row
+        assert (
+            "fewer_classes" not in tasks[row.task].flags
+            or row.checkpoint_match == "measured"
+            or (tasks[row.task].benchmark_name == row.task)
+        ), row
+
+
+def test_reduced_copies_have_no_published_scores(index: ZooIndex) -> None:
+    published = {row.task for row in scores(index) if row.checkpoint_match != "measured"}
+    for name in ("food101_64px", "dtd_10", "caltech101_60", "stanford_cars_24", "tf_flowers_32px"):
+        assert name not in published
+    assert {"food101", "dtd", "caltech101", "cars", "cifar10"} <= published
+
+
+def test_near_duplicate_groups(index: ZooIndex) -> None:
+    groups = index.tasks.groupby("near_duplicate_group")["task"].agg(set)
+    assert groups["pacs"] == {"pacs_art_painting", "pacs_cartoon", "pacs_photo", "pacs_sketch"}
+    assert {"imagenette", "tin_food", "tin_dogs_cats", "tin_insects_spiders", "tiny_imagenet_100"} <= groups[
+        "tiny_imagenet"
+    ]
+    assert groups["mnist_like"] == {"mnist", "notmnist", "kannada_mnist", "optdigits_8x8", "fashion_mnist"}
+    assert groups["cifar"] == {"cifar10", "cifar100"}
+
+
+def test_known_facts(index: ZooIndex) -> None:
+    """A few figures looked up by hand in the published tables."""
+    by_id = {row.hub_id: row for row in checkpoints(index)}
+    eva = by_id["timm/eva_giant_patch14_560.m30m_ft_in22k_in1k"]
+    assert (eva.params_m, eva.in1k_top1, eva.input_px) == (1014.45, 0.8979, 560)
+    assert eva.pretraining == "mim_ft_in21k_ft_in1k"
+    resnet = by_id["timm/resnet50.tv_in1k"]
+    assert (resnet.family, resnet.pretraining, resnet.license) == ("resnet", "in1k_supervised", "bsd-3-clause")
+    assert by_id["timm/tf_efficientnet_lite0.in1k"].input_px == 224
+    assert by_id["timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"].trained_on == ("imagenet1k", "imagenet21k")
+    found = {
+        (r.task, r.metric, r.score, r.split) for r in scores(index) if r.source_model == "BAAI/bge-visualized-base"
+    }
+    assert ("birdsnap", "top1", 0.451648, "test") in found
+    metrics = {r.task: r.metric for r in scores(index) if r.source == "mlcd_lp"}
+    assert metrics["hateful_memes"] == "auc"
+    assert metrics["voc2007"] == "map_11point"
+    assert metrics["pets"] == "mean_per_class"
+    assert metrics["cifar10"] == "top1"
+
+
+def test_the_manifest_describes_the_files(index: ZooIndex) -> None:
+    manifest = json.loads((default_index_path() / "manifest.json").read_text())
+    assert index.probe is not None
+    assert manifest["probe"] == {"name": index.embeddings.probe["name"], "weights_hash": index.embeddings.weights_hash}
+    files = {path.name for path in default_index_path().iterdir()}
+    assert set(manifest["files"]) == files - {"manifest.json", "README.md"}
+
+
+def test_card_is_up_to_date(index: ZooIndex, build_facts: ModuleType) -> None:
+    card = (ROOT / "zoo_index" / "README.md").read_text(encoding="utf-8")
+    assert card == build_facts.render_card(index), "run: python benchmarks/build_facts.py --card-only"
+    assert card.startswith("---\nlicense: ")
+
+
+def test_every_published_score_is_here_or_counted_as_left_out(index: ZooIndex) -> None:
+    """The index says how many rows it read of each source; whatever lies beside the checkout does not matter."""
+    here = Counter(row.source for row in scores(index) if row.checkpoint_match != "measured")
+    for source in sources(index):
+        assert here[source.source] + source.n_left_out == (source.n_published or 0), source.source
+        assert (source.published_sha256 is None) == (source.n_published is None)
+    assert set(here) == {source.source for source in sources(index) if source.n_published}
+
+
+def unchanged_sources(index: ZooIndex, build_facts: ModuleType) -> dict[str, list[dict[str, str]]]:
+    """Published rows of the sources that are still what the index was made from."""
+    if not (SHARED / "published").is_dir():
+        pytest.skip("../shared/published is not here")
+    published = build_facts.by_source(build_facts.read(SHARED / "published" / "transfer_scores.csv"))
+    known = {row.source: row.published_sha256 for row in sources(index) if row.published_sha256}
+    same = {name: rows for name, rows in published.items() if known.get(name) == build_facts.published_hash(rows)}
+    if not same:
+        pytest.skip("../shared/published has other versions of all the sources of the index")
+    return same
+
+
+def test_published_scores_are_copied_exactly(index: ZooIndex, build_facts: ModuleType) -> None:
+    for name, rows in unchanged_sources(index, build_facts).items():
+        expected = sorted(float(row["score"]) / 100 for row in rows if row["hub_id"])
+        assert sorted(row.score for row in scores(index) if row.source == name) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_the_published_facts_are_reproduced(index: ZooIndex, build_facts: ModuleType) -> None:
+    """The script gives the shipped scores and their checkpoints again, from the sources that are unchanged."""
+    pytest.importorskip("timm")
+    same = unchanged_sources(index, build_facts)
+    facts_only = {row.source for row in sources(index) if row.published_sha256 is None}
+    built = build_facts.build(SHARED, index.created, only=facts_only | set(same))
+    expected = {row for row in scores(index) if row.source in same}
+    assert set(built.rows["scores"]) == expected
+    scored = {row.checkpoint for row in expected}
+    assert {row for row in checkpoints(index) if row.hub_id in scored} <= set(built.rows["checkpoints"])
