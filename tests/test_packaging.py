@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import subprocess
@@ -46,20 +45,12 @@ def test_help_is_light(arguments: list[str]) -> None:
     assert not loaded & HEAVY
 
 
-def test_public_names_exist_and_are_typed() -> None:
+def test_public_names_exist() -> None:
+    assert {"select_backbone", "TaskEmbedding", "ZooIndex", "__version__"} <= set(hf_task2vec.__all__)
     for name in hf_task2vec.__all__:
         assert getattr(hf_task2vec, name) is not None
-        assert name in dir(hf_task2vec)
-    with pytest.raises(AttributeError, match="module 'hf_task2vec' has no attribute 'select_backbones'"):
+    with pytest.raises(AttributeError, match="No hf_task2vec attribute select_backbones"):
         hf_task2vec.select_backbones  # noqa: B018
-    # The list for type checkers, the list for `import *` and the list of modules say the same.
-    tree = ast.parse(Path(hf_task2vec.__file__).read_text(encoding="utf-8"))
-    imports = {
-        (alias.name, node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    lazy = set(hf_task2vec._MODULE_OF.items())
-    assert lazy <= imports
-    assert {name for name, _ in lazy} == set(hf_task2vec.__all__) - {"__version__"}
 
 
 def test_one_version() -> None:
