@@ -204,9 +204,9 @@ def add_score(path: str, **options: Any) -> Report:
           --score 0.93 --protocol full_finetune --n-test 200
       hf-task2vec select ./photos --index my-index
     """  # noqa: D301 (click wants the control character)
-    from hf_task2vec.evidence import own_scores as local_scores
+    from hf_task2vec import evidence
 
-    added = local_scores.add_score(path, **options)
+    added = evidence.add_score(path, **options)
     row = {name: value for name, value in added.row.model_dump().items() if value is not None}
     facts = {
         "path": str(added.path),

@@ -162,12 +162,12 @@ def typed(options: list[click.Option]) -> tuple[list[str], dict[str, Any]]:
     ("command", "function", "others"),
     [
         ("select", "selection.select_backbone", {"report", "images", "index"}),
-        ("embed", "task.Task.from_dataset", {"output", "probe", "device", "batch_size"}),
+        ("embed", "tasks.Task.from_dataset", {"output", "probe", "device", "batch_size"}),
         ("push", "embedding.TaskEmbedding.push_to_hub", set()),
         ("pull", "hub.HubSession", {"output", "overwrite"}),
-        ("search", "hub_search.search_hub", {"near"}),
-        ("index build", "build.build_index", {"base", "ray_address", "gpus_per_cell", "cpus_per_cell"}),
-        ("index add-score", "local_scores.add_score", set()),
+        ("search", "sharing.search_hub", {"near"}),
+        ("index build", "evidence.build_index", {"base", "ray_address", "gpus_per_cell", "cpus_per_cell"}),
+        ("index add-score", "evidence.add_score", set()),
     ],
 )
 def test_options_arrive_at_the_parameters_of_their_names(

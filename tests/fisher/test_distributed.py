@@ -15,8 +15,8 @@ import pytest
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.fisher.processes import launch, launched
 
-HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 # Fewer images than processes, even and uneven shares.
 JOBS: dict[str, dict[str, Any]] = {
     "two": {"count": 2},
@@ -32,7 +32,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared_jobs")
     jobs = [{"name": name, **job} for name, job in JOBS.items()]
     jobs.append({"name": "samples", "count": 24, "samples": 9, "other_sample": True})
-    command = [sys.executable, str(HERE / "shared_jobs.py"), str(folder), json.dumps(dict.fromkeys((1, *WORLDS), jobs))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.shared_jobs",
+        str(folder),
+        json.dumps(dict.fromkeys((1, *WORLDS), jobs)),
+    ]
     # The limit is what tells a hang: gloo itself would wait for half an hour.
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,6 +1,6 @@
 """Run embeddings shared among forked processes; a script, because forking is safe only before any computation.
 
-    python shared_jobs.py FOLDER '{"2": [{"name": "few", "count": 5}]}'
+    python -m tests.support.shared_jobs FOLDER '{"2": [{"name": "few", "count": 5}]}'
 
 Jobs are listed by number of processes. Process R of W writes ``FOLDER/NAME.W.R.npz`` and ``.json`` for each of its
 jobs, and its standard error to ``FOLDER/W.R.log``.
