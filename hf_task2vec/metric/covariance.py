@@ -144,9 +144,11 @@ class MetricParameters:
 
     def loadings(self, checkpoints: Sequence[str]) -> np.ndarray:
         """Return the loadings of `checkpoints` on the R factors, shape (C, R)."""
-        rank = max((len(values) for values in self.factors.values()), default=0)
-        none = (0.0,) * rank
-        return np.array([self.factors.get(name, none) for name in checkpoints]).reshape(len(checkpoints), rank)
+        found = np.zeros((len(checkpoints), max((len(values) for values in self.factors.values()), default=0)))
+        for row, name in enumerate(checkpoints):
+            if name in self.factors:
+                found[row] = self.factors[name]
+        return found
 
 
 #: Parameters that are tables rather than single numbers.
@@ -164,6 +166,33 @@ def checkpoint_kernel(p: Any, a: Any, b: Any, xp: Any = np) -> Any:
     )
     family = p.family_shared + (1.0 - p.family_shared) * (a.family[:, None] == b.family[None, :])
     return xp.exp(-0.5 * exponent) * pretraining * family
+
+
+def smooth_products(p: Any, a: Any, b: Any, vectors: np.ndarray) -> np.ndarray:
+    """``checkpoint_kernel(p, a, b) @ vectors``, shape (n, q): of each pair, one product and one exponential."""
+    lengths = np.array([p.length_in1k, p.length_in1k, p.length_size, p.length_px])
+    x, y = a.numbers / lengths, b.numbers / lengths
+    # Their product is minus half the squared distance.
+    x = np.column_stack([x, -0.5 * (x**2).sum(axis=1), np.ones(len(x))])
+    y = np.column_stack([y, np.ones(len(y)), -0.5 * (y**2).sum(axis=1)])
+    shared = []
+    for of_a, of_b, share in (
+        (a.pretraining, b.pretraining, p.pretraining_shared),
+        (a.family, b.family, p.family_shared),
+    ):
+        known = np.unique(of_b)
+        table = np.full((len(known) + 1, len(of_b)), np.log(share))
+        table[:-1][known[:, None] == of_b] = 0.0
+        place = np.minimum(np.searchsorted(known, of_a), len(known) - 1)
+        shared.append((table, np.where(known[place] == of_a, place, len(known))))
+    found = np.empty((len(x), vectors.shape[1]))
+    for start in range(0, len(x), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        exponent = x[rows] @ y.T
+        for table, row in shared:
+            exponent += table[row[rows]]
+        found[rows] = np.exp(exponent, out=exponent) @ vectors
+    return found
 
 
 def prior_covariance(p: Any, a: Any, b: Any, smooth: Any, own: Any) -> Any:

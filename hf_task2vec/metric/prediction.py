@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import MetricError
-from hf_task2vec.metric.covariance import checkpoint_kernel, prior_covariance, residual_covariance
+from hf_task2vec.metric.covariance import checkpoint_kernel, prior_covariance, residual_covariance, smooth_products
 from hf_task2vec.metric.observations import CheckpointFeatures
 from hf_task2vec.probes import Score
 
@@ -33,17 +33,22 @@ def with_scored(
     p: Any, candidates: CheckpointFeatures, loadings: Array, scored: CheckpointFeatures
 ) -> tuple[Array, Array, Array]:
     """Covariances of n candidates with the C scored checkpoints: prior, smooth kernel, and one task's residual."""
-    smooth, own = checkpoint_kernel(p, candidates, scored), same(candidates.ids, scored.ids)
+    smooth, own = checkpoint_kernel(p, candidates, scored), _own(candidates.ids, scored.ids)
     prior = prior_covariance(p, candidates, scored, smooth, own)
     return prior, smooth, residual_covariance(p, loadings, p.loadings, smooth, own)
 
 
-def same(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
-    """1 where two lists of ids name the same checkpoint, shape (n, m)."""
+def _same(a: tuple[str, ...], b: tuple[str, ...]) -> Rows:
+    """Where two lists of ids name the same checkpoint: positions in both, shape (2, k)."""
     position = {name: j for j, name in enumerate(b)}
     pairs = [(i, position[name]) for i, name in enumerate(a) if name in position]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+
+
+def _own(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
+    """1 where two lists of ids name the same checkpoint, shape (n, m)."""
     found = np.zeros((len(a), len(b)))
-    found[tuple(np.array(pairs, dtype=np.int64).reshape(-1, 2).T)] = 1.0
+    found[tuple(_same(a, b))] = 1.0
     return found
 
 
@@ -51,8 +56,8 @@ def same(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
 class Posterior:
     """What the scores of an index tell of n candidates on one task: a Gaussian process, in numbers.
 
-    Everything is reached through the C checkpoints that have scores. The rows asked for are taken a few hundred at a
-    time, which bounds the memory of an index of a million checkpoints.
+    Everything is reached through the C checkpoints that have scores, a few hundred candidates at a time, which bounds
+    the memory of an index of a million checkpoints.
 
     Attributes
     ----------
@@ -79,12 +84,16 @@ class Posterior:
 
     def means(self) -> tuple[Array, Array]:
         """Means of the prior and of the residual, shapes (n,)."""
-        weights, n = self.weights.reshape(3, -1), len(self.candidates.ids)
-        found = np.empty((2, n))
-        for rows in _chunks(np.arange(n)):
-            prior, smooth, residual = self._with_scored(rows)
-            found[:, rows] = prior @ weights[0] + smooth @ weights[1], residual @ weights[2]
-        return found[0], found[1]
+        p, a, b = self.parameters, self.candidates, self.scored
+        of_prior, of_smooth, of_residual = self.weights.reshape(3, -1)
+        vectors = np.stack([p.prior_smooth * of_prior + of_smooth, p.residual_smooth * of_residual], axis=1)
+        smooth = smooth_products(p, a, b, vectors)
+        prior = smooth[:, 0] + p.linear * (of_prior.sum() + a.numbers @ (b.numbers.T @ of_prior))
+        residual = smooth[:, 1] + self.loadings @ (p.loadings.T @ of_residual)
+        i, j = _same(a.ids, b.ids)
+        prior[i] += p.prior_own * of_prior[j]
+        residual[i] += p.residual_own * of_residual[j]
+        return prior, residual
 
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""
@@ -93,7 +102,7 @@ class Posterior:
         found = [np.zeros((0, len(columns)))]
         for part in _chunks(rows):
             a = self.candidates.take(part)
-            smooth, own = checkpoint_kernel(p, a, b), same(a.ids, b.ids)
+            smooth, own = checkpoint_kernel(p, a, b), _own(a.ids, b.ids)
             before = prior_covariance(p, a, b, smooth, own) + self.deviation * smooth
             before = before + residual_covariance(p, self.loadings[part], self.loadings[columns], smooth, own)
             found.append(before - np.concatenate(self._with_scored(part), axis=1) @ explained)
