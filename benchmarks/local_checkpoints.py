@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.files import sha256_file
-from hf_task2vec.probes.bundled import packaged_weights
-from hf_task2vec.probes.checkpoint_files import Preprocessing, Transform
+from hf_task2vec.probes.checkpoint_files import Preprocessing, Transform, packaged_weights
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.timm_adapter import build_packaged, timm_preprocessing
 

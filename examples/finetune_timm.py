@@ -43,7 +43,7 @@ from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.files import atomic_path, write_json
-from hf_task2vec.probes.loading import load_classifier
+from hf_task2vec.probes.probe import load_classifier
 
 
 def build(args: argparse.Namespace, hub_id: str, num_classes: int) -> tuple[Any, Any]:

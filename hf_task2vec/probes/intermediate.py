@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_task2vec.errors import UnsupportedLayerError
-from hf_task2vec.probes.interception import CallInterceptor, weight_owners
-from hf_task2vec.probes.layers import FilterLayer
+from hf_task2vec.probes.layers import CallInterceptor, FilterLayer, weight_owners
 from hf_task2vec.probes.probe import Probe
 
 #: Shares of the covered layers, in embedding order, after which activations are read.

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
-from hf_task2vec.probes.batches import ImageBatches, default_batch_size
-from hf_task2vec.probes.devices import lay_out
+from hf_task2vec.probes.batches import ImageBatches, default_batch_size, lay_out
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score, mean_average_precision, ridge_leave_one_out, ridge_predictions
 

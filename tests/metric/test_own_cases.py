@@ -12,7 +12,7 @@ import pytest
 from hf_task2vec.embedding import cache as cache_module
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.metric.own_cases import own_cases, read_scores, resolve_checkpoints
-from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex

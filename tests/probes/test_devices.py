@@ -28,7 +28,6 @@ from hf_task2vec.fisher.capture import SquareCapture
 from hf_task2vec.fisher.diagonal import diagonal_fisher
 from hf_task2vec.fisher.head import Head
 from hf_task2vec.fisher.kernels import CONV_KERNELS, Convolution
-from hf_task2vec.probes import devices
 from hf_task2vec.probes.batches import ImageBatches, default_batch_size
 from hf_task2vec.probes.layers import trace_layers
 from hf_task2vec.probes.probe import Probe
@@ -287,9 +286,9 @@ def test_weights_are_laid_out_as_images_are_on_cuda() -> None:
     net.table = nn.Parameter(torch.zeros(1, 4, 3, 3))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     weight = net[0].weight
-    devices.lay_out(net, CPU)
+    batches_module.lay_out(net, CPU)
     assert not weight.is_contiguous(memory_format=torch.channels_last)
-    devices.lay_out(net, CUDA)
+    batches_module.lay_out(net, CUDA)
     assert weight is net[0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert net.table.is_contiguous()
@@ -311,7 +310,7 @@ def cuda_case(name: str) -> tuple[Bare, list[tuple[Tensor, np.ndarray]], Head, n
     images = noise(24, 3, side, side).float()
     probe = bare(module, images)
     z = probe.module(images).numpy()
-    devices.lay_out(module.cuda(), CUDA)
+    batches_module.lay_out(module.cuda(), CUDA)
     parts = [(part.cuda().contiguous(memory_format=torch.channels_last), ids) for part, ids in batches(images, 8)]
     return probe, parts, random_head(dim), z
 

@@ -16,7 +16,7 @@ from PIL import Image
 from hf_task2vec.errors import HubError, ProbeError
 from hf_task2vec.files import sha256_file
 from hf_task2vec.probes import checkpoint_files
-from hf_task2vec.probes.bundled import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
+from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
 from hf_task2vec.probes.probe import Probe, weights_hash
 from tests.support.architectures import TRANSFORMERS_CASES, files_of, images, save_timm
 from tests.support.hub import HubServer

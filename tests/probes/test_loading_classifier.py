@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.probes.loading import load_classifier
-from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes.probe import Probe, load_classifier
 from tests.support.architectures import CLASSES, TRANSFORMERS_CASES, images, save_timm
 
 

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from hf_task2vec.errors import ProbeError
-from hf_task2vec.probes.loading import load_classifier
-from hf_task2vec.probes.probe import Probe, weights_hash
+from hf_task2vec.probes.probe import Probe, load_classifier, weights_hash
 from tests.support.architectures import CLASSES, TRANSFORMERS_CASES, files_of, images
 from tests.support.hub import HubServer
 

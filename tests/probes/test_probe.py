@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.probes import probe as probe_module
-from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe, weights_hash
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

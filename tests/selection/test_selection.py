@@ -33,7 +33,7 @@ from hf_task2vec.errors import (
 )
 from hf_task2vec.metric.observations import checkpoint_features, logit
 from hf_task2vec.metric.ranking_metric import METRICS, RankingMetric
-from hf_task2vec.probes.bundled import DEFAULT_PROBE
+from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.selection.ranking import Ranking
