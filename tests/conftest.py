@@ -157,6 +157,13 @@ def retry_sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return sleeps
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package's cache folder of this test alone; it does not exist yet."""
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real datasets and weights beside the checkout; tests that need it are skipped without it."""

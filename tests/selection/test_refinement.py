@@ -1,49 +1,170 @@
-"""The second stage: candidates are downloaded from the loopback Hub, measured on the sample, and ranked again."""
+"""The second stage: which candidate is measured next, when measuring stops, and what rankings make of it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hf_task2vec.embedding.embed import embed_task
-from hf_task2vec.errors import SelectionError
+from hf_task2vec.errors import ProbeError
+from hf_task2vec.metric.prediction import Prediction
 from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe
+from hf_task2vec.selection import refinement
+from hf_task2vec.selection.limits import Budget
 from hf_task2vec.selection.ranking import Candidate, Ranking
 from hf_task2vec.selection.recommendation import Recommender
-from hf_task2vec.selection.refinement import next_candidate
-from hf_task2vec.selection.select import select_backbone
+from hf_task2vec.selection.refinement import Measurements, expected_improvement, measure_promising, next_candidate
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.architectures import files_of, save_timm
 from tests.support.hub import HubServer
-from tests.support.synthetic import TINY, dataset, tiny_probe, zoo
+from tests.support.synthetic import TINY, dataset
+
+# ---------------------------------------------------------------------- what a measurement promises
+
+
+def predicted(means: Mapping[str, float], variances: Collection[float] | None = None) -> Prediction:
+    """Return a prediction of uncorrelated candidates."""
+    spread = np.array(list(variances) if variances is not None else [0.25] * len(means))
+
+    def variance(rows: np.ndarray) -> np.ndarray:
+        assert len(rows) <= 64, "too many candidates were looked at"
+        return spread[rows]
+
+    values = np.array(list(means.values()))
+    posterior: Any = SimpleNamespace(variance=variance)
+    return Prediction(tuple(means), values, np.zeros(len(values)), 1.0, noise=0.0, posterior=posterior)
+
+
+def test_expected_improvement_by_monte_carlo() -> None:
+    prediction = predicted({"a": 0.0, "b": 0.5, "c": -2.0}, [1.0, 0.01, 4.0])
+    found = expected_improvement(prediction, 0.4, np.arange(3))
+    draws = prediction.mean + np.sqrt([1.0, 0.01, 4.0]) * np.random.default_rng(0).standard_normal((400_000, 3))
+    np.testing.assert_allclose(found, np.maximum(draws - 0.4, 0.0).mean(axis=0), atol=0.005)
+
+
+@given(mean=st.floats(-5, 5), sd=st.floats(0.01, 3), best=st.floats(-5, 5), more=st.floats(0.01, 2))
+def test_expected_improvement_grows_with_mean_and_doubt(mean: float, sd: float, best: float, more: float) -> None:
+    prediction = predicted({"a": mean, "b": mean + more, "c": mean}, [sd**2, sd**2, (sd + more) ** 2])
+    plain, higher, wider = expected_improvement(prediction, best, np.arange(3))
+    assert max(mean - best, 0.0) - 1e-9 <= plain <= min(higher, wider) + 1e-9
+
+
+def test_the_first_is_the_one_predicted_best() -> None:
+    prediction = predicted({"a": 0.0, "b": 1.0, "c": 0.9}, [1.0, 0.01, 9.0])
+    assert next_candidate(prediction, {}, {"a", "b", "c"}) == "b"
+    assert next_candidate(prediction, {}, {"a", "c"}) == "c"
+    assert next_candidate(prediction, {}, {"a", "c"}, known={"b"}) == "c"
+    assert next_candidate(prediction, {}, {"not among them"}) is None
+
+
+def test_a_doubtful_candidate_is_worth_more_than_a_known_one() -> None:
+    prediction = predicted({"done": 1.0, "sure": 0.99, "doubtful": 0.8}, [1e-6, 1e-6, 1.0])
+    assert next_candidate(prediction, {"done"}, {"sure", "doubtful"}) == "doubtful"
+    far = predicted({"done": 1.0, "sure": 0.99, "doubtful": -9.0}, [1e-6, 0.01, 0.1])
+    assert next_candidate(far, {"done"}, {"sure", "doubtful"}) == "sure"
+    # Over the measured one both promise; over the probe, only the doubtful one can be better.
+    prediction = predicted({"done": 0.0, "probe": 3.0, "sure": 1.0, "doubtful": 0.0}, [1e-6, 1e-6, 1e-4, 2.0])
+    assert next_candidate(prediction, {"done"}, {"sure", "doubtful"}) == "sure"
+    assert next_candidate(prediction, {"done"}, {"sure", "doubtful"}, known={"probe"}) == "doubtful"
+
+
+def test_only_a_short_list_is_looked_at() -> None:
+    many = {f"net{i}": -float(i) for i in range(1000)}
+    assert next_candidate(predicted(many), {"net0"}, set(many) - {"net0"}) == "net1"
+
+
+# ---------------------------------------------------------------------- when measuring stops
+
+NETS = [f"net{i}" for i in range(1, 7)]
+
+
+@pytest.fixture
+def refine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Measurements, list[str]]]:
+    """Measure some of six candidates, a worse one after the other; each takes ten seconds, and `broken` ones fail."""
+    now = 100.0
+    monkeypatch.setattr(refinement, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def run(k: int, broken: Collection[str] = (), **options: Any) -> tuple[Measurements, list[str]]:
+        tried: list[str] = []
+
+        def measure(name: str, task: Any, **_: Any) -> Score:
+            nonlocal now
+            tried.append(name)
+            now += 10.0
+            if name in broken:
+                raise ProbeError(f"{name} is broken")
+            return Score.of_share(0.5, 100)
+
+        monkeypatch.setattr(refinement, "linear_probe", measure)
+        params = pd.array([4.0, 300.0, None, 2.0, 1.0, 3.0], dtype="Float64")
+        task: Any = None
+        prediction = predicted({name: -float(i) for i, name in enumerate(NETS)})
+        frame = pd.DataFrame({"hub_id": NETS, "params_m": params})
+        return measure_promising(lambda _: prediction, frame, task, k, **options), tried
+
+    return run
+
+
+Refine = Callable[..., tuple[Measurements, list[str]]]
+
+
+def test_as_many_as_were_asked_for(refine: Refine) -> None:
+    found, tried = refine(3)
+    assert tried == list(found.scores) == ["net1", "net2", "net3"]
+    assert (found.failures, found.notes) == ({}, [])
+    assert len(refine(20)[1]) == 6
+    assert refine(2, known=["net1", "elsewhere"])[1] == ["net2", "net3"]
+    assert refine(2, known=NETS)[1] == []
+
+
+def test_failures_are_replaced_up_to_twice_as_many(refine: Refine) -> None:
+    found, tried = refine(2, broken={"net1", "net3"})
+    assert tried == ["net1", "net2", "net3", "net4"]
+    assert found.failures == {name: f"{name} was not measured: {name} is broken" for name in ("net1", "net3")}
+    found, tried = refine(2, broken=NETS)
+    assert (len(tried), found.scores) == (4, {})
+
+
+@pytest.mark.parametrize(
+    ("k", "budget", "count", "note"),
+    [  # At four bytes a parameter; candidates of unknown size fit into no limit.
+        (4, Budget(max_bytes=4 * 8e6), 3, "no candidate of known size fits into what is left of 3.2e+07 bytes"),
+        (3, Budget(max_bytes=4 * 7e6), 3, ""),  # 4 + 2 + 1 million: just enough
+        (1, Budget(max_bytes=1), 0, "no candidate of known size fits into what is left of 1 bytes"),
+        (6, Budget(max_seconds=25), 2, "20 s of 25 s spent"),  # a third would end later
+        (3, Budget(max_seconds=30), 3, ""),
+        (6, Budget(max_seconds=0.1), 1, "10 s of 0.1 s spent"),  # how long one takes is known after the first
+    ],
+)
+def test_limits_of_bytes_and_seconds(refine: Refine, k: int, budget: Budget, count: int, note: str) -> None:
+    found, tried = refine(k, budget=budget)
+    expected = ["net1", "net4", "net5"] if budget.max_bytes else NETS
+    assert tried == expected[:count]
+    assert found.notes == ([f"stopped after {count} of {k} measurements: {note}"] if note else [])
+
+
+def test_failed_downloads_count(refine: Refine) -> None:
+    assert refine(4, broken={"net1"}, budget=Budget(max_bytes=4 * 6e6))[1] == ["net1", "net4"]
+
+
+# ---------------------------------------------------------------------- with real networks on the loopback Hub
 
 #: The four of the synthetic index that the loopback Hub holds, best first by their scores in it.
 ON_HUB = ["org/best-unknown", "org/huge", "org/mid", "org/small"]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def probe() -> Probe:
-    return tiny_probe()
-
-
-@pytest.fixture(scope="module")
-def index(probe: Probe) -> ZooIndex:
-    twin = embed_task(Task.from_dataset(dataset(48, seed=7)), probe)
-    return zoo({"twin": twin}, weights_hash=probe.weights_hash)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +190,11 @@ def filled(hub: HubServer, checkpoints: dict[str, dict[str, bytes]]) -> HubServe
 
 
 @pytest.fixture
-def select(index: ZooIndex, probe: Probe) -> Callable[..., Ranking]:
-    return partial(select_backbone, index=index, probe=probe, candidates=ON_HUB)
+def select_on_hub(select: Callable[..., Ranking]) -> Callable[..., Ranking]:
+    return partial(select, candidates=ON_HUB)
+
+
+Select = Callable[..., Ranking]
 
 
 def downloaded(hub: HubServer) -> set[str]:
@@ -79,67 +203,81 @@ def downloaded(hub: HubServer) -> set[str]:
     return {match[1] for match in found if match}
 
 
-def sd_of_logit(c: Candidate) -> float:
-    return c.std / (c.score * (1 - c.score))
+def measured(ranking: Ranking) -> dict[str, float]:
+    return {c.hub_id: c.measured for c in ranking if c.measured is not None}
 
 
 def by_hand(task: Task, index: ZooIndex, probe: Probe, count: int) -> tuple[list[str], Ranking]:
     """The candidates that should be measured, in order, and the ranking that should come out."""
     frame = index.checkpoints[index.checkpoints["hub_id"].isin(ON_HUB)].reset_index(drop=True)
     recommender = Recommender(embed_task(task, probe), index, RankingMetric.from_index(index), frame)
-    measured: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     for _ in range(count):
-        name = next_candidate(recommender.predict(measured), measured, set(ON_HUB) - set(measured))
-        measured[name] = linear_probe(name, task)
-    return list(measured), recommender.rank(measured, top_k=10)
-
-
-# ---------------------------------------------------------------------- the second stage
+        name = next_candidate(recommender.predict(scores), scores, set(ON_HUB) - set(scores))
+        assert name is not None
+        scores[name] = linear_probe(name, task)
+    return list(scores), recommender.rank(scores, top_k=10)
 
 
 def test_two_are_downloaded_measured_and_ranked_again(
-    select: Callable[..., Ranking], filled: HubServer, index: ZooIndex, probe: Probe
+    select_on_hub: Select, filled: HubServer, index: ZooIndex, probe: Probe
 ) -> None:
     task = Task.from_dataset(dataset(48))
-    first = select(task)
+    first = select_on_hub(task)
     assert not filled.requests  # the first stage downloads nothing
-    refined = select(task, refine=2)
+    refined = select_on_hub(task, refine=2)
     fetched = downloaded(filled)
     names, expected = by_hand(task, index, probe, 2)
     assert names[0] == first.best.hub_id == "org/best-unknown"
     assert fetched == set(names)
     assert refined.candidates == expected.candidates
+    assert measured(refined) == {name: linear_probe(name, task).value for name in names}
+
+    def sd_of_logit(c: Candidate) -> float:
+        return c.std / (c.score * (1 - c.score))
+
     before = {c.hub_id: c for c in first}
     for c in refined:
-        assert c.measured == (linear_probe(c.hub_id, task).value if c.hub_id in names else None)
         assert sd_of_logit(c) < sd_of_logit(before[c.hub_id])  # what is learned of one tells of the others
         assert c.residual == pytest.approx(c.score - c.prior)
-    assert [c.rank for c in refined] == [1, 2, 3, 4]
-    scores = [c.score for c in refined]
-    assert scores == sorted(scores, reverse=True)
+    assert [c.score for c in refined] == sorted((c.score for c in refined), reverse=True)
     assert refined.warnings == first.warnings
     assert refined.summary.startswith("2 candidates measured on the sample. Take ")
     assert refined.best.hub_id in refined.summary
 
 
-def test_the_probe_is_not_measured_again(select: Callable[..., Ranking], filled: HubServer) -> None:
-    refined = select(dataset(48), candidates=[TINY, "org/small"], refine=2)
-    assert downloaded(filled) == {"org/small"}
-    assert {c.hub_id: c.measured is None for c in refined} == {TINY: True, "org/small": False}
+def test_measured_accuracies_are_shown(select_on_hub: Select, filled: HubServer) -> None:
+    refined = select_on_hub(dataset(48), refine=1)
+    ((hub_id, value),) = measured(refined).items()
+    shown = {c["hub_id"]: c["measured"] for c in json.loads(refined.to_json())["candidates"]}
+    assert shown == {**dict.fromkeys(ON_HUB), hub_id: value}
+    heading, *lines = repr(refined).splitlines()[1:]
+    assert re.sub(r"\s\s+", "|", heading) == "rank|checkpoint|accuracy|80 % interval|measured|params|licence"
+    assert next(line for line in lines if hub_id in line).split()[4] == f"{100 * value:.1f}"
+    assert "<th>measured</th>" in refined._repr_html_()
+    assert f"<td>{100 * value:.1f}</td>" in refined._repr_html_()
+    assert refined.to_pandas()["measured"].notna().sum() == 1
+
+
+def test_the_probe_is_not_measured_again(select_on_hub: Select, filled: HubServer) -> None:
+    refined = select_on_hub(dataset(48), candidates=[TINY, "org/small"], refine=2)
+    assert downloaded(filled) == measured(refined).keys() == {"org/small"}
     assert refined.warnings == ()
 
 
-def test_bytes_are_a_limit(select: Callable[..., Ranking], filled: HubServer) -> None:
-    refined = select(dataset(48), refine=3, refine_bytes=4 * 31e6)  # org/mid has 25M parameters, org/small 5M
+def test_limits_of_the_second_stage(select_on_hub: Select, filled: HubServer) -> None:
+    """org/mid has 25 million parameters, org/small 5; those of org/best-unknown are unknown."""
+    refined = select_on_hub(dataset(48), refine=3, refine_bytes=4 * 31e6, top_k=1)
     assert downloaded(filled) == {"org/mid", "org/small"}
+    assert len(refined) == 1
     (note,) = refined.warnings
-    assert note == (
-        "stopped after 2 of 3 measurements: no candidate of known size fits into what is left of 1.24e+08 bytes"
-    )
+    assert note.startswith("stopped after 2 of 3 measurements: ")
+    refined = select_on_hub(dataset(48), refine=3, refine_seconds=1e-9)
+    assert refined.warnings == ("stopped after 0 of 3 measurements: 0 s of 1e-09 s spent",)
 
 
 def test_a_bad_measurement_moves_a_candidate_down(
-    select: Callable[..., Ranking], filled: HubServer, monkeypatch: pytest.MonkeyPatch
+    select_on_hub: Select, filled: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its features are made constant: no better than guessing."""
     import torch
@@ -151,115 +289,57 @@ def test_a_bad_measurement_moves_a_candidate_down(
         return torch.ones_like(real) if self.name == "org/best-unknown" else real
 
     monkeypatch.setattr(Probe, "features", broken)
-    refined = select(dataset(48), refine=2)
-    by_id = {c.hub_id: c for c in refined}
-    assert by_id["org/best-unknown"].measured < 0.5
-    assert by_id["org/best-unknown"].rank > len(refined) / 2
+    refined = select_on_hub(dataset(48), refine=2)
+    assert measured(refined)["org/best-unknown"] < 0.5
+    assert next(c.rank for c in refined if c.hub_id == "org/best-unknown") > len(refined) / 2
     assert refined.summary.endswith("Before measuring, org/best-unknown was first.")
 
 
-def test_measured_accuracies_are_shown(select: Callable[..., Ranking], filled: HubServer) -> None:
-    refined = select(dataset(48), refine=1)
-    shown = {c["hub_id"]: c["measured"] for c in json.loads(refined.to_json())["candidates"]}
-    (measured,) = [c for c in refined if c.measured is not None]
-    assert shown == {hub_id: measured.measured if hub_id == measured.hub_id else None for hub_id in ON_HUB}
-    cell = f"{100 * measured.measured:.1f}"
-    lines = repr(refined).splitlines()
-    assert lines[1].split() == [
-        "rank",
-        "checkpoint",
-        "accuracy",
-        "80",
-        "%",
-        "interval",
-        "measured",
-        "params",
-        "licence",
-    ]
-    assert lines[1 + measured.rank].split()[4] == cell
-    assert "<th>measured</th>" in refined._repr_html_()
-    assert f"<td>{cell}</td>" in refined._repr_html_()
-    assert refined.to_pandas()["measured"].notna().sum() == 1
-
-
-def test_top_k_may_be_smaller_or_larger(select: Callable[..., Ranking], filled: HubServer) -> None:
-    assert len(select(dataset(48), refine=2, top_k=1)) == 1
-    assert len(downloaded(filled)) == 2
-    refined = select(dataset(48), refine=9, top_k=3)  # more than there are
-    assert downloaded(filled) == set(ON_HUB)
-    assert len(refined) == 3
-    assert "4 candidates measured" in refined.summary
-
-
-# ---------------------------------------------------------------------- candidates that cannot be measured
-
-
-def missing(hub: HubServer, files: dict[str, bytes]) -> None:
-    pass
-
-
-def gated(hub: HubServer, files: dict[str, bytes]) -> None:
-    hub.create_model("org/best-unknown", files, gated=True)
-
-
-def cut_weights(hub: HubServer, files: dict[str, bytes]) -> None:
-    half = files["model.safetensors"][: len(files["model.safetensors"]) // 2]
-    hub.create_model("org/best-unknown", {**files, "model.safetensors": half})
-
-
-def unknown_architecture(hub: HubServer, files: dict[str, bytes]) -> None:
-    config = {**json.loads(files["config.json"]), "architecture": "net_of_tomorrow"}
-    hub.create_model("org/best-unknown", {**files, "config.json": json.dumps(config).encode()})
-
-
-def odd_preprocessing(hub: HubServer, files: dict[str, bytes]) -> None:
-    config = json.loads(files["config.json"])
-    config["pretrained_cfg"]["mean"] = "grey"
-    hub.create_model("org/best-unknown", {**files, "config.json": json.dumps(config).encode()})
-
-
-def weights_that_are_not_finite(hub: HubServer, files: dict[str, bytes]) -> None:
+def not_finite(files: dict[str, bytes]) -> dict[str, bytes]:
     import torch
     from safetensors.torch import load, save
 
     state = load(files["model.safetensors"])
-    state["conv1.0.weight"] = torch.full_like(state["conv1.0.weight"], torch.nan)
-    hub.create_model("org/best-unknown", {**files, "model.safetensors": save(state)})
+    return files | {"model.safetensors": save(state | {"conv1.0.weight": state["conv1.0.weight"] * torch.nan})}
 
 
-def failing_server(hub: HubServer, files: dict[str, bytes]) -> None:
-    hub.create_model("org/best-unknown", files)
-    hub.inject(pattern="best-unknown/resolve/.*safetensors", status=500, times=None)
+def odd_preprocessing(files: dict[str, bytes]) -> dict[str, bytes]:
+    config = json.loads(files["config.json"])
+    config["pretrained_cfg"]["mean"] = "grey"
+    return files | {"config.json": json.dumps(config).encode()}
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("change", "fault", "reason"),
     [
-        (missing, "No Hub repository 'org/best-unknown'"),
-        (gated, "'org/best-unknown' is gated: accept its terms"),
-        (cut_weights, "cannot load 'org/best-unknown'"),
-        (unknown_architecture, "architecture 'net_of_tomorrow'"),
-        (odd_preprocessing, "timm cannot build the preprocessing .*'mean': 'grey'"),
-        (weights_that_are_not_finite, "not finite"),
-        (failing_server, "The Hub failed for 'org/best-unknown'|'org/best-unknown'.* cannot be reached"),
+        (None, {}, "No Hub repository 'org/best-unknown'"),
+        (lambda files: files | {"model.safetensors": files["model.safetensors"][:999]}, {}, "cannot load 'org/best-"),
+        (odd_preprocessing, {}, "timm cannot build the preprocessing .*'mean': 'grey'"),
+        (not_finite, {}, "not finite"),
+        (dict, {"status": 500}, "The Hub failed for 'org/best-unknown'|'org/best-unknown'.* cannot be reached"),
     ],
+    ids=["missing", "cut", "preprocessing", "not finite", "failing server"],
 )
 @pytest.mark.usefixtures("retry_sleeps")
 def test_the_next_is_measured_in_place_of_one_that_cannot_be(
-    select: Callable[..., Ranking],
+    select_on_hub: Select,
     hub: HubServer,
     checkpoints: dict[str, dict[str, bytes]],
-    fault: Callable[[HubServer, dict[str, bytes]], None],
+    change: Callable[[dict[str, bytes]], dict[str, bytes]] | None,
+    fault: dict[str, Any],
     reason: str,
 ) -> None:
-    for hub_id in ON_HUB[1:]:
-        hub.create_model(hub_id, checkpoints[hub_id])
-    fault(hub, checkpoints["org/best-unknown"])
-    refined = select(dataset(48), refine=2, top_k=4)
-    done = {c.hub_id for c in refined if c.measured is not None}
-    assert len(done) == 2
-    assert "org/huge" in done
-    assert "org/best-unknown" not in done
+    for hub_id, files in checkpoints.items():
+        if hub_id != "org/best-unknown":
+            hub.create_model(hub_id, files)
+        elif change is not None:
+            hub.create_model(hub_id, change(files))
+    if fault:
+        hub.inject(pattern="best-unknown/resolve/.*safetensors", times=None, **fault)
+    refined = select_on_hub(dataset(48), refine=2, top_k=4)
+    assert len(measured(refined)) == 2
+    assert measured(refined).keys() > {"org/huge"}
+    assert "org/best-unknown" not in measured(refined)
     (warning,) = refined.warnings
     assert warning.startswith("org/best-unknown was not measured: ")
     assert re.search(reason, warning)
@@ -267,7 +347,7 @@ def test_the_next_is_measured_in_place_of_one_that_cannot_be(
 
 
 def test_what_a_network_raises_does_not_end_the_run(
-    select: Callable[..., Ranking], filled: HubServer, monkeypatch: pytest.MonkeyPatch
+    select_on_hub: Select, filled: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
@@ -279,29 +359,20 @@ def test_what_a_network_raises_does_not_end_the_run(
         return features(self, batch)
 
     monkeypatch.setattr(Probe, "features", out_of_memory)
-    refined = select(dataset(48), refine=1)
+    refined = select_on_hub(dataset(48), refine=1)
     (warning,) = refined.warnings
     assert warning == (
         "org/best-unknown was not measured: 'org/best-unknown' fails on the images of 'dataset' (batch_size=4, device "
         "cpu): OutOfMemoryError: tried to allocate 20 GiB"
     )
-    assert [c.hub_id for c in refined if c.measured is not None] == ["org/huge"]
+    assert list(measured(refined)) == ["org/huge"]
     if refined.best.hub_id == "org/best-unknown":
         assert "could not be measured (see the warnings). The best of those measured is org/huge: " in refined.summary
 
 
-def test_when_none_can_be_measured_the_prediction_stands(select: Callable[..., Ranking], hub: HubServer) -> None:
+def test_when_none_can_be_measured_the_prediction_stands(select_on_hub: Select, hub: HubServer) -> None:
     task = Task.from_dataset(dataset(48))
-    first, refined = select(task), select(task, refine=2)
+    first, refined = select_on_hub(task), select_on_hub(task, refine=2)
     assert refined.candidates == first.candidates
     assert refined.summary == f"No candidate could be measured. {first.summary}"
     assert len(refined.warnings) == len(ON_HUB)
-
-
-# ---------------------------------------------------------------------- refusals
-
-
-def test_refine_is_checked(select: Callable[..., Ranking]) -> None:
-    for refine in (-1, 1.5, "2"):
-        with pytest.raises(SelectionError, match=f"refine={refine!r} must be a whole number of at least 0"):
-            select(dataset(24), refine=refine)

@@ -10,6 +10,8 @@ from hf_task2vec.embedding.task_embedding import DESCRIPTORS, TaskEmbedding
 from hf_task2vec.zoo.index import ZooIndex
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import datasets
     import pandas as pd
     from PIL import Image
@@ -75,6 +77,16 @@ def pictures(count: int = 24, classes: int = 3, *, seed: int = 0, size: tuple[in
 def dataset(count: int = 24, classes: int = 3, **options: Any) -> datasets.Dataset:
     """Return `pictures` as a dataset with columns ``image`` and ``label``."""
     return as_dataset(pictures(count, classes, **options), [i % classes for i in range(count)], classes)
+
+
+def image_folder(folder: Path, count: int = 24, classes: int = 3, **options: Any) -> Path:
+    """Write `pictures` into a folder a class."""
+    from PIL import Image
+
+    for i, picture in enumerate(pictures(count, classes, **options)):
+        (folder / f"class {i % classes}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"class {i % classes}" / f"{i}.png")
+    return folder
 
 
 def as_dataset(images: list[np.ndarray], labels: list[Any], classes: int) -> datasets.Dataset:

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
-from hf_task2vec.errors import ProbeMismatchError, SchemaVersionError, SelectionError, ZooIndexError
-from hf_task2vec.selection.limits import Constraints
+from hf_task2vec.errors import ProbeMismatchError, SchemaVersionError, ZooIndexError
 from hf_task2vec.zoo.index import ZooIndex
 from hf_task2vec.zoo.records import read_csv, write_csv
 from hf_task2vec.zoo.schema import ScoreRow
@@ -289,42 +288,6 @@ def test_validate_finds_disagreeing_facts(index: ZooIndex) -> None:
     problems = wrong.validate()
     assert any(re.search(r"row 4, column leak: True; images_from and trained_on say False", p) for p in problems)
     assert any("column source_license: sources.csv says 'mit'" in p for p in problems)
-
-
-# ---------------------------------------------------------------------- limits
-
-
-@pytest.mark.parametrize(
-    ("limits", "kept"),
-    [
-        ({}, ["org/big", "org/small", "org/unknown"]),
-        ({"max_params": 5_000_000}, ["org/small"]),
-        ({"max_gmacs": 16.0}, ["org/big", "org/small"]),
-        ({"licenses": ["MIT"]}, ["org/big"]),
-        ({"library": "transformers"}, ["org/unknown"]),
-        ({"input_size": 224}, ["org/small"]),
-        ({"candidates": ["org/unknown", "local:mine"]}, ["org/unknown"]),
-    ],
-)
-def test_limits(index: ZooIndex, limits: dict[str, Any], kept: list[str]) -> None:
-    found = Constraints(**limits).eligible(index)
-    assert found["hub_id"].tolist() == kept
-    assert found.index.tolist() == list(range(len(kept)))
-
-
-def test_each_checkpoint_is_left_out_for_one_reason(index: ZooIndex) -> None:
-    message = (
-        r"meets the limits \(max_params=4999999, licenses=\('apache-2.0',\)\); left out: 2 more than 4,999,999 "
-        r"parameters, 1 weights are on no Hub, 1 number of parameters unknown; loosen a limit \(the licences it knows "
-    )
-    with pytest.raises(SelectionError, match=message):
-        Constraints(max_params=4_999_999, licenses=["apache-2.0"]).eligible(index)  # type: ignore[arg-type]
-
-
-def test_candidates_that_are_not_in_the_index(index: ZooIndex, caplog: pytest.LogCaptureFixture) -> None:
-    asked = Constraints(candidates=("org/none", "org/big"))
-    assert asked.eligible(index)["hub_id"].tolist() == ["org/big"]
-    assert "not in the index, so not ranked: org/none" in caplog.text
 
 
 # ---------------------------------------------------------------------- embeddings
