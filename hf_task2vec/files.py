@@ -1,4 +1,4 @@
-"""Files: atomic writes, checksums, canonical JSON and the cache folder."""
+"""Atomic writes, checksums and the cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New evidence for an index: measured matrices, and the user's own scores.
+"""New evidence for an index: sweeps and own scores.
 
 `build` runs tasks x checkpoints cell by cell (`inputs` checks what it was asked, `cells` measures and keeps, `ray`
 spreads over machines) and `rows` turns the cells into rows of the index; `own_scores` adds a score that the user

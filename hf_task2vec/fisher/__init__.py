@@ -1,4 +1,4 @@
-"""The diagonal Fisher information of a probe on a task (paper, section 2).
+"""The diagonal Fisher information (paper, section 2).
 
 `head` fits the linear head, `cotangents` its closed-form label expectation, `capture` and `kernels` (chosen by
 `autotune`) the squared gradients per filter, `diagonal` the sums over images, `variational` the paper's other

@@ -1,4 +1,4 @@
-"""(task, checkpoint) -> standing ± standard deviation, and how good that is.
+"""(task, checkpoint) -> standing ± standard deviation.
 
 `observations` turns the index into evidence, `task_space` and `covariance` say what is alike, `training` learns the
 parameters, `prediction` conditions on evidence; `ranking_metric` is the trained metric. `evaluation` judges a metric by

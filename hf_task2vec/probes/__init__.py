@@ -1,4 +1,4 @@
-"""A network as a frozen feature extractor, and how well its features solve a task.
+"""A network as a frozen feature extractor, and its linear probe.
 
 `checkpoint_files`, `loading` and the two adapters turn a checkpoint's name into a network with its preprocessing;
 `probe` wraps it; `layers` and `interception` see its filters and calls, `intermediate` its activations on the way;

@@ -1,6 +1,7 @@
-"""Pages that need nothing but a browser: the report of a ranking (`page`) and the map of an index (`task_map`).
+"""Pages that need nothing but a browser.
 
-`html` renders the templates with everything inside; nothing on a page reaches the network.
+`page` is the report of a ranking, `task_map` the map of an index; `html` renders their templates with everything
+inside, so that nothing on a page reaches the network. Comes in: `Ranking`, `ZooIndex`. Goes out: a file.
 """
 
 import lazy_loader

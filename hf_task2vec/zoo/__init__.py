@@ -1,4 +1,4 @@
-"""The index: checkpoints, tasks, scores, and the embeddings of the tasks.
+"""The index: checkpoints, tasks, scores, embeddings.
 
 `schema` declares a row of each table, `records` reads and writes them, `index` is the `ZooIndex` that holds them, and
 `hub_candidates` finds checkpoints on the Hub that are not in it.

@@ -71,3 +71,10 @@ def test_no_measured_figure_is_typed_by_hand(name: str) -> None:
     text = re.sub(r"<!-- figures: .*?<!-- end of figures -->|^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     typed = re.findall(r".{20}(?<!near )\b\d[\d.,]* ?(?:%|points|times)(?! intervals?).{0,20}", text)
     assert not typed
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_imports() -> None:
+    pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader")
+    from benchmarks.docs.architecture import PICTURE, draw, rooms
+
+    assert PICTURE.read_text(encoding="utf-8") == draw(rooms()), "run python -m benchmarks.docs.architecture"
