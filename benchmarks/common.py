@@ -1,0 +1,31 @@
+"""What the scripts share: where things lie, and how a raw output is read and written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SHARED = ROOT.parent / "shared"
+TASKS = SHARED / "tasks"
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A command line that is described by the script's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def read(name: str) -> Any:
+    """Return a raw output; an empty one if there is none yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write(name: str, document: Any) -> None:
+    """Write a raw output."""
+    from hf_task2vec.files import write_json
+
+    write_json(RESULTS / f"{name}.json", document)
