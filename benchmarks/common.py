@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -29,3 +30,16 @@ def write(name: str, document: Any) -> None:
     from hf_task2vec.files import write_json
 
     write_json(RESULTS / f"{name}.json", document)
+
+
+def read_matrix() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of the measured matrix, by task and checkpoint."""
+    texts, counts = ("task", "checkpoint", "features_sha256"), ("n", "n_train", "n_test", "dim")
+    with (RESULTS / "matrix.csv").open(encoding="utf-8", newline="") as handle:
+        return {
+            (row["task"], row["checkpoint"]): {
+                name: value if name in texts else int(value) if name in counts else float(value)
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(handle)
+        }

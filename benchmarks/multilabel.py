@@ -26,11 +26,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-from build_matrix import RESULTS, TASKS, checkpoint_names, index_name, load_frozen, with_matrix
 from PIL import Image
 from scipy.special import expit, logit
 from tqdm import tqdm
 
+from benchmarks.common import RESULTS, TASKS
+from benchmarks.index.matrix import checkpoint_names, index_name, load_frozen, with_matrix
 from hf_task2vec.embedding.embed import embed_task, library_versions
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.files import atomic_path, write_json

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from local_checkpoints import CHECKPOINTS, load_local
 from PIL import Image
 
+from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local
 from hf_task2vec.embedding.distance import log_profile, relative_fisher, symmetric, trivial_embedding
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.embedding.task_embedding import TaskEmbedding, embedding_config

@@ -12,13 +12,13 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from build_matrix import with_matrix
 from numpy.typing import NDArray
 from properties_statistics import symmetrised
 from properties_tasks import ROOT
 from scipy.stats import rankdata
 from tqdm import tqdm
 
+from benchmarks.index.matrix import with_matrix
 from hf_task2vec.embedding.distance import DISTANCES, pairwise
 from hf_task2vec.metric.covariance import MetricParameters, task_kernel
 from hf_task2vec.metric.evaluation import near_duplicates

@@ -49,7 +49,7 @@ class MetricParameters:
         The same of the task-specific residual.
     unseen
         Variance of a checkpoint's result on a task that the index has not seen, beyond what the model states: it makes
-        up for what the model does not know of itself (see the coverage of ``benchmarks/selection.py``).
+        up for what the model does not know of itself (see the coverage of ``benchmarks/selection/leave_one_out.py``).
     length_in1k, length_size, length_px
         Length-scales on ImageNet accuracy (in half logits), size (in factors of four) and image size (in octaves).
     pretraining_shared, family_shared

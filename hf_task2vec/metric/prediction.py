@@ -21,8 +21,9 @@ _NEWTON_STEPS = 100
 # Candidates compared with the scored checkpoints at a time.
 _CHUNK = 256
 #: Share of the sampling error that checkpoints measured on the same images have in common, because they fail on the
-#: same ones (mean correlation of right answers among a task's six best checkpoints: ``benchmarks/selection.py``). It
-#: moves all of them alike, so it belongs to the task's level, and only the rest blurs the differences.
+#: same ones (mean correlation of right answers among a task's six best checkpoints: ``shared_error`` in
+#: ``benchmarks/results/selection.json``). It moves all of them alike, so it belongs to the task's level, and only the
+#: rest blurs the differences.
 SHARED_ERROR = 0.47
 #: Prior variance of a task's level, in squared logits: so wide that one measurement tells of the level alone. A tighter
 #: one would take a hard task for a weakness of whatever was measured first.

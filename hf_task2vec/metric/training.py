@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 # A weak log-normal prior, centred on the built-in values, keeps parameters that the scores say nothing about in place.
 _PRIOR_SPREAD = 1.5
 RANK = 3
-"""Factors of the residual; see ``ranks`` in the raw output of ``benchmarks/selection.py``."""
+"""Factors of the residual; see ``ranks`` in the raw output of ``benchmarks/selection/leave_one_out.py``."""
 # The spread of the prior on loadings and of their start, and the scores on embedded tasks that a checkpoint needs to
 # have loadings of its own.
 _LOADING_SPREAD, _LOADING_START, _LOADING_SCORES = 0.4, 0.2, 20

@@ -181,7 +181,7 @@ class SourceRow(Row):
     license: Text
     n_left_out: Count = 0  # rows of the source that are not here because their checkpoint is on no Hub
     n_published: Count | None = None  # rows that were read of the source, those left out included
-    published_sha256: Sha256 | None = None  # of those rows (see `published_hash` in benchmarks/build_facts.py)
+    published_sha256: Sha256 | None = None  # of those rows (see `published_hash` in benchmarks/index/facts.py)
 
 
 class ProbeEntry(BaseModel):

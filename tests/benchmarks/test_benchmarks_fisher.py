@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch import nn
 
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.tasks.task import Task
@@ -32,7 +27,7 @@ def script(name: str) -> ModuleType:
 
 
 statistics, trees = script("properties_statistics"), script("properties_trees")
-tasks, end_to_end = script("properties_tasks"), script("end_to_end")
+tasks = script("properties_tasks")
 
 
 def test_tree_distance_counts_edges() -> None:
@@ -100,102 +95,3 @@ def test_an_embedding_is_read_again(digits: Task, tmp_path: Path, monkeypatch: p
     probe.config = {"name": "p", "preprocessing": {"side": 2}}
     tasks.embedded(digits, probe, tmp_path)
     assert len(made) == 3
-
-
-def test_photographs_have_the_size_asked_for_and_grain() -> None:
-    image = Image.new("RGB", (40, 30), (100, 150, 200))
-    data = end_to_end.photograph(image, 120, np.random.default_rng(0), mirror=False)
-    decoded = Image.open(io.BytesIO(data))
-    assert (decoded.format, decoded.size) == ("JPEG", (120, 90))
-    assert 3 < np.asarray(decoded).std(axis=(0, 1)).mean() < 9
-    assert data == end_to_end.photograph(image, 120, np.random.default_rng(0), mirror=False)
-
-
-def test_ratios_are_taken_round_by_round() -> None:
-    rounds = [
-        {"passes": {"seconds": s, "cpu_seconds": 1.0}, "whole": {"seconds": 1.5 * s, "cpu_seconds": 2.0}}
-        for s in (1, 10, 3)
-    ]
-    found = end_to_end.summary(rounds)
-    assert found["whole"]["ratio"] == found["whole"]["ratio_min"] == found["whole"]["ratio_max"] == 1.5
-    assert (found["whole"]["median_s"], found["whole"]["cpu_ratio"]) == (4.5, 2.0)
-
-
-def test_every_way_to_embed_must_meet_the_target() -> None:
-    def judged(load: float = 1.0, **cpu: float) -> tuple[bool | None, bool]:
-        names = ("passes", "whole", "embed_pixels", "embed_files")
-        rounds = [{name: {"seconds": 1.3, "cpu_seconds": cpu.get(name, 1.0)} for name in names}]
-        found = end_to_end.judged(rounds, [load], cores=2)
-        return found["met_in_seconds"], found["met_in_processor_seconds"]
-
-    assert judged() == (True, True)
-    assert judged(embed_files=1.36) == (True, False)
-    assert judged(load=7.0) == (None, True)
-
-
-def test_forward_passes_are_counted_by_image() -> None:
-    class Probe:
-        module = nn.Identity()
-
-    def run() -> None:
-        for _ in range(3):
-            Probe.module(torch.zeros(4, 2))
-
-    assert end_to_end.forward_passes(Probe(), run, 4) == 3.0
-    assert not Probe.module._forward_pre_hooks
-
-
-@pytest.fixture(scope="module")
-def speed() -> ModuleType:
-    return script("fisher_speed")
-
-
-class TestFisherSpeed:
-    def test_ratios_are_to_the_first_method(self, speed: ModuleType) -> None:
-        found = speed.ratios({"plain": [1.0, 2.0, 4.0], "sketch": [0.5, 3.0, 4.0]})
-        assert found["sketch"] == {"median_s": 3.0, "ratio": 1.0, "ratio_min": 0.5, "ratio_max": 1.5}
-
-    def test_the_original_loop_is_extrapolated_from_one_batch(self, speed: ModuleType) -> None:
-        found = speed.original_loop({"batch_mean_loop": {"median_s": 0.8}, "sketch": {"median_s": 0.4}}, 8)
-        assert found["seconds_of_all_draws_extrapolated"] == pytest.approx(1000)
-        assert found["times_the_sketch_extrapolated"] == pytest.approx(1000 / (0.05 * 256))
-
-    def test_a_peer_that_fails_leaves_the_network_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        peers = script("fisher_peers")
-
-        def spoils(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
-            model.register_forward_hook(lambda *_: None)
-            raise ValueError("cannot do that\nat all")
-
-        monkeypatch.setattr(peers, "PEERS", {"loop": peers.batch_mean_loop, "spoils": spoils})
-        net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-        able, unable = peers.able_peers(net, torch.randn(3, 3, 2, 2), torch.tensor([0, 1, 0]))
-        assert list(able) == ["loop"]
-        assert unable == {"spoils": "ValueError: cannot do that"}
-        assert not net._forward_hooks
-        assert all(p.grad is None for p in net.parameters())
-
-    def test_what_is_there_is_drawn(self, tmp_path: Path) -> None:
-        draw = script("fisher_speed_plot").plot
-        points = [{"classes": c, "seconds_per_image": 0.1} for c in (2, 10)]
-        draw({"device": "cpu", "scaling": {"classes": points}}, tmp_path / "a.png")
-        with Image.open(tmp_path / "a.png") as image:
-            assert image.width > 1000
-
-    @pytest.mark.slow
-    @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-    def test_memory_grows_with_the_batch(self, speed: ModuleType) -> None:
-        ballast = np.ones(2**28)  # 2 GiB in this process must not count
-        found = speed.memory("resnet18", "cpu", (2, 12))
-        for method in ("plain", "sketch"):
-            assert 1 < found[method]["mib_per_image"] < 200, method
-            assert 100 < found[method]["peak_mib"][0] < ballast.nbytes / 2**20, method
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["end_to_end", "fisher_speed", "properties"])
-def test_scripts_explain_themselves(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True
-    )
-    assert f"python benchmarks/{name}.py" in done.stdout

@@ -44,22 +44,13 @@ def test_modules_named_in_the_method_exist() -> None:
     assert [module for module in modules if not any((ROOT / at / module).is_file() for at in ("hf_task2vec", ""))] == []
 
 
-def test_measured_figures_of_the_readme_are_those_of_the_raw_outputs() -> None:
-    from benchmarks.readme_table import table
+def test_measured_figures_are_those_of_the_raw_outputs() -> None:
+    from benchmarks.docs.tables import PAGES as WITH_FIGURES
+    from benchmarks.docs.tables import TABLES, stale
 
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_measured_figures_of_the_pages_are_those_of_the_raw_outputs() -> None:
-    from benchmarks.docs_tables import PAGES as WITH_FIGURES
-    from benchmarks.docs_tables import TABLES, filled
-
-    used = set()
-    for page in WITH_FIGURES:
-        text = (ROOT / page).read_text(encoding="utf-8")
-        assert text == filled(text), f"{page}: run python benchmarks/docs_tables.py"
-        used |= set(re.findall(r"<!-- figures: ([\w-]+),", text))
-    assert used == set(TABLES)
+    assert not stale(), "run: python -m benchmarks.docs.tables"
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in WITH_FIGURES]
+    assert {name for text in texts for name in re.findall(r"<!-- figures: ([\w-]+),", text)} == set(TABLES)
 
 
 @pytest.mark.parametrize(

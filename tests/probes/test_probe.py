@@ -24,7 +24,7 @@ from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe, weights_hash
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from benchmarks.local_checkpoints import CHECKPOINTS, load_local, local_checkpoints
+from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local, local_checkpoints
 
 SIZE = (3, 16, 16)
 

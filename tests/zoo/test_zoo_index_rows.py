@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmarks.index import facts
 from hf_task2vec.zoo.index import ZooIndex, default_index_path
 from hf_task2vec.zoo.schema import ROW_TYPES, CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
 
@@ -21,20 +19,6 @@ SHARED = ROOT.parent / "shared"
 @pytest.fixture(scope="module")
 def index() -> ZooIndex:
     return ZooIndex.load()
-
-
-@pytest.fixture(scope="module")
-def build_facts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_facts", ROOT / "benchmarks" / "build_facts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def checkpoints(index: ZooIndex) -> list[CheckpointRow]:
@@ -143,9 +127,9 @@ def test_the_manifest_describes_the_files(index: ZooIndex) -> None:
     assert set(manifest["files"]) == files - {"manifest.json", "README.md"}
 
 
-def test_card_is_up_to_date(index: ZooIndex, build_facts: ModuleType) -> None:
+def test_card_is_up_to_date(index: ZooIndex) -> None:
     card = (ROOT / "zoo_index" / "README.md").read_text(encoding="utf-8")
-    assert card == build_facts.render_card(index), "run: python benchmarks/build_facts.py --card-only"
+    assert card == facts.render_card(index), "run: python -m benchmarks.index.facts --card-only"
     assert card.startswith("---\nlicense: ")
 
 
@@ -158,31 +142,31 @@ def test_every_published_score_is_here_or_counted_as_left_out(index: ZooIndex) -
     assert set(here) == {source.source for source in sources(index) if source.n_published}
 
 
-def unchanged_sources(index: ZooIndex, build_facts: ModuleType) -> dict[str, list[dict[str, str]]]:
+def unchanged_sources(index: ZooIndex) -> dict[str, list[dict[str, str]]]:
     """Published rows of the sources that are still what the index was made from."""
     if not (SHARED / "published").is_dir():
         pytest.skip("../shared/published is not here")
-    published = build_facts.by_source(build_facts.read(SHARED / "published" / "transfer_scores.csv"))
+    published = facts.by_source(facts.read(SHARED / "published" / "transfer_scores.csv"))
     known = {row.source: row.published_sha256 for row in sources(index) if row.published_sha256}
-    same = {name: rows for name, rows in published.items() if known.get(name) == build_facts.published_hash(rows)}
+    same = {name: rows for name, rows in published.items() if known.get(name) == facts.published_hash(rows)}
     if not same:
         pytest.skip("../shared/published has other versions of all the sources of the index")
     return same
 
 
-def test_published_scores_are_copied_exactly(index: ZooIndex, build_facts: ModuleType) -> None:
-    for name, rows in unchanged_sources(index, build_facts).items():
+def test_published_scores_are_copied_exactly(index: ZooIndex) -> None:
+    for name, rows in unchanged_sources(index).items():
         expected = sorted(float(row["score"]) / 100 for row in rows if row["hub_id"])
         assert sorted(row.score for row in scores(index) if row.source == name) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.slow
-def test_the_published_facts_are_reproduced(index: ZooIndex, build_facts: ModuleType) -> None:
+def test_the_published_facts_are_reproduced(index: ZooIndex) -> None:
     """The script gives the shipped scores and their checkpoints again, from the sources that are unchanged."""
     pytest.importorskip("timm")
-    same = unchanged_sources(index, build_facts)
+    same = unchanged_sources(index)
     facts_only = {row.source for row in sources(index) if row.published_sha256 is None}
-    built = build_facts.build(SHARED, index.created, only=facts_only | set(same))
+    built = facts.build(SHARED, index.created, only=facts_only | set(same))
     expected = {row for row in scores(index) if row.source in same}
     assert set(built.rows["scores"]) == expected
     scored = {row.checkpoint for row in expected}

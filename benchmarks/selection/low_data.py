@@ -1,6 +1,6 @@
 """How many images does a recommendation need? Picks from 16 to 450 labelled images, against trying everything on them.
 
-    python benchmarks/low_data.py --matrix-cache DIR --cache DIR [--sizes 16 32 64 128 256 450]
+    python -m benchmarks.selection.low_data --matrix-cache DIR --cache DIR [--sizes 16 32 64 128 256 450]
 
 DIR of ``--matrix-cache`` is that of build_matrix.py, which keeps all features. For every task that no checkpoint was
 trained on, n images are drawn from its train split as `select` draws them. They are all that a method sees of it:
@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build_matrix import RESULTS, TASKS, matrix_cells, matrix_name, with_matrix
 from safetensors.numpy import load_file
-from selection import PROBE, Matrix, refitted, trained
 from tqdm import tqdm
 
+from benchmarks.common import RESULTS, TASKS
+from benchmarks.index.matrix import matrix_cells, matrix_name, with_matrix
+from benchmarks.selection.leave_one_out import PROBE, Matrix, refitted, trained
 from hf_task2vec.embedding.embed import embed_task, library_versions
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.evidence.cells import CellStore
@@ -43,7 +44,7 @@ from hf_task2vec.selection.refinement import next_candidate
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = (16, 32, 64, 128, 256, 450)
 #: Small samples differ more, so more of them are drawn.
 DRAWS = {16: 2, 32: 2}

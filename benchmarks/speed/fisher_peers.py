@@ -1,4 +1,4 @@
-"""Other ways to a diagonal Fisher or Gauss-Newton matrix per weight, on the networks of ``fisher_speed.py``.
+"""Other ways to a diagonal Fisher or Gauss-Newton matrix per weight, on the networks of ``speed/fisher.py``.
 
 BackPACK and nngeometry are optional: ``pip install backpack-for-pytorch nngeometry``.
 """

@@ -1,6 +1,6 @@
 """Write the facts of ``zoo_index/`` from published tables, the shared tasks and the installed timm registry.
 
-    python benchmarks/build_facts.py --created 2026-11-23
+    python -m benchmarks.index.facts --created 2026-11-23 [--shared ../shared] [--out zoo_index] [--card-only]
 
 Measurements, embeddings and fitted metrics that the index already holds are kept; only the published facts are
 written anew. ``--card-only`` renders ``README.md`` from the index as it is.
@@ -8,7 +8,6 @@ written anew. ``--card-only`` renders ``README.md`` from the index as it is.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -18,8 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import facts_rules as rules
-
+from benchmarks.common import ROOT, SHARED, parser
+from benchmarks.index import facts_rules as rules
 from hf_task2vec import __version__
 from hf_task2vec.evidence.rows import family_of
 from hf_task2vec.files import canonical_json, sha256_bytes
@@ -28,16 +27,12 @@ from hf_task2vec.zoo.records import check_rows
 from hf_task2vec.zoo.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 Record = dict[str, Any]
 TIMM_COLUMNS = {
     "params_m": "params_m",
     "gmacs": "gmacs",
     "infer_samples_per_sec_rtx4090_amp": "throughput_gpu",
     "infer_samples_per_sec_cpu_i9_fp32_bs1": "throughput_cpu",
-}
-IN1K_COLUMNS = {
-    "in1k_top1": "in1k_top1",
 }
 
 
@@ -98,15 +93,9 @@ def timm_checkpoints(rows: list[dict[str, str]]) -> dict[str, Record]:
         if not row["hub_id"] or row["img_size"] != row["native_px"]:
             continue
         record = timm_facts(row["hub_id"], row["model"]) | {"input_px": row["native_px"]}
-        record |= {new: number(row[old]) for old, new in TIMM_COLUMNS.items()}
-        record |= {new: share(row[old]) for old, new in IN1K_COLUMNS.items()}
+        record |= {new: number(row[old]) for old, new in TIMM_COLUMNS.items()} | {"in1k_top1": share(row["in1k_top1"])}
         records[row["hub_id"]] = record | {"facts_source": "timm_checkpoints;timm_registry"}
     return records
-
-
-def _tower_params_m(architecture: str) -> float | None:
-    """Million parameters of an image tower that timm has too; None where none is declared."""
-    return count_params_m(architecture) if architecture else None
 
 
 def scored_checkpoints(rows: list[dict[str, str]], known: dict[str, Record]) -> dict[str, Record]:
@@ -124,7 +113,7 @@ def scored_checkpoints(rows: list[dict[str, str]], known: dict[str, Record]) -> 
         mine = [row for row in rows if row["hub_id"] == hub_id]
         facts = next((row for row in declared if re.fullmatch(row["hub_id_pattern"], hub_id)), None)
         if facts is None:
-            raise SystemExit(f"{hub_id}: add a line to benchmarks/hub_checkpoints.csv")
+            raise SystemExit(f"{hub_id}: add a line to benchmarks/index/hub_checkpoints.csv")
         described = [row for row in mine if row["params_m"] or row["input_px"]]
         sources = {row["source"] for row in described or mine}
         records[hub_id] = {
@@ -132,7 +121,8 @@ def scored_checkpoints(rows: list[dict[str, str]], known: dict[str, Record]) -> 
             **{name: facts[name] or None for name in ("library", "family", "pretraining")},
             "architecture": facts["architecture"] or hub_id.partition("/")[2],
             "trained_on": facts["trained_on"],
-            "params_m": only({row["params_m"] for row in mine}, hub_id) or _tower_params_m(facts["image_tower"]),
+            "params_m": only({row["params_m"] for row in mine}, hub_id)
+            or (count_params_m(facts["image_tower"]) if facts["image_tower"] else None),
             "input_px": (only({row["input_px"] for row in mine}, hub_id) or "").removesuffix(".0") or None,
             "license": licenses.get(hub_id),
             "facts_source": ";".join(sorted(sources | ({"hub_model_card"} if hub_id in licenses else set()))),
@@ -213,7 +203,7 @@ def sources(rows: list[dict[str, str]], published: dict[str, list[dict[str, str]
     facts = {"protocol": "facts about checkpoints", "split": "none", "metric": "none"}
     registry = {"source": "timm_registry", "repo": f"PyPI timm {timm.__version__}", "license": "apache-2.0"}
     cards = {"source": "hub_model_card", "repo": "huggingface.co model cards", "license": "facts only"}
-    return [*records, registry | facts, cards | facts | {"path": "benchmarks/hub_licenses.csv"}]
+    return [*records, registry | facts, cards | facts | {"path": "benchmarks/index/hub_licenses.csv"}]
 
 
 def scores(rows: list[dict[str, str]], index: ZooIndex) -> list[Record]:
@@ -299,21 +289,21 @@ def render_card(index: ZooIndex) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with the published tables")
-    parser.add_argument("--out", type=Path, default=ROOT / "zoo_index")
-    parser.add_argument("--created", help="date of the index, YYYY-MM-DD")
-    parser.add_argument("--card-only", action="store_true", help="only render README.md from the index")
-    arguments = parser.parse_args()
-    if not arguments.card_only:
-        if not arguments.created:
-            parser.error("--created is needed to write the index")
-        index = build(arguments.shared, arguments.created)
-        if (arguments.out / MANIFEST).exists():
-            index = keep_measurements(index, ZooIndex.load(arguments.out))
-        index.save(arguments.out)
-    index = ZooIndex.load(arguments.out)
-    (arguments.out / "README.md").write_text(render_card(index), encoding="utf-8")
+    arguments = parser(__doc__)
+    arguments.add_argument("--shared", type=Path, default=SHARED, help="folder with the published tables")
+    arguments.add_argument("--out", type=Path, default=ROOT / "zoo_index")
+    arguments.add_argument("--created", help="date of the index, YYYY-MM-DD")
+    arguments.add_argument("--card-only", action="store_true", help="only render README.md from the index")
+    args = arguments.parse_args()
+    if not args.card_only:
+        if not args.created:
+            arguments.error("--created is needed to write the index")
+        index = build(args.shared, args.created)
+        if (args.out / MANIFEST).exists():
+            index = keep_measurements(index, ZooIndex.load(args.out))
+        index.save(args.out)
+    index = ZooIndex.load(args.out)
+    (args.out / "README.md").write_text(render_card(index), encoding="utf-8")
     left_out = {row.source: row.n_left_out for row in index.rows["sources"] if isinstance(row, SourceRow)}
     print(json.dumps(index.info() | {"left_out": left_out, "problems": index.validate()}, indent=2))
 

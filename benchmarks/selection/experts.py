@@ -1,6 +1,6 @@
 """The paper's own protocol: choose among experts, networks fine-tuned on the domain of some other task.
 
-    python benchmarks/experts.py [--cache DIR] [--epochs 6] [--mix 0.5]
+    python -m benchmarks.selection.experts [--cache DIR] [--epochs 6] [--mix 0.5]
 
 From one ImageNet checkpoint (MobileNetV2 0.35, 128 px) fourteen experts are fine-tuned, two for each of seven domains,
 each on about half of the domain's shared tasks. An expert's weights are the mean of the fine-tuned and the ImageNet
@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from baselines import Model2Vec
-from local_checkpoints import CHECKPOINTS, load_local
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from benchmarks.baselines import Model2Vec
+from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local
 from hf_task2vec.embedding.distance import asymmetric, symmetric
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import atomic_path, write_json
@@ -43,7 +43,7 @@ from hf_task2vec.probes.scores import ridge_leave_one_out
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TASKS = ROOT.parent / "shared" / "tasks"
 RESULTS = ROOT / "benchmarks" / "results"
 START = "mobilenetv2_035.keras_in1k"

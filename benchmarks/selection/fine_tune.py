@@ -1,6 +1,6 @@
 """Do linear probes rank checkpoints as fine-tuning does? A short full fine-tune of five checkpoints on ten tasks.
 
-    python benchmarks/fine_tune.py --cache DIR [--epochs 3] [--rate 2e-4]
+    python -m benchmarks.selection.fine_tune --cache DIR [--epochs 3] [--rate 2e-4]
 
 All weights are trained on a task's train split at the checkpoint's own input size: AdamW, one cycle, batches of 16,
 shifts of a few pixels, BatchNorm with its stored statistics, starting from a fitted linear head (linear probing, then
@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from build_matrix import RESULTS, TASKS, read_rows
-from local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.common import RESULTS, TASKS, read_matrix
+from benchmarks.index.local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.fisher.head import fit_head
@@ -122,7 +122,7 @@ def fine_tune(name: str, task: str, *, epochs: int, rate: float) -> dict[str, An
 
 def agreement(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """How the orders of the checkpoints agree, mean over tasks, with bootstrap intervals over tasks."""
-    measured = read_rows()
+    measured = read_matrix()
     tasks = sorted({cell["task"] for cell in cells})
     columns = {
         "fine_tuned": lambda cell: cell["accuracy"],

@@ -1,6 +1,6 @@
 """Do the recommendations beat "just take the best model"? Leave-one-task-out on the measured matrix.
 
-    python benchmarks/selection.py [--only methods ranks budgets ablations refine published] [--iterations 15]
+    python -m benchmarks.selection.leave_one_out [--only methods ranks ...] [--iterations 15]
 
 The matrix (results/matrix.csv) holds the leave-one-out accuracy of frozen features for 16 checkpoints on the shared
 tasks, of which those are used that no checkpoint was trained on. Each task is predicted from the others; near
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import ALL_METRICS, TARGET_BLIND
-from build_matrix import RESULTS, matrix_name, read_rows, with_matrix
-from selection_published import records, run_published
 
+from benchmarks.baselines import ALL_METRICS, TARGET_BLIND
+from benchmarks.common import RESULTS, read_matrix
+from benchmarks.index.matrix import matrix_name, with_matrix
+from benchmarks.selection.published import records, run_published
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
 from hf_task2vec.metric.covariance import MetricParameters
@@ -39,7 +40,7 @@ from hf_task2vec.probes.scores import Score
 from hf_task2vec.selection.refinement import next_candidate
 from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROBE = "timm/tf_efficientnet_lite0.in1k"
 PARTS = ("methods", "ranks", "budgets", "ablations", "refine", "coverage", "published")
 SPLITS = 10
@@ -54,7 +55,7 @@ class Matrix:
         self.cases = leave_one_out_cases(index, self.all)
         self.data = self.all.rows(self.all.source == self.all.sources.index(REFERENCE_SOURCE))
         packed = np.load(RESULTS / "matrix_correct.npz")
-        counts = {(task, checkpoint): int(row["n"]) for (task, checkpoint), row in read_rows().items()}
+        counts = {(task, checkpoint): int(row["n"]) for (task, checkpoint), row in read_matrix().items()}
         self.correct: dict[str, np.ndarray] = {}
         for case in self.cases:
             rows = []

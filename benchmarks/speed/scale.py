@@ -1,33 +1,30 @@
 """What ranking a million checkpoints costs, with a thousand reference tasks.
 
-    python benchmarks/scale.py [--checkpoints 1000000] [--tasks 1000]
+    python -m benchmarks.speed.scale [--checkpoints 1000000] [--tasks 1000]
 
 The index is made up: facts drawn around those of the shipped one, random embeddings of the default probe's size, and
 4,000 scores of 100 checkpoints. Timed, in one thread, after the metric is conditioned on the scores and the facts are
-read ("load"): predicting all checkpoints for one task, and the ten best with their intervals. Also the load of the
-shipped index. Seconds are those of the processor, which other processes disturb less. Raw output: results/scale.json.
+read: predicting all checkpoints for one task, and the ten best with their intervals. Also the load of the shipped
+index. Seconds are those of the processor, which other processes disturb less. Raw output: results/scale.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.common import ROOT, parser, write
+from hf_task2vec import RankingMetric, ZooIndex
 from hf_task2vec.embedding.embed import library_versions
-from hf_task2vec.files import write_json
 from hf_task2vec.metric.observations import CheckpointFeatures, Observations, checkpoint_features
-from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.metric.task_space import TaskFeatures
-from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[1]
 SCORED, SCORES, ROUNDS = 100, 4000, 7
 
 
@@ -43,17 +40,17 @@ def made_up(index: ZooIndex, checkpoints: int, tasks: int) -> tuple[RankingMetri
         real.pretraining[rows],
         real.family[rows],
     )
-    size, width = shipped.data.tasks.profiles.shape[1], shipped.data.tasks.moments.shape[1]
 
     def unit(columns: int) -> np.ndarray:
         values = rng.standard_normal((tasks + 1, columns)) + rng.standard_normal(columns)
         return values / np.linalg.norm(values, axis=1, keepdims=True)
 
+    like = shipped.data.tasks
     known = TaskFeatures(
         tuple(f"task-{i}" for i in range(tasks + 1)),
-        profiles=unit(size),
-        moments=unit(width),
-        descriptors=rng.standard_normal((tasks + 1, shipped.data.tasks.descriptors.shape[1])),
+        profiles=unit(like.profiles.shape[1]),
+        moments=unit(like.moments.shape[1]),
+        descriptors=rng.standard_normal((tasks + 1, like.descriptors.shape[1])),
         embedded=np.ones(tasks + 1, dtype=bool),
         values=np.ones((tasks + 1, 1), dtype=np.float32),
     )
@@ -74,45 +71,42 @@ def made_up(index: ZooIndex, checkpoints: int, tasks: int) -> tuple[RankingMetri
     return replace(shipped, data=data), candidates, query
 
 
-def peak_gib() -> float:
-    """Most memory that the process held, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def seconds(run: Callable[[], object], rounds: int = ROUNDS) -> dict[str, float]:
+    """Median and range of the processor seconds of a call."""
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        run()
+        times.append(time.process_time() - started)
+    return {"median": float(np.median(times)), "least": min(times), "most": max(times)}
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoints", type=int, default=1_000_000)
-    parser.add_argument("--tasks", type=int, default=1000)
-    args = parser.parse_args()
-    threadpool_limits(1)
-    loads = []
-    for _ in range(ROUNDS):
-        started = time.process_time()
-        index = ZooIndex.load(ROOT / "zoo_index")
-        loads.append(time.process_time() - started)
+    arguments = parser(__doc__)
+    arguments.add_argument("--checkpoints", type=int, default=1_000_000)
+    arguments.add_argument("--tasks", type=int, default=1000)
+    args = arguments.parse_args()
+    index = ZooIndex.load(ROOT / "zoo_index")
     metric, candidates, query = made_up(index, args.checkpoints, args.tasks)
-    started = time.process_time()
-    metric.predict_features(query, candidates.take(np.arange(10)))  # conditions it on the scores
-    conditioned = time.process_time() - started
-    seconds = []
-    for _ in range(ROUNDS):
-        started = time.process_time()
+
+    def rank() -> None:
         prediction = metric.predict_features(query, candidates)
-        best = np.argpartition(-prediction.mean, 10)[:10]
-        prediction.variance(best)
-        seconds.append(time.process_time() - started)
-    document = {
-        "checkpoints": args.checkpoints,
-        "tasks": args.tasks,
-        "scores": SCORES,
-        "rank_s": {"median": float(np.median(seconds)), "least": min(seconds), "most": max(seconds)},
-        "condition_s": conditioned,
-        "load_shipped_index_s": {"median": float(np.median(loads)), "least": min(loads), "most": max(loads)},
-        "peak_memory_gib": peak_gib(),
-        "versions": library_versions(),
-    }
-    write_json(ROOT / "benchmarks" / "results" / "scale.json", document)
+        prediction.variance(np.argpartition(-prediction.mean, 10)[:10])
+
+    with threadpool_limits(1):
+        document = {
+            "checkpoints": args.checkpoints,
+            "tasks": args.tasks,
+            "scores": SCORES,
+            # The first prediction conditions the metric on the scores.
+            "condition_s": seconds(lambda: metric.predict_features(query, candidates.take(np.arange(10))), 1)["median"],
+            "rank_s": seconds(rank),
+            "load_shipped_index_s": seconds(lambda: ZooIndex.load(ROOT / "zoo_index")),
+            "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "versions": library_versions(),
+        }
+    write("scale", document)
     print(json.dumps(document, indent=1))
 
 

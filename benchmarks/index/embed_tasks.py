@@ -1,33 +1,28 @@
 """Embed every task of ``../shared/tasks`` with the default probe and put the embeddings into ``zoo_index``.
 
-    python benchmarks/embed_tasks.py [--max-samples 256] [--index zoo_index]
+    python -m benchmarks.index.embed_tasks [--max-samples 256] [--index zoo_index]
 
 Resumable: each embedding is kept in the cache folder of the package, and a second start reuses it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.common import ROOT, TASKS, parser
+from hf_task2vec import Task, TaskEmbedding, ZooIndex
 from hf_task2vec.embedding.cache import cached_embedding
-from hf_task2vec.embedding.task_embedding import TaskEmbedding
-from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo.index import ZooIndex
-
-ROOT = Path(__file__).resolve().parents[1]
-TASKS = ROOT.parent / "shared" / "tasks"
 
 
 def main() -> None:
     """Embed and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--max-samples", type=int, default=256)
-    parser.add_argument("--index", type=Path, default=ROOT / "zoo_index")
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--max-samples", type=int, default=256)
+    arguments.add_argument("--index", type=Path, default=ROOT / "zoo_index")
+    args = arguments.parse_args()
     embeddings = {}
     for row in tqdm(json.loads((TASKS / "MANIFEST.json").read_text())):
         task = Task.from_dataset(TASKS / row["name"], split="train", max_samples=args.max_samples)

@@ -1,7 +1,7 @@
 """What the per-filter Fisher information costs, against a plain forward and backward pass and other libraries.
 
-    python benchmarks/fisher_speed.py [--only models scaling memory] [--device cpu|cuda] [--rounds 7] [--batch 8]
-                                      [--peers] [--models resnet18 ...]
+    python -m benchmarks.speed.fisher [--only models scaling memory] [--device cpu|cuda] [--rounds 7] [--batch 8]
+                                      [--peers] [--models resnet18 ...] [--axes classes ...]
 
 All methods run in turn within one process on the same images, so that the ratios hold on a noisy machine; the median of
 the rounds is reported with its range. The plain pass is what training would do: eval mode, NCHW, gradients of all
@@ -15,12 +15,11 @@ weights. On a CPU one thread is used, and seconds are processor seconds, which o
 * ``memory``: peak memory against batch size, each point in a process of its own; the slope is the memory per image.
 
 Every part goes into the raw output, results/fisher_speed_<device>.json, as soon as it is measured; the rest of the file
-stays, so a long run can be done in parts. The plot is drawn from what is there.
+stays, so a long run can be done in parts. The plot beside it is drawn from what is there.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -35,24 +34,28 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from fisher_peers import ORIGINAL_DRAWS, able_peers
-from fisher_speed_plot import plot
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from benchmarks.common import RESULTS, ROOT, parser, read, write
+from benchmarks.speed.fisher_peers import ORIGINAL_DRAWS, able_peers
+from benchmarks.speed.fisher_plot import plot
+from hf_task2vec import diagonal_fisher
 from hf_task2vec.embedding.embed import library_versions
-from hf_task2vec.files import write_json
-from hf_task2vec.fisher.diagonal import diagonal_fisher
 from hf_task2vec.fisher.head import Head
 from hf_task2vec.probes.layers import trace_layers
 
-ROOT = Path(__file__).resolve().parents[1]
 #: Networks, and the ratio to a plain pass that the sketch shall not exceed.
 TARGETS = {"resnet18": 0.90, "tf_efficientnet_lite0": 0.80, "vit_tiny_patch16_224": 1.10, "convnext_atto": 1.10}
 SCALED = "tf_efficientnet_lite0"
-CLASSES = 10
-IMAGES = 256  # what `Task.from_dataset` draws by default
+SCALES = {
+    "classes": (2, 10, 100, 1000),
+    "size": (128, 224, 320),
+    "batch": (1, 2, 4, 8, 16),
+    "images": (16, 32, 64, 128, 256),
+}
 MEMORY_BATCHES = (2, 4, 8, 16, 32)
+IMAGES = 256  # what `Task.from_dataset` draws by default
 
 Run = Callable[[], None]
 
@@ -61,32 +64,30 @@ class Case:
     """One network with a head and one batch of images."""
 
     def __init__(
-        self, model: str, batch: int, device: torch.device, *, size: int = 224, classes: int = CLASSES
+        self, model: str, *, batch: int, device: torch.device, size: int = 224, classes: int = 10, images: int = 0
     ) -> None:
         torch.manual_seed(0)
         kwargs = {"img_size": size} if model.startswith("vit") and size != 224 else {}
         self.plain = timm.create_model(model, num_classes=classes, **kwargs).eval().to(device)
-        self.extractor = timm.create_model(model, num_classes=0, **kwargs).eval().requires_grad_(False).to(device)
-        self.extractor.load_state_dict(self.plain.state_dict(), strict=False)
+        extractor = timm.create_model(model, num_classes=0, **kwargs).eval().requires_grad_(False).to(device)
+        extractor.load_state_dict(self.plain.state_dict(), strict=False)
         self.images = torch.randn(batch, 3, size, size, device=device)
-        self.images_last = self.images.contiguous(memory_format=torch.channels_last)
-        self.ids = np.arange(batch)
         self.labels = torch.arange(batch, device=device) % classes
+        channels_last = self.images.contiguous(memory_format=torch.channels_last)
+        starts = range(0, max(images, batch), batch)
+        self.batches = [(channels_last, np.arange(start, start + batch)) for start in starts]
         head = self.plain.get_classifier()
         self.head = Head(head.weight.detach().double().cpu().numpy(), head.bias.detach().double().cpu().numpy())
-        self.probe: Any = SimpleNamespace(
-            module=self.extractor, layers=trace_layers(self.extractor, self.images[:1]).layers
-        )
+        self.probe: Any = SimpleNamespace(module=extractor, layers=trace_layers(extractor, self.images[:1]).layers)
 
     def forward_backward(self) -> None:
         """The yardstick."""
         self.plain.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(self.plain(self.images), self.labels).backward()
 
-    def sketch(self, batches: int = 1) -> None:
-        """The estimator of this package, on as many batches."""
-        parts = [(self.images_last, self.ids + i * len(self.ids)) for i in range(batches)]
-        diagonal_fisher(self.probe, parts, head=self.head)
+    def sketch(self) -> None:
+        """The estimator of this package."""
+        diagonal_fisher(self.probe, self.batches, head=self.head)
 
     def methods(self) -> dict[str, Run]:
         """The yardstick first."""
@@ -133,7 +134,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 def measure_model(model: str, device: torch.device, rounds: int, batch: int, *, peers: bool) -> dict[str, Any]:
     """The sketch, and other libraries, on one network."""
-    case = Case(model, batch, device)
+    case = Case(model, batch=batch, device=device)
     entry: dict[str, Any] = {
         "methods": compare(case.methods(), rounds, device),
         "target": TARGETS.get(model),
@@ -142,8 +143,6 @@ def measure_model(model: str, device: torch.device, rounds: int, batch: int, *, 
         "load_average": os.getloadavg()[0],
         "malloc": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
     }
-    if entry["target"] is not None:
-        entry["met"] = entry["methods"]["sketch"]["ratio"] <= entry["target"]
     if peers:
         able, unable = able_peers(case.plain, case.images, case.labels)
         entry["peers"] = compare({**case.methods(), **able}, max(3, rounds // 2), device)
@@ -154,56 +153,39 @@ def measure_model(model: str, device: torch.device, rounds: int, batch: int, *, 
 
 def original_loop(found: dict[str, dict[str, float]], batch: int) -> dict[str, float]:
     """What the original loop costs for all its draws, by its cost for one batch; not run to the end."""
-    per_draw = found["batch_mean_loop"]["median_s"] / batch
-    sketch = found["sketch"]["median_s"] / batch
+    draws = found["batch_mean_loop"]["median_s"] / batch * ORIGINAL_DRAWS
+    sketch = found["sketch"]["median_s"] / batch * IMAGES
     return {
-        "seconds_per_draw": per_draw,
         "draws": ORIGINAL_DRAWS,
-        "seconds_of_all_draws_extrapolated": per_draw * ORIGINAL_DRAWS,
+        "seconds_of_all_draws_extrapolated": draws,
         "sketch_images": IMAGES,
-        "sketch_seconds_extrapolated": sketch * IMAGES,
-        "times_the_sketch_extrapolated": per_draw * ORIGINAL_DRAWS / (sketch * IMAGES),
+        "sketch_seconds_extrapolated": sketch,
+        "times_the_sketch_extrapolated": draws / sketch,
     }
 
 
 def scaling(device: torch.device, rounds: int, batch: int, axis: str) -> list[dict[str, float]]:
     """Cost of the sketch against one quantity."""
-    points = {
-        "classes": (2, 10, 100, 1000),
-        "size": (128, 224, 320),
-        "batch": (1, 2, 4, 8, 16),
-        "images": (16, 32, 64, 128, 256),
-    }[axis]
-    if axis == "classes":  # the same pass but for the classes, so that all points share the rounds
-        cases = {point: Case(SCALED, batch, device, classes=point) for point in points}
-        methods = {"plain": cases[points[0]].methods()["plain"]}
-        methods |= {str(point): case.methods()["sketch"] for point, case in cases.items()}
-        measured = compare(methods, rounds, device)
-        return [
-            {axis: point, "ratio": row["ratio"], "seconds_per_image": row["median_s"] / len(cases[point].images)}
-            for point, row in ((point, measured[str(point)]) for point in points)
-        ]
     found = []
-    for point in points:
+    cases = {point: Case(SCALED, **{"batch": batch, "device": device, axis: point}) for point in SCALES[axis]}
+    if axis == "classes":  # the same pass but for the classes, so that all points share the rounds
+        methods = {"plain": cases[min(cases)].forward_backward}
+        shared = compare(methods | {str(point): case.sketch for point, case in cases.items()}, rounds, device)
+    for point, case in cases.items():
         if axis == "images":
-            case = Case(SCALED, batch, device)
             case.sketch()
-            run = partial(case.sketch, point // batch)
-            seconds = float(np.median([timed(run, device) for _ in range(2)]))
+            seconds = float(np.median([timed(case.sketch, device) for _ in range(2)]))
             found.append({axis: point, "seconds": seconds, "seconds_per_image": seconds / point})
             continue
-        arguments = {"batch": batch, axis: point}
-        case = Case(SCALED, arguments.pop("batch"), device, **arguments)
-        sketch = compare(case.methods(), rounds, device)["sketch"]
-        per_image = sketch["median_s"] / len(case.images)
-        found.append({axis: point, "ratio": sketch["ratio"], "seconds_per_image": per_image})
+        row = shared[str(point)] if axis == "classes" else compare(case.methods(), rounds, device)["sketch"]
+        found.append({axis: point, "ratio": row["ratio"], "seconds_per_image": row["median_s"] / len(case.images)})
     return found
 
 
 def peak_mib(model: str, method: str, batch: int, device: str) -> float:
     """Peak memory of this process, or of the GPU, with one method on one batch."""
     torch.set_num_threads(1)
-    run = Case(model, batch, torch.device(device)).methods()[method]
+    run = Case(model, batch=batch, device=torch.device(device)).methods()[method]
     run()
     run()
     if device == "cuda":
@@ -219,10 +201,8 @@ def memory(model: str, device: str, batches: Sequence[int] = MEMORY_BATCHES) -> 
     for method in ("plain", "sketch"):
         peaks = []
         for batch in batches:
-            code = f"from fisher_speed import peak_mib; print(peak_mib({model!r}, {method!r}, {batch}, {device!r}))"
-            done = subprocess.run(
-                [sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
-            )
+            code = f"from {__spec__.name} import peak_mib; print(peak_mib({model!r}, {method!r}, {batch}, {device!r}))"
+            done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
             peaks.append(float(done.stdout.split()[-1]))
         slope, base = np.polyfit(batches, peaks, 1)
         found[method] = {"peak_mib": peaks, "mib_per_image": float(slope), "base_mib": float(base)}
@@ -232,42 +212,37 @@ def memory(model: str, device: str, batches: Sequence[int] = MEMORY_BATCHES) -> 
 
 def main() -> None:
     """Run the parts asked for; write each into the raw output; draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = parser(__doc__)
     parts = ("models", "scaling", "memory")
-    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--models", nargs="*", default=list(TARGETS))
-    parser.add_argument("--axes", nargs="*", default=["classes", "size", "batch", "images"])
-    args = parser.parse_args()
+    arguments.add_argument("--only", nargs="*", choices=parts, default=parts)
+    arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--peers", action="store_true")
+    arguments.add_argument("--models", nargs="*", default=list(TARGETS))
+    arguments.add_argument("--axes", nargs="*", choices=SCALES, default=list(SCALES))
+    args = arguments.parse_args()
     device = torch.device(args.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
         threadpool_limits(1)  # of numpy too: threads that wait for each other burn processor seconds
-    path = ROOT / "benchmarks" / "results" / f"fisher_speed_{device.type}.json"
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    result |= {
+    name = f"fisher_speed_{device.type}"
+    result = read(name) | {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu, one thread",
         "versions": library_versions(),
     }
-
-    def keep(part: str, name: str, value: Any) -> None:
-        result.setdefault(part, {})[name] = value
-        write_json(path, result)
-        print(part, name, json.dumps(value), flush=True)
-
-    if "models" in args.only:
-        for model in args.models:
-            keep("models", model, measure_model(model, device, args.rounds, args.batch, peers=args.peers))
-    if "scaling" in args.only:
-        for axis in args.axes:
-            keep("scaling", axis, scaling(device, args.rounds, args.batch, axis))
-    if "memory" in args.only:
-        for model in args.models:
-            keep("memory", model, memory(model, args.device))
-    plot(result, path.with_suffix(".png"))
+    runs: dict[tuple[str, str], Callable[[], Any]] = {}
+    for model in args.models:
+        runs["models", model] = partial(measure_model, model, device, args.rounds, args.batch, peers=args.peers)
+        runs["memory", model] = partial(memory, model, args.device)
+    for axis in args.axes:
+        runs["scaling", axis] = partial(scaling, device, args.rounds, args.batch, axis)
+    for (part, which), run in runs.items():
+        if part in args.only:
+            found = result.setdefault(part, {})[which] = run()
+            write(name, result)
+            print(part, which, json.dumps(found), flush=True)
+    plot(result, RESULTS / f"{name}.png")
 
 
 if __name__ == "__main__":
