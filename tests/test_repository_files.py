@@ -48,5 +48,6 @@ def test_workflows(project: dict[str, Any]) -> None:
 
 def test_every_benchmark_is_in_their_list() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^- \[`(\w+\.py)`\]", text, re.MULTILINE)
-    assert sorted(listed) == sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+    listed = re.findall(r"^- \[`\w+\.py`\]\(([\w/]+\.py)\): ", text, re.MULTILINE)
+    folder = ROOT / "benchmarks"
+    assert sorted(listed) == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
