@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from hf_task2vec.errors import MetricError, ProbeMismatchError
-from hf_task2vec.metric import prediction as prediction_module
+from hf_task2vec.errors import MetricError, ProbeMismatchError, SchemaVersionError
+from hf_task2vec.metric import covariance, prediction
 from hf_task2vec.metric.covariance import (
     DEFAULT_LENGTH,
     DEFAULT_NOISE,
     DEFAULT_SLOPE,
+    SCHEMA_VERSION,
+    SHARES,
+    TABLES,
     MetricParameters,
     checkpoint_kernel,
     task_kernel,
 )
 from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures
-from hf_task2vec.metric.prediction import LEVEL_VARIANCE, SHARED_ERROR
+from hf_task2vec.metric.prediction import LEVEL_VARIANCE, SHARED_ERROR, Prediction
 from hf_task2vec.metric.ranking_metric import RankingMetric
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures
 from hf_task2vec.probes.scores import Score
@@ -148,7 +152,7 @@ class Oracle:
         return after[0], ask @ after, np.diag(ask @ spread @ ask.T)
 
 
-def world(seed: int = 0, **changes: Any) -> tuple[RankingMetric, TaskFeatures, CheckpointFeatures]:
+def world(seed: int = 0) -> tuple[RankingMetric, TaskFeatures, CheckpointFeatures]:
     """Return a metric on 7 tasks (two unknown to the probe) and 6 checkpoints, a task, and 8 candidates (3 scored)."""
     scored = observed.checkpoints(6, seed)
     data = observed.observations(observed.tasks(7, seed, unknown=2), scored, seed, share=0.6)
@@ -159,13 +163,15 @@ def world(seed: int = 0, **changes: Any) -> tuple[RankingMetric, TaskFeatures, C
         for name in ("numbers", "pretraining", "family"):
             getattr(candidates, name)[i] = getattr(scored, name)[j]
     names = (*scored.ids[1:], candidates.ids[-1])  # the first has no factors
-    metric = RankingMetric(observed.parameters(seed, names, **changes), observed.space(), data)
+    metric = RankingMetric(observed.parameters(seed, names), observed.space(), data)
     return metric, observed.tasks(1, seed + 50, prefix="query"), candidates
 
 
 @pytest.mark.parametrize("source", [REFERENCE_SOURCE, observed.PUBLISHED, "nobody/linear_probe_full"])
-@pytest.mark.parametrize("seed", range(3))
-def test_against_the_joint_gaussian(seed: int, source: str) -> None:
+@pytest.mark.parametrize(("seed", "chunk"), [(0, 4096), (1, 1), (2, 3)])
+def test_against_the_joint_gaussian(monkeypatch: pytest.MonkeyPatch, seed: int, chunk: int, source: str) -> None:
+    for module in (covariance, prediction):
+        monkeypatch.setattr(module, "_CHUNK", chunk)
     metric, task, candidates = world(seed)
     metric = replace(metric, source=source)
     oracle, found = Oracle(metric, task, candidates), metric.predict_features(task, candidates)
@@ -199,31 +205,6 @@ def test_measurements_against_the_joint_gaussian(seed: int, count: int) -> None:
     np.testing.assert_allclose(found.variance(np.array([6, 0])), variance[[6, 0]], rtol=1e-6)
 
 
-def test_unknown_sources_have_the_defaults() -> None:
-    metric, task, candidates = world()
-    assert set(metric.data.sources) - set(metric.parameters.slopes) == {observed.PUBLISHED}
-    told = replace(
-        metric.parameters,
-        slopes={**metric.parameters.slopes, observed.PUBLISHED: DEFAULT_SLOPE},
-        noises={**metric.parameters.noises, observed.PUBLISHED: DEFAULT_NOISE},
-        lengths={**metric.parameters.lengths, TASK_DESCRIPTORS[0]: DEFAULT_LENGTH},
-    )
-    same = replace(metric, parameters=told).predict_features(task, candidates)
-    found = metric.predict_features(task, candidates)
-    np.testing.assert_array_equal(found.mean, same.mean)
-    np.testing.assert_array_equal(found.variance(), same.variance())
-    other = replace(told, noises={**told.noises, observed.PUBLISHED: 1.0})
-    assert not np.allclose(replace(metric, parameters=other).predict_features(task, candidates).mean, found.mean)
-
-
-def test_factors_matter() -> None:
-    metric, task, candidates = world()
-    plain = replace(metric, parameters=replace(metric.parameters, factors={}))
-    found, without = (m.predict_features(task, candidates) for m in (metric, plain))
-    assert np.abs(found.residual - without.residual).max() > 1e-3
-    np.testing.assert_allclose(without.residual, Oracle(plain, task, candidates).residual, rtol=1e-8)
-
-
 def test_far_from_every_task_only_the_prior_is_left() -> None:
     metric, task, candidates = world()
     far = replace(task, descriptors=np.full((1, len(TASK_DESCRIPTORS)), 500.0))
@@ -243,16 +224,6 @@ def test_a_task_of_the_index_under_another_name_is_as_near_as_can_be() -> None:
     np.testing.assert_allclose(
         metric.predict_features(query, candidates).mean, metric.predict_features(known, candidates).mean, rtol=1e-9
     )
-
-
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    metric, task, candidates = world()
-    whole = metric.predict_features(task, candidates)
-    monkeypatch.setattr(prediction_module, "_CHUNK", chunk)
-    found = metric.predict_features(task, candidates)
-    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-10)
-    np.testing.assert_allclose(found.variance(), whole.variance(), rtol=1e-10)
 
 
 def test_parts_of_the_residual_sum_to_it() -> None:
@@ -276,6 +247,72 @@ def test_embeddings_of_another_probe() -> None:
     other = embedding(9, weights_hash="cd" * 32)
     with pytest.raises(ProbeMismatchError, match=r"\(weights cdcdcdcdcdcd…\), the index with weights abababababab…"):
         metric.predict(other, index.checkpoints)
+
+
+# ---------------------------------------------------------------------- what measurements make of a prediction
+
+
+class Known:
+    """Stands for a posterior whose covariance is given."""
+
+    def __init__(self, covariance: Any) -> None:
+        self.matrix = np.array(covariance)
+
+    def covariance(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return self.matrix[np.ix_(rows, columns)]
+
+    def variance(self, rows: np.ndarray) -> np.ndarray:
+        return np.diag(self.matrix)[rows]
+
+
+def predicted(mean: list[float], covariance: Any, noise: float = 0.0) -> Prediction:
+    ids = tuple("abcdef"[: len(mean)])
+    return Prediction(ids, np.array(mean), np.zeros(len(mean)), 1.0, noise, Known(covariance))  # type: ignore[arg-type]
+
+
+def alone(mean: float, sd: float) -> Prediction:
+    """A prediction of one candidate."""
+    return predicted([mean], [[sd**2]])
+
+
+@given(mean=st.floats(-6, 6), sd=st.floats(0.01, 3), right=st.integers(0, 300), n=st.integers(1, 300))
+def test_the_result_lies_between(mean: float, sd: float, right: int, n: int) -> None:
+    measured = Score.of_share(min(right, n) / n, n)
+    found = alone(mean, sd).given({"a": measured}, 1e-9)
+    logit = math.log(measured.smoothed / (1 - measured.smoothed))
+    assert min(mean, logit) - 1e-6 <= found.mean[0] <= max(mean, logit) + 1e-6
+    assert found.variance()[0] <= sd**2 * (1 + 1e-6) + 1e-9
+
+
+def test_one_measurement_of_an_unknown_level_moves_no_other() -> None:
+    """A hard task must not look like a weakness of the one checkpoint that was measured on it."""
+    covariance = np.array([[0.3, 0.2], [0.2, 0.3]])
+    before = predicted([2.0, 1.9], covariance, 0.01)
+    after = before.given({"a": Score.of_share(0.2, 200)})
+    assert after.mean[0] == pytest.approx(math.log(0.25), abs=0.05)
+    assert after.mean[0] - after.mean[1] == pytest.approx(0.1, abs=2e-3)
+
+
+def test_variance_of_a_difference() -> None:
+    """Against the joint Gaussian of level, two results and one measurement of the first."""
+    covariance = np.array([[0.3, 0.2], [0.2, 0.4]])
+    before = predicted([0.0, 0.0], covariance, 0.05)
+    assert before.variance_of_difference(0, 1) == pytest.approx(0.35 + 0.45 - 0.4)
+    after = before.given({"a": Score.of_share(0.5, 100)}, 2.0)
+    joint = covariance + 0.05 * np.eye(2) + 2.0
+    error = 4.0 / (100 / (1.0 - SHARED_ERROR))  # the mode is at 0: half right where half was predicted
+    joint = joint - np.outer(joint[:, 0], joint[0]) / (joint[0, 0] + error)
+    assert after.variance_of_difference(0, 1) == pytest.approx(joint[0, 0] + joint[1, 1] - 2 * joint[0, 1])
+    assert after.variance_of_difference(1, 0) == after.variance_of_difference(0, 1)
+    np.testing.assert_allclose(after.variance(), np.diag(joint))
+
+
+def test_a_surprise_counts() -> None:
+    """Nothing right of 48 where 97 % were predicted: the variance at the measured share would make little of it."""
+    found = alone(3.5, 0.4).given({"a": Score.of_share(0.0, 48)}, 1e-9)
+    assert expit(found.mean[0]) < 0.6
+    few, many = (expit(alone(3.5, 0.4).given({"a": Score.of_share(0.5, n)}, 1e-9).mean[0]) for n in (16, 1024))
+    assert 0.5 < many < few < 0.97
 
 
 # ---------------------------------------------------------------------- kernels
@@ -302,9 +339,100 @@ def test_checkpoint_kernel_is_a_covariance(seed: int, n: int) -> None:
     assert np.linalg.eigvalsh(kernel).min() > -1e-10
 
 
-def test_nearer_tasks_are_more_alike() -> None:
-    p = MetricParameters().aligned((), ())
-    near = replace(observed.tasks(3), profiles=np.array([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]]))
-    near = replace(near, moments=np.zeros((3, 4)), descriptors=np.zeros((3, len(TASK_DESCRIPTORS))))
-    kernel = task_kernel(p, near, near, np.eye(3, dtype=bool))
-    assert 1.0 > kernel[0, 1] > kernel[1, 2] > kernel[0, 2] > 0.0
+# ---------------------------------------------------------------------- metric.json
+
+_positive = st.floats(1e-6, 1e5)
+_names = st.text(min_size=1, max_size=8)
+
+
+@st.composite
+def parameters(draw: st.DrawFn) -> MetricParameters:
+    scalars = {
+        name: draw(st.floats(0.001, 0.999) if name in SHARES else _positive) for name in MetricParameters().scalars()
+    }
+    rank = draw(st.integers(1, 16))
+    loadings = st.lists(st.floats(-100, 100), min_size=rank, max_size=rank).map(tuple)
+    return MetricParameters(
+        **scalars,
+        lengths=draw(st.dictionaries(st.sampled_from(TASK_DESCRIPTORS), _positive)),
+        factors=draw(st.dictionaries(_names, loadings, max_size=3)),
+        slopes=draw(st.dictionaries(_names, _positive, max_size=3)),
+        noises=draw(st.dictionaries(_names, _positive, max_size=3)),
+    )
+
+
+@given(parameters())
+def test_round_trip(values: MetricParameters) -> None:
+    written = values.to_json({"n_scores": 3})
+    assert MetricParameters.from_json(written) == values
+    assert written.endswith(b"}\n")
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {**json.loads(MetricParameters(factors={"org/a": (0.1, 0.2)}).to_json()), **changes}
+
+
+def changed(**changes: Any) -> bytes:
+    """Return a file with other parameters."""
+    found = document()
+    found["parameters"].update(changes)
+    return json.dumps(found).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "metric.json cannot be read as JSON"),
+        (b"\xff\xfe\x00", "metric.json cannot be read as JSON"),
+        (b"[" * 100_000, "metric.json cannot be read as JSON"),
+        (changed(offset=0.0), "offset = 0.0: Input should be greater than 0"),
+        (changed(offset=float("nan")), "offset = nan: "),
+        (changed(offset=10**400), "offset = "),
+        (changed(offset="4"), "offset = '4': Input should be a valid number"),
+        (changed(offset=True), "offset = True: "),
+        (changed(family_shared=1.0), "family_shared = 1.0: Input should be less than 1"),
+        (changed(slopes=[1.0]), r"slopes = \[1.0\]: Input should be "),
+        (changed(noises={"lab": "low"}), r"noises.lab = 'low': Input should be a valid number"),
+        (changed(lengths={"colour": 1.0}), "lengths names unknown descriptors: colour"),
+        (changed(factors={"a": []}), r"factors.a = \[\]: "),
+        (changed(factors={"a": [0.0] * 17}), r"factors.a = .* at most 16 items"),
+        (changed(factors={"a": [0.1, None]}), r"factors.a.1 = None: Input should be a valid number"),
+        (changed(factors={"a": [0.1], "b": [0.1, 0.2]}), "factors must give every checkpoint the same number"),
+        (changed(length_descriptors=3.0), "length_descriptors = 3.0: Unexpected keyword argument"),
+        (json.dumps(document(parameters=[])).encode(), "parameters = "),
+    ],
+)
+def test_malformed_files(data: bytes, message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        MetricParameters.from_json(data)
+
+
+@pytest.mark.parametrize("version", [1, SCHEMA_VERSION + 1, None, "2", [2]])
+def test_other_versions(version: Any) -> None:
+    message = f"has schema version .*this version reads {SCHEMA_VERSION}"
+    with pytest.raises(SchemaVersionError, match=message):
+        MetricParameters.from_json(json.dumps(document(schema_version=version)).encode())
+    with pytest.raises(SchemaVersionError, match=message):
+        MetricParameters.from_json(b"[]")
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(name=st.sampled_from([*MetricParameters().scalars(), *TABLES]), value=_json)
+@example("slopes", {"": 10**30})
+def test_any_value_is_read_or_refused(name: str, value: Any) -> None:
+    try:
+        found = MetricParameters.from_json(changed(**{name: value}))
+    except MetricError:
+        return
+    assert MetricParameters.from_json(found.to_json()) == found
+
+
+@given(st.binary(max_size=200) | _json.map(lambda value: json.dumps(value).encode()))
+def test_any_file_is_refused(data: bytes) -> None:
+    with pytest.raises((MetricError, SchemaVersionError)):
+        MetricParameters.from_json(data)

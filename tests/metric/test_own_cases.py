@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,10 @@ from hf_task2vec.embedding import cache as cache_module
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.metric.own_cases import own_cases, read_scores, resolve_checkpoints
 from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
-from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import run
-from tests.support.synthetic import CHECKPOINTS, measured_zoo, pictures, tiny_probe, zoo
+from tests.support.synthetic import CHECKPOINTS, image_folder, measured_zoo, tiny_probe, zoo
 
 # ---------------------------------------------------------------------- the file of scores
 
@@ -28,6 +28,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_scores_are_read(tmp_path: Path) -> None:
+    """As shares, or all of them in per cent."""
     path = write(tmp_path, "note,checkpoint,score,task\nx,org/a,0.5,007\ny,org/b,1,007\n,org/a,0.25,b\n,,0.3,b\n")
     frame = read_scores(path)
     assert frame.to_dict("list") == {
@@ -35,12 +36,9 @@ def test_scores_are_read(tmp_path: Path) -> None:
         "checkpoint": ["org/a", "org/b", "org/a"],
         "score": [0.5, 1.0, 0.25],
     }
-
-
-def test_per_cent(tmp_path: Path) -> None:
-    frame = read_scores(write(tmp_path, "task,checkpoint,score\na,x,93.5\na,y,1.0\nb,x,100\n"))
-    assert frame["score"].tolist() == pytest.approx([0.935, 0.01, 1.0])
-    assert read_scores(write(tmp_path, "task,checkpoint,score\na,x,1.0\na,y,0\n"))["score"].tolist() == [1.0, 0.0]
+    for text, expected in (("93.5\na,y,1.0\nb,x,100", [0.935, 0.01, 1.0]), ("1.0\na,y,0", [1.0, 0.0])):
+        found = read_scores(write(tmp_path, f"task,checkpoint,score\na,x,{text}\n"))["score"]
+        assert found.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -96,25 +94,11 @@ def scores(*rows: tuple[str, str, float]) -> pd.DataFrame:
 # ---------------------------------------------------------------------- from folders of images, as a user types it
 
 
-def image_folder(folder: Path, seed: int, classes: int = 3) -> Path:
-    from PIL import Image
-
-    for i, picture in enumerate(pictures(24, classes, seed=seed)):
-        (folder / f"class {i % classes}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"class {i % classes}" / f"{i}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def probe() -> Probe:
-    return tiny_probe()
-
-
 @pytest.fixture
-def built(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> Path:
+def built(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an index, four datasets and their scores; the tiny probe stands in for the default one."""
+    probe = tiny_probe()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache_module, "load_probe", lambda given, **_: probe)
     index = zoo(weights_hash=probe.weights_hash)
     table = dataclasses.replace(index.embeddings, probe={**index.embeddings.probe, "name": DEFAULT_PROBE})
@@ -134,7 +118,7 @@ def built(tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> Path
 OWN = ("evaluate", "--index", "index", "--tasks", "data", "--scores", "scores.csv", "--device", "cpu")
 
 
-def test_evaluate_on_own_tasks(built: Path) -> None:
+def test_evaluate_on_own_tasks(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(*OWN, "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
@@ -147,9 +131,8 @@ def test_evaluate_on_own_tasks(built: Path) -> None:
     assert document["unknown_checkpoints"] == ["org/none"]
     assert list(document["skipped_tasks"]) == ["broken"]
     assert document["base"] in ("static", "always:org/best-unknown")
-
-
-def test_evaluate_for_people(built: Path) -> None:
+    # Their embeddings are kept.
+    monkeypatch.setattr(cache_module, "load_probe", lambda *_, **__: pytest.fail("the probe was loaded"))
     result = run(*OWN, "--metric", "trained,static")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -170,12 +153,10 @@ def test_evaluate_by_the_scores_of_an_index(tmp_path: Path, monkeypatch: pytest.
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert {record["task"] for record in document["tasks"]} == {f"task{i}" for i in range(4)}
-    assert (
-        "the trained metric's variances and length-scales have seen them" in run("evaluate", "--index", "index").stdout
-    )
-    other = run("evaluate", "--index", "index", "--source", "lab/linear_probe_loo", "--metric", "static", "-q")
-    assert other.exit_code == 0
-    none = run("evaluate", "--index", "index", "--source", "lab/none")
+    evaluate = partial(run, "evaluate", "--index", "index")
+    assert "the trained metric's variances and length-scales have seen them" in evaluate().stdout
+    assert evaluate("--source", "lab/linear_probe_loo", "--metric", "static", "-q").exit_code == 0
+    none = evaluate("--source", "lab/none")
     assert none.exit_code == 4
     assert "the index holds no scores of 'lab/none'; it has " in none.stderr
 
@@ -218,13 +199,3 @@ def test_what_cannot_be_judged(tmp_path: Path) -> None:
     assert "b: no checkpoint scored above 0" in told
     assert told.count("no folder of that name") == 2  # a task is a folder's name, no path
     assert "the index does not know aaa" in told
-
-
-def test_embeddings_of_own_tasks_are_kept(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index, frame = ZooIndex.load(built / "index"), read_scores(built / "scores.csv")
-    first = own_cases(index, frame, built / "data", max_samples=12, device="cpu")
-    assert [case.name for case in first.cases] == ["own0", "own1", "own2"]
-    assert first.cases[0].candidates.ids == tuple(CHECKPOINTS)
-    monkeypatch.setattr(cache_module, "load_probe", lambda *_, **__: pytest.fail("the probe was loaded"))
-    again = own_cases(index, frame, built / "data", max_samples=12, device="cpu")
-    assert (again.cases[0].task.values == first.cases[0].task.values).all()
