@@ -12,7 +12,7 @@ import click
 
 from hf_task2vec import __version__
 from hf_task2vec.cli.command import EXIT_CODES, Settings, command, group
-from hf_task2vec.cli.console import Column, Report, facts_report
+from hf_task2vec.cli.console import Column, Report, facts_report, known
 from hf_task2vec.cli.evaluate_command import evaluate
 from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
@@ -22,7 +22,7 @@ from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, 
 from hf_task2vec.fisher import launched
 
 if TYPE_CHECKING:
-    from hf_task2vec.selection import Candidate, Ranking
+    from hf_task2vec.selection import Ranking
 
 logger = logging.getLogger(__name__)
 
@@ -146,35 +146,22 @@ def select(
     return _ranking_report(ranking, notes)
 
 
-# The most important first: a narrow terminal shows as many as have room.
-_COLUMNS = (
-    *(Column("#", True), Column("checkpoint"), Column("accuracy", True), Column("80 % interval", True)),
-    *(Column("measured", True), Column("params", True), Column("licence"), Column("GMACs", True), Column("px", True)),
-)
-
-
 def _ranking_report(ranking: Ranking, notes: list[str]) -> Report:
     """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
-    rows = [_ranking_row(candidate) for candidate in ranking]
-    # What is known of none of them takes no room.
-    shown = [i for i in range(len(_COLUMNS)) if i < 4 or any(row[i] not in ("", "?") for row in rows)]
-    columns = [_COLUMNS[i] if i != 2 else Column(ranking.score_name, True) for i in shown]
-    lines = [candidate.hub_id for candidate in ranking]
-    return Report(ranking.to_dict(), lines, columns, [[row[i] for i in shown] for row in rows], notes)
-
-
-def _ranking_row(candidate: Candidate) -> list[str]:
-    return [
-        str(candidate.rank),
-        candidate.hub_id,
-        f"{100 * candidate.score:.1f}",
-        f"{100 * candidate.low:.1f}–{100 * candidate.high:.1f}",
-        "" if candidate.measured is None else f"{100 * candidate.measured:.1f}",
-        "?" if candidate.params_m is None else f"{candidate.params_m:.1f}M",
-        candidate.license or "?",
-        "?" if candidate.gmacs is None else f"{candidate.gmacs:.1f}",
-        "?" if candidate.input_px is None else f"{candidate.input_px}",
+    columns = [  # the most important first: a narrow terminal shows as many as have room
+        Column("#", lambda c: str(c.rank)),
+        Column("checkpoint", lambda c: c.hub_id, False),
+        Column(ranking.score_name, lambda c: f"{100 * c.score:.1f}"),
+        Column("80 % interval", lambda c: f"{100 * c.low:.1f}–{100 * c.high:.1f}"),
+        Column("measured", lambda c: "" if c.measured is None else f"{100 * c.measured:.1f}"),
+        Column("params", lambda c: known(c.params_m, "{:.1f}M")),
+        Column("licence", lambda c: c.license or "?", False),
+        Column("GMACs", lambda c: known(c.gmacs, "{:.1f}")),
+        Column("px", lambda c: known(c.input_px, "{}")),
     ]
+    # What is known of none of them takes no room.
+    columns = [column for column in columns if any(column.write(c) not in ("", "?") for c in ranking)]
+    return Report(ranking.to_dict(), [c.hub_id for c in ranking], ranking, columns, notes)
 
 
 @command(shared=True)
@@ -252,9 +239,13 @@ def distance(tasks: tuple[str, ...], kind: str, index: str | None) -> Report:
     return Report(
         {"kind": kind, "tasks": list(tasks), "distances": distances},
         [f"{tasks[i]}\t{tasks[j]}\t{distances[i][j]:.6g}" for i, j in pairs],
-        [Column("from \\ to"), *(Column(name, True) for name in tasks)],
-        [[name, *(f"{value:.4f}" for value in row)] for name, row in zip(tasks, distances, strict=True)],
+        range(len(tasks)),
+        [Column("from \\ to", tasks.__getitem__, False), *(_to(distances, j, name) for j, name in enumerate(tasks))],
     )
+
+
+def _to(distances: list[list[float]], j: int, name: str) -> Column:
+    return Column(name, lambda i: f"{distances[i][j]:.4f}")
 
 
 for added in (select, embed, distance, map_tasks, search, push, pull, index, evaluate):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 if TYPE_CHECKING:
@@ -14,10 +15,11 @@ Mode = Literal["human", "json", "quiet"]
 
 
 class Column(NamedTuple):
-    """A column of a table; numbers are aligned to the right."""
+    """A column of a table: what it writes of an item; numbers are aligned to the right."""
 
     title: str
-    is_number: bool = False
+    write: Callable[[Any], str]
+    is_number: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Report:
         The JSON document of ``--json``.
     lines
         The lines of ``--quiet``.
-    columns, rows
-        The table of the default mode, the most important columns first.
+    items, columns
+        The table of the default mode, an item a row, the most important columns first.
     notes
         Sentences printed below the table.
     exit_code
@@ -40,10 +42,15 @@ class Report:
 
     document: Any
     lines: Sequence[str]
+    items: Sequence[Any]
     columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     exit_code: int = 0
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells of the table."""
+        return [[column.write(item) for column in self.columns] for item in self.items]
 
 
 def show(report: Report, mode: Mode, file: TextIO) -> None:
@@ -83,7 +90,7 @@ def _table(report: Report, shown: int) -> Table:
 
     has_heading = any(column.title for column in report.columns)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_heading, header_style="bold")
-    for i, (title, is_number) in enumerate(report.columns[:shown]):
+    for i, (title, _, is_number) in enumerate(report.columns[:shown]):
         table.add_column(
             title,
             justify="right" if is_number else "left",
@@ -98,7 +105,13 @@ def _table(report: Report, shown: int) -> Table:
 
 def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = ()) -> Report:
     """Return a report of named facts, one a line; nested facts are named with dots."""
-    return Report(facts, lines, (Column(""), Column("")), list(_flatten(facts)), notes)
+    columns = (Column("", itemgetter(0), False), Column("", itemgetter(1), False))
+    return Report(facts, lines, list(_flatten(facts)), columns, notes)
+
+
+def known(value: float | None, form: str) -> str:
+    """Write a number; one that is not known is a question mark."""
+    return "?" if value is None else form.format(value)
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -9,11 +9,13 @@ import click
 
 from hf_task2vec.cli.command import Settings, command
 from hf_task2vec.cli.console import Column, Report
-from hf_task2vec.cli.inputs import index_folder
-from hf_task2vec.cli.options import index_option, split_commas
+from hf_task2vec.cli.inputs import load_index
+from hf_task2vec.cli.options import device_option, index_option, seed_option, split_commas
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hf_task2vec.metric import OwnCases
 
 
 @command()
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 )
 @click.option("--source", metavar="SOURCE/PROTOCOL", help="Scores of the index to judge by, without --scores.")
 @click.option("--max-samples", type=click.IntRange(2), default=256, show_default=True, help="Images to draw of a task.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draw.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps … [default: the best there is].")
+@seed_option
+@device_option
 @click.pass_obj
 def evaluate(
     settings: Settings,
@@ -67,9 +69,8 @@ def evaluate(
         summarise,
     )
     from hf_task2vec.metric.own_cases import OwnCases, own_cases, read_scores
-    from hf_task2vec.zoo import ZooIndex
 
-    zoo = ZooIndex.load(index_folder(index))
+    zoo = load_index(index)
     # The rule to beat is always among them.
     judged = [load_metric(name, zoo) for name in dict.fromkeys([*(metrics or METRICS), "static"])]
     if tasks is not None and scores is not None:
@@ -80,57 +81,47 @@ def evaluate(
     predicted = {metric.name: evaluate_metric(metric, own.cases, progress=settings.progress) for metric in judged}
     best, picks = always(own.cases)
     rows = judge(own.cases, predicted | ({f"always:{best}": picks} if best else {}))
-    return _report(summarise(rows), rows, own.unknown, own.skipped, seen=scores is None)
+    return _report(summarise(rows), rows, own, seen=scores is None)
 
 
 _COLUMNS = (
-    *(Column("method"), Column("accuracy of pick", True), Column("error increase", True), Column("regret@1", True)),
-    *(Column("regret@3", True), Column("tau_w", True), Column("Rel@1", True), Column("gain (95 %)", True)),
-    Column("worst task"),
+    Column("method", lambda r: r["method"], False),
+    Column("accuracy of pick", lambda r: f"{100 * r['accuracy']:.2f}"),
+    Column("error increase", lambda r: f"{100 * r['error_increase']:.1f} %"),
+    Column("regret@1", lambda r: f"{100 * r['regret_1']:.2f}"),
+    Column("regret@3", lambda r: f"{100 * r['regret_3']:.2f}"),
+    Column("tau_w", lambda r: f"{r['tau']:.3f}"),
+    Column("Rel@1", lambda r: f"{r['rel_1']:.3f}"),
+    Column("gain (95 %)", lambda r: "{gain:+.2%} ({gain_low:+.2%} to {gain_high:+.2%})".format(**r).replace("%", "")),
+    Column("worst task", lambda r: r["worst_task"], False),
 )
 
 
-def _report(
-    summary: pd.DataFrame, rows: pd.DataFrame, unknown: tuple[str, ...], skipped: dict[str, str], *, seen: bool
-) -> Report:
-    table = [_row(record) for record in summary.to_dict("records")]
-    base = str(summary["base"].iloc[0])
-    count = int(summary["tasks"].iloc[0])
+def _report(summary: pd.DataFrame, rows: pd.DataFrame, own: OwnCases, *, seen: bool) -> Report:
+    methods: list[dict[str, Any]] = summary.to_dict("records")
+    base = methods[0]["base"]
+    count = methods[0]["tasks"]
     notes = [
-        f"{count} tasks. Accuracies and regrets in points; gain over {base} with its bootstrap interval over tasks."
+        f"{count} tasks. Accuracies and regrets in points; gain over {base} with its bootstrap interval over tasks.",
+        f"Of the rules that do not look at the task, {base} does best.",
     ]
-    notes.append(f"Of the rules that do not look at the task, {base} does best.")
     if seen and "trained" in set(summary["method"]):
         notes.append(
             "The scores of one task and its near duplicates were left out at a time, but the trained metric's "
             "variances and length-scales have seen them."
         )
-    if unknown:
-        notes.append(f"Checkpoints that the index does not know, left out: {', '.join(unknown)}.")
-    notes += [f"{name} left out: {why}." for name, why in skipped.items()]
+    if own.unknown:
+        notes.append(f"Checkpoints that the index does not know, left out: {', '.join(own.unknown)}.")
+    notes += [f"{name} left out: {why}." for name, why in own.skipped.items()]
     document = {
         "base": base,
         "methods": [_plain(record) for record in summary.drop(columns="base").to_dict("records")],
         "tasks": [_plain(record) for record in rows.to_dict("records")],
-        "unknown_checkpoints": list(unknown),
-        "skipped_tasks": skipped,
+        "unknown_checkpoints": list(own.unknown),
+        "skipped_tasks": own.skipped,
     }
-    lines = [f"{record['method']}\t{record['accuracy']:.6g}" for record in summary.to_dict("records")]
-    return Report(document, lines, _COLUMNS, table, notes)
-
-
-def _row(record: dict[str, Any]) -> list[str]:
-    return [
-        record["method"],
-        f"{100 * record['accuracy']:.2f}",
-        f"{100 * record['error_increase']:.1f} %",
-        f"{100 * record['regret_1']:.2f}",
-        f"{100 * record['regret_3']:.2f}",
-        f"{record['tau']:.3f}",
-        f"{record['rel_1']:.3f}",
-        f"{100 * record['gain']:+.2f} ({100 * record['gain_low']:+.2f} to {100 * record['gain_high']:+.2f})",
-        record["worst_task"],
-    ]
+    lines = [f"{record['method']}\t{record['accuracy']:.6g}" for record in methods]
+    return Report(document, lines, methods, _COLUMNS, notes)
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_task2vec.cli.command import Settings, command
-from hf_task2vec.cli.console import Column, Report, facts_report
-from hf_task2vec.cli.inputs import load_embeddings
+from hf_task2vec.cli.console import Column, Report, facts_report, known
+from hf_task2vec.cli.inputs import load_embeddings, load_index
 from hf_task2vec.cli.options import given, hub_options, kind_option
 from hf_task2vec.errors import EmbeddingError
 
@@ -143,30 +143,24 @@ def search(settings: Settings, /, text: str | None, near: str | None, **options:
 
 def _load(path: str) -> TaskEmbedding | ZooIndex:
     from hf_task2vec.embedding import TaskEmbedding
-    from hf_task2vec.zoo import MANIFEST, ZooIndex
+    from hf_task2vec.zoo import MANIFEST
 
-    if path == "shipped":
-        return ZooIndex.load()
-    return ZooIndex.load(path) if (Path(path) / MANIFEST).is_file() else TaskEmbedding.load(path)
+    is_index = path == "shipped" or (Path(path) / MANIFEST).is_file()
+    return load_index(path) if is_index else TaskEmbedding.load(path)
 
 
 def _search_report(found: list[SharedTask], near: TaskEmbedding | None) -> Report:
-    columns = [Column("repository"), Column("task"), Column("classes", True), Column("probe"), Column("changed")]
-    rows = [
-        [
-            shared.repo_id,
-            "(index)" if shared.kind == "index" else shared.dataset or "?",
-            "?" if shared.n_classes is None else str(shared.n_classes),
-            shared.probe or "?",
-            shared.last_modified or "?",
-        ]
-        for shared in found
+    columns = [
+        Column("repository", lambda shared: shared.repo_id, False),
+        Column("distance", lambda shared: "–" if shared.distance is None else f"{shared.distance:.4f}"),
+        Column("task", lambda shared: "(index)" if shared.kind == "index" else shared.dataset or "?", False),
+        Column("classes", lambda shared: known(shared.n_classes, "{}")),
+        Column("probe", lambda shared: shared.probe or "?", False),
+        Column("changed", lambda shared: shared.last_modified or "?", False),
     ]
     notes = [f"{len(found)} repositories of the Hub are tagged task2vec and fit."]
-    if near is not None:
-        columns.insert(1, Column("distance", True))
-        for row, shared in zip(rows, found, strict=True):
-            row.insert(1, "–" if shared.distance is None else f"{shared.distance:.4f}")
-        notes += [f"{shared.repo_id}: {shared.problem}" for shared in found if shared.problem]
+    if near is None:
+        del columns[1]
+    notes += [f"{shared.repo_id}: {shared.problem}" for shared in found if shared.problem]
     document = {"near": None if near is None else near.name, "repositories": [shared.to_dict() for shared in found]}
-    return Report(document, [shared.repo_id for shared in found], columns, rows, tuple(notes))
+    return Report(document, [shared.repo_id for shared in found], found, columns, notes)

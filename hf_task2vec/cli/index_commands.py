@@ -10,8 +10,8 @@ import click
 
 from hf_task2vec.cli.command import Settings, command, group
 from hf_task2vec.cli.console import Report, facts_report
-from hf_task2vec.cli.inputs import index_folder
-from hf_task2vec.cli.options import POSITIVE, CountOrAll, given, run_options, split_commas
+from hf_task2vec.cli.inputs import load_index
+from hf_task2vec.cli.options import POSITIVE, CountOrAll, given, run_options, split_commas, token_option
 from hf_task2vec.errors import ZooIndexError
 
 SOME_FAILED = 7
@@ -33,9 +33,7 @@ def info(path: str | None) -> Report:
       hf-task2vec index info
       hf-task2vec index info my-index --json
     """  # noqa: D301 (click wants the control character)
-    from hf_task2vec.zoo import ZooIndex
-
-    facts = ZooIndex.load(index_folder(path)).info()
+    facts = load_index(path).info()
     return facts_report(facts, [f"{table}\t{rows}" for table, rows in facts["counts"].items()])
 
 
@@ -49,9 +47,7 @@ def validate(path: str | None) -> Report:
       hf-task2vec index validate
       hf-task2vec index validate my-index
     """  # noqa: D301 (click wants the control character)
-    from hf_task2vec.zoo import ZooIndex
-
-    zoo = ZooIndex.load(index_folder(path))
+    zoo = load_index(path)
     if problems := zoo.validate():
         logger.error("%s", "\n".join(problems))
         raise ZooIndexError(f"{len(problems)} of the index's facts are wrong or do not agree (listed above)")
@@ -135,11 +131,10 @@ def build(
     if shares and ray_address is None:
         raise click.UsageError("--gpus-per-cell and --cpus-per-cell go with --ray-address.")
     from hf_task2vec.evidence import Cluster, build_index
-    from hf_task2vec.zoo import ZooIndex
 
     report = build_index(
         out,
-        base=ZooIndex.load() if base == "shipped" else index_folder(base, token=options["token"]),
+        base=None if base is None else load_index(base, token=options["token"]),
         max_samples=max_samples,
         cluster=None if ray_address is None else Cluster(ray_address, **shares),
         progress=settings.progress,
@@ -188,7 +183,7 @@ def build(
 @click.option("--base", type=click.Path(), metavar="PATH|shipped", help="Index to begin with if there is none at PATH.")
 @click.option("--replace", is_flag=True, help="Put it in the place of the same measurement's older score.")
 @click.option("--look-up", is_flag=True, help="Ask the Hub about a checkpoint that the index does not know.")
-@click.option("--token", metavar="TOKEN", help="Token for the Hub [default: the one you are logged in with].")
+@token_option
 def add_score(path: str, **options: Any) -> Report:
     """Add a score of your own to the index at PATH, for `select --index PATH` to learn from.
 
@@ -207,17 +202,7 @@ def add_score(path: str, **options: Any) -> Report:
     from hf_task2vec import evidence
 
     added = evidence.add_score(path, **options)
-    row = {name: value for name, value in added.row.model_dump().items() if value is not None}
-    facts = {
-        "path": str(added.path),
-        "score": row,
-        "new": list(added.new),
-        "replaced": added.replaced,
-        "reference": added.reference,
-        "comparable": added.comparable,
-        "notes": list(added.notes),
-    }
-    return facts_report(facts, [str(added.path)])
+    return facts_report(added.to_dict(), [str(added.path)])
 
 
 for added in (info, validate, build, add_score):

@@ -12,6 +12,7 @@ from hf_task2vec.errors import EmbeddingError, HubError, ZooIndexError
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.zoo import ZooIndex
 
 _REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
@@ -19,10 +20,12 @@ _REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 def index_folder(place: str | None, *, token: str | None = None, timeout: float | None = None) -> str | None:
     """Return the folder of an index: `place` or, where there is none, a download of the Hub's ``org/name[@revision]``.
 
-    None stands for the shipped index, here and in what it is handed on to.
+    None (and ``"shipped"``) stands for the shipped index, here and in what it is handed on to.
     """
-    if place is None or (path := Path(place).expanduser()).exists():
-        return place and str(path)
+    if place is None or place == "shipped":
+        return None
+    if (path := Path(place).expanduser()).exists():
+        return str(path)
     missing = f"there is no folder {place!r} here ({Path.cwd()})"
     match = _REPOSITORY.fullmatch(place)
     if match is None:
@@ -34,6 +37,13 @@ def index_folder(place: str | None, *, token: str | None = None, timeout: float 
         return str(pull_index(HubSession(match[1], revision=match[2], token=token, timeout=timeout)))
     except HubError as error:
         raise type(error)(f"{error}; and {missing}") from error
+
+
+def load_index(place: str | None, **hub: Any) -> ZooIndex:
+    """Read an index: see :func:`index_folder`."""
+    from hf_task2vec.zoo import ZooIndex
+
+    return ZooIndex.load(index_folder(place, **hub))
 
 
 def load_embeddings(names: Sequence[str], index: str | None = None, **hub: Any) -> list[TaskEmbedding]:
@@ -52,9 +62,7 @@ def load_embeddings(names: Sequence[str], index: str | None = None, **hub: Any) 
 
     @functools.cache
     def table() -> TaskEmbedding:
-        from hf_task2vec.zoo import ZooIndex
-
-        return ZooIndex.load(index_folder(index, **hub)).embeddings
+        return load_index(index, **hub).embeddings
 
     return [_load(name, table, hub) for name in names]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_task2vec.cli.command import command
-from hf_task2vec.cli.console import Column, Report
-from hf_task2vec.cli.inputs import index_folder, load_embeddings
+from hf_task2vec.cli.console import Column, Report, known
+from hf_task2vec.cli.inputs import load_embeddings, load_index
 from hf_task2vec.cli.options import given, hub_options, index_option, kind_option
 from hf_task2vec.errors import Task2VecError
 
@@ -60,10 +60,14 @@ def map_tasks(
     from hf_task2vec.files import atomic_path
     from hf_task2vec.report import map_page
     from hf_task2vec.report import map_tasks as compare
+    from hf_task2vec.zoo import TaskRow
 
-    index = index_folder(index, token=options["token"], timeout=options["timeout"])
-    domains = _domains(index) if with_index or not tasks or _may_be_of_index(tasks) else {}
-    shown = list(dict.fromkeys([*tasks, *(domains if with_index or not tasks else ())]))
+    whole = with_index or not tasks
+    domains = {}
+    if whole or not all(Path(name).exists() or "/" in name for name in tasks):  # some may be of the index
+        zoo = load_index(index, **given(options))
+        domains = {name: row.domain for name, row in zoo.by_name(TaskRow).items() if row.embedded}
+    shown = list(dict.fromkeys([*tasks, *(domains if whole else ())]))
     if len(shown) < 2:
         raise click.UsageError("A map needs two tasks or more: name more, or add --with-index.")
     embeddings = load_embeddings(shown, index, **given(options))
@@ -76,39 +80,18 @@ def map_tasks(
     return _report(found, output)
 
 
-def _may_be_of_index(tasks: tuple[str, ...]) -> bool:
-    return not all(Path(name).exists() or "/" in name for name in tasks)
-
-
-def _domains(index: str | None) -> dict[str, str]:
-    """The embedded tasks of the index and their domains."""
-    from hf_task2vec.zoo import ZooIndex
-
-    zoo = ZooIndex.load(index)
-    embedded = zoo.embeddings.names
-    domain = dict(zip(zoo.tasks["task"], zoo.tasks["domain"], strict=True))
-    return {task: domain[task] for task in embedded}
-
-
 _COLUMNS = (
-    *(Column("first"), Column("second"), Column("distance", True)),
-    *(Column("in units of noise", True), Column("near duplicates")),
+    Column("first", lambda pair: pair.first, False),
+    Column("second", lambda pair: pair.second, False),
+    Column("distance", lambda pair: f"{pair.distance:.4f}"),
+    Column("in units of noise", lambda pair: known(pair.noise_ratio, "{:.2f}")),
+    Column("near duplicates", lambda pair: "yes" if pair.near_duplicate else "", False),
 )
 
 
 def _report(tasks: TaskMap, output: Path) -> Report:
     from hf_task2vec.report import DUPLICATE_RATIO
 
-    rows = [
-        [
-            pair.first,
-            pair.second,
-            f"{pair.distance:.4f}",
-            "?" if pair.noise_ratio is None else f"{pair.noise_ratio:.2f}",
-            "yes" if pair.near_duplicate else "",
-        ]
-        for pair in tasks.pairs[:_SHOWN_PAIRS]
-    ]
     diversity = tasks.diversity
     error = "" if diversity.std_error is None else f" ± {diversity.std_error:.4f}"
     spread = f"mean distance over {diversity.n_pairs} pairs, {tasks.kind}"
@@ -119,4 +102,5 @@ def _report(tasks: TaskMap, output: Path) -> Report:
         f"Near duplicates ({threshold}): {len(tasks.near_duplicates) if judged else 'unknown'}.",
         f"The map is in {output}.",
     ]
-    return Report({"path": str(output), **tasks.to_dict()}, [str(output)], _COLUMNS, rows, notes)
+    document = {"path": str(output), **tasks.to_dict()}
+    return Report(document, [str(output)], tasks.pairs[:_SHOWN_PAIRS], _COLUMNS, notes)

@@ -47,7 +47,16 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 POSITIVE = click.FloatRange(0, min_open=True)
-_token_option = click.option(
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="The same seed draws the same images.",
+)
+device_option = click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps … [default: the best there is].")
+token_option = click.option(
     "--token", metavar="TOKEN", help="Token for the Hub [default: the one you are logged in with]."
 )
 hub_options = options(
@@ -57,20 +66,13 @@ hub_options = options(
         metavar="SECONDS",
         help="Time that the whole may take [env: HF_TASK2VEC_HUB_TIMEOUT; default: 300].",
     ),
-    _token_option,
+    token_option,
 )
 run_options = options(
-    click.option(
-        "--seed",
-        type=click.IntRange(0),
-        metavar="N",
-        default=0,
-        show_default=True,
-        help="The same seed draws the same images.",
-    ),
-    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps … [default: the best there is]."),
+    seed_option,
+    device_option,
     click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one pass of the network."),
-    _token_option,
+    token_option,
 )
 dataset_options = options(
     click.option("--split", metavar="NAME", help="Split to use [default: train, or the only one]."),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from hf_task2vec import __version__
 from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, embedding_config
 from hf_task2vec.errors import ProbeError, ProbeMismatchError, TaskError, ZooIndexError
-from hf_task2vec.evidence.cells import Cell, CellStore, Result, Worker
+from hf_task2vec.evidence.cells import Cell, CellStore, Worker
 from hf_task2vec.evidence.inputs import (
     Checkpoint,
     CheckpointInput,
@@ -34,7 +34,7 @@ from hf_task2vec.evidence.ray import Cluster, run_on_cluster
 from hf_task2vec.evidence.rows import extended, report_row
 from hf_task2vec.files import atomic_path, cache_dir
 from hf_task2vec.probes import DEFAULT_PROBE
-from hf_task2vec.zoo import MANIFEST, ZooIndex
+from hf_task2vec.zoo import MANIFEST, CheckpointRow, TaskRow, ZooIndex
 
 __all__ = ["BuildReport", "Checkpoint", "Cluster", "TaskSpec", "build_index", "plan_cells", "run_cells"]
 
@@ -57,33 +57,26 @@ class BuildReport:
     ----------
     path
         Folder of the index, None if none was written.
-    done, failed
-        Cells.
-    failures
-        For each failed cell: task, checkpoint, kind (``"measure"`` or ``"embed"``), error, reason.
     cells_file
         CSV report with one row a cell.
+    done, failed
+        Cells.
     counts
         Rows of the index by table.
+    failures
+        For each failed cell: task, checkpoint, kind (``"measure"`` or ``"embed"``), error, reason.
     """
 
     path: Path | None
+    cells_file: Path
     done: int
     failed: int
-    failures: tuple[dict[str, str], ...]
-    cells_file: Path
     counts: Mapping[str, int]
+    failures: tuple[dict[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {
-            "path": None if self.path is None else str(self.path),
-            "cells_file": str(self.cells_file),
-            "done": self.done,
-            "failed": self.failed,
-            "counts": dict(self.counts),
-            "failures": list(self.failures),
-        }
+        return asdict(self) | {"path": self.path and str(self.path), "cells_file": str(self.cells_file)}
 
 
 def build_index(
@@ -225,7 +218,11 @@ def run_cells(
     if not pending:
         return
     told: set[str] = set()
-    results = _here(pending, options) if cluster is None else run_on_cluster(pending, cluster, options)
+    if cluster is None:
+        worker = Worker(**options)
+        results = ((cell, worker.run(cell)) for cell in pending)
+    else:
+        results = run_on_cluster(pending, cluster, options)
     # Closed in any case, so that an interrupted cluster is told to start nothing more.
     with closing(results), tqdm(total=done + len(pending), initial=done, unit="cell", disable=not progress) as bar:
         for cell, result in results:
@@ -239,12 +236,6 @@ def run_cells(
             bar.update()
 
 
-def _here(pending: Sequence[Cell], options: Mapping[str, Any]) -> Generator[tuple[Cell, Result]]:
-    worker = Worker(**options)
-    for cell in pending:
-        yield cell, worker.run(cell)
-
-
 def _finished(out: Path, base: ZooIndex, cells: Sequence[Cell], store: CellStore) -> BuildReport:
     """Write the report of the cells, and the index of those that are done."""
     documents = [(cell, document) for cell in cells if (document := store.document(cell)) is not None]
@@ -254,20 +245,15 @@ def _finished(out: Path, base: ZooIndex, cells: Sequence[Cell], store: CellStore
         writer.writeheader()
         rows = [report_row(document) for _, document in documents]
         writer.writerows(sorted(rows, key=lambda row: (row["task"], row["checkpoint"], row["kind"])))
-    failures = [document for _, document in documents if document["status"] == "failed"]
-    index = None
-    if len(failures) < len(documents):
-        index = extended(base, [found for found in documents if found[1]["status"] == "done"], store)
+    done = [found for found in documents if found[1]["status"] == "done"]
+    counts: dict[str, int] = {}
+    if done:
+        index = extended(base, done, store)
         index.save(out)
+        counts = {name: len(rows) for name, rows in index.rows.items()}
     told = ("task", "checkpoint", "kind", "error", "reason")
-    return BuildReport(
-        path=None if index is None else out,
-        done=len(documents) - len(failures),
-        failed=len(failures),
-        failures=tuple({name: document[name] for name in told} for document in failures),
-        cells_file=report,
-        counts={} if index is None else {name: len(rows) for name, rows in index.rows.items()},
-    )
+    failures = tuple({name: d[name] for name in told} for _, d in documents if d["status"] == "failed")
+    return BuildReport(out if done else None, report, len(done), len(failures), counts, failures)
 
 
 # ---------------------------------------------------------------------- checks before long work
@@ -288,9 +274,9 @@ def _check_out(out: Path, base: ZooIndex, tasks: Sequence[PinnedTask], checkpoin
     if not (out / MANIFEST).is_file():
         return
     there = ZooIndex.load(out)
-    for table, items in (("tasks", tasks), ("checkpoints", checkpoints)):
-        kept = {item.name for item in items} | {row.key[0] for row in base.rows[table]}
-        if lost := {row.key[0] for row in there.rows[table]} - kept:
+    for table, row_type, items in (("tasks", TaskRow, tasks), ("checkpoints", CheckpointRow, checkpoints)):
+        lost = there.by_name(row_type).keys() - base.by_name(row_type).keys() - {item.name for item in items}
+        if lost:
             raise ZooIndexError(
                 f"{out} holds an index whose {len(lost)} {table} ({', '.join(sorted(lost)[:3])}, …) would be "
                 f"lost; extend it with base={str(out)!r} (--base), or choose another folder"

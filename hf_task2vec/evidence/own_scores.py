@@ -8,17 +8,19 @@ network's own accuracy there is known, and joins the group by itself.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, ZooIndexError
+from hf_task2vec.evidence.rows import PROTOCOL
 from hf_task2vec.files import sha256_bytes
 from hf_task2vec.probes import Score
 from hf_task2vec.selection import check_descriptors
@@ -32,14 +34,12 @@ from hf_task2vec.zoo import (
     as_slug,
     check_rows,
     default_index_path,
-    is_leak,
+    like,
     resolve_candidates,
 )
 
 #: Source of scores that name none: one's own.
 LOCAL_SOURCE = "local"
-#: The protocol by which the probe's accuracy in an embedding was measured.
-PROBE_PROTOCOL = "linear_probe_loo"
 _HUB_SOURCE = {
     "source": "hub_model_card",
     "repo": "huggingface.co model cards",
@@ -82,6 +82,12 @@ class AddedScore:
     reference: str | None
     comparable: int
     notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        facts = asdict(self)
+        del facts["path"], facts["row"]
+        return {"path": str(self.path), "score": self.row.model_dump(exclude_none=True), **facts}
 
 
 def add_score(
@@ -153,16 +159,19 @@ def add_score(
         embedding = _embedding_of(task)
         index, slug, added = _with_task(index, str(task) if embedding is None else name, embedding)
         new += added
-        if checkpoint not in _keys(index, "checkpoints"):
+        if checkpoint not in index.by_name(CheckpointRow):
             index = _with_checkpoint(index, checkpoint, look_up=look_up, token=token)
             new.append("checkpoint")
-        facts = {"protocol": protocol, "split": split, "metric": metric, "source": source}
-        if source not in _keys(index, "sources"):
+        sources, facts = index.by_name(SourceRow), {"protocol": protocol, "split": split, "metric": metric}
+        if source not in sources:
             about = {"repo": "own measurements", "protocol": "see scores.csv", "license": license or "unspecified"}
-            index = index.add_sources([{**facts, **about}])
+            index = index.add_sources([{**facts, **about, "source": source}])
             new.append("source")
-        row = _row(index, {**facts, "task": slug, "checkpoint": checkpoint, "n_train": n_train}, score, n_test, license)
-        old: Any = next((other for other in index.rows["scores"] if other.key == row.key), None)
+        elif license not in (None, sources[source].license):
+            raise ZooIndexError(f"the licence of source {source!r} is {sources[source].license!r}, not {license!r}")
+        named = {"task": slug, "checkpoint": checkpoint, "source": source}
+        row = _row(index, {**facts, **named, "n_train": n_train}, Score.of_share(score, n_test))
+        old = next((other for other in index.score_rows if other.key == row.key), None)
         if old is not None and not replace:
             raise ZooIndexError(
                 f"{folder} already holds {old.score:g} of {checkpoint} on {slug!r} ({source}, {protocol}, {metric}, "
@@ -172,15 +181,16 @@ def add_score(
         index, reference = _with_reference(index, row, embedding)
         index.save(folder)
     comparable = len(_comparable(index, row))
-    notes = []
+    note = ""
     if row.leak:
-        notes.append(f"{checkpoint} has seen images of {slug!r}, so rankings leave this score out")
+        note = f"{checkpoint} has seen images of {slug!r}, so rankings leave this score out"
     elif comparable < 2:
-        notes.append(
+        note = (
             "alone in its group (source, protocol, metric, split and task), it moves no ranking yet; a score of a "
             "second checkpoint by the same protocol makes both count"
         )
-    return AddedScore(folder, row, tuple(new), None if old is None else old.score, reference, comparable, tuple(notes))
+    notes = (note,) if note else ()
+    return AddedScore(folder, row, tuple(new), None if old is None else old.score, reference, comparable, notes)
 
 
 def _open(folder: Path, base: ZooIndex | str | os.PathLike[str] | None) -> tuple[ZooIndex, bool]:
@@ -215,24 +225,25 @@ def _with_task(
     index: ZooIndex, name: str | None, embedding: TaskEmbedding | None
 ) -> tuple[ZooIndex, str, tuple[str, ...]]:
     """Return the index with the task and its embedding, what it calls it, and what of both is new."""
-    known = _keys(index, "tasks")
+    known = index.by_name(TaskRow)
     if embedding is None:
         if name is None or name not in known:
             raise ZooIndexError(
-                f"the index has no task {name!r}{_near(str(name), known)}; give one of its tasks, or an "
+                f"the index has no task {name!r}{like(str(name), list(known))}; give one of its tasks, or an "
                 "embedding (hf-task2vec embed DATASET -o FILE)"
             )
         return index, name, ()
     check_descriptors(embedding)
-    known_tasks, slug = index.embeddings, _name_of(embedding) if name is None else name
-    if (embedding.weights_hash, embedding.config) != (known_tasks.weights_hash, known_tasks.config):
+    there, slug = index.embeddings, as_slug(embedding.name) if name is None else name
+    if not slug:
+        raise ZooIndexError(f"no name can be made of {embedding.name!r}; pass name= (--name), such as my_task")
+    if (embedding.weights_hash, embedding.config) != (there.weights_hash, there.config):
         raise ProbeMismatchError(
             f"{embedding.name!r} was embedded with {embedding.probe['name']!r} and {embedding.config}, the tasks of "
-            f"the index with {known_tasks.probe['name']!r} and {known_tasks.config}; embed it anew with these"
+            f"the index with {there.probe['name']!r} and {there.config}; embed it anew with these"
         )
-    if slug in known_tasks.names:
-        there = known_tasks[slug].values
-        if there.shape != embedding.values.shape or (there != embedding.values).any():
+    if slug in there.names:
+        if not np.array_equal(there[slug].values, embedding.values):
             raise EmbeddingError(
                 f"the index has another embedding of {slug!r}: name= (--name) adds yours under a name of its own; or "
                 f"give task={slug!r} (--task) if it is the same task"
@@ -242,12 +253,6 @@ def _with_task(
         index = index.add_tasks([_task_row(slug, embedding)])
     index = index.with_embeddings(embedding, [slug])
     return index, slug, ("embedding",) if slug in known else ("task", "embedding")
-
-
-def _name_of(embedding: TaskEmbedding) -> str:
-    if slug := as_slug(embedding.name):
-        return slug
-    raise ZooIndexError(f"no name can be made of {embedding.name!r}; pass name= (--name), such as my_task")
 
 
 def _task_row(slug: str, embedding: TaskEmbedding) -> dict[str, Any]:
@@ -267,72 +272,44 @@ def _task_row(slug: str, embedding: TaskEmbedding) -> dict[str, Any]:
 def _with_checkpoint(index: ZooIndex, hub_id: str, *, look_up: bool, token: str | None) -> ZooIndex:
     """Return the index with facts of a checkpoint from the Hub, if it may be asked."""
     rows = resolve_candidates([hub_id], index, token=token).rows if look_up else ()
-    row = next((row for row in rows if row.hub_id == hub_id), None)
-    if row is None:
-        raise ZooIndexError(
-            f"the index has no checkpoint {hub_id!r}{_near(hub_id, _keys(index, 'checkpoints'))}; "
-            + (
-                "the Hub gives no facts of it either"
-                if look_up
-                else "look_up=True (--look-up) asks the Hub for its facts"
-            )
-        )
-    if _HUB_SOURCE["source"] not in _keys(index, "sources"):
+    if not rows:
+        near = like(hub_id, list(index.by_name(CheckpointRow)))
+        more = "the Hub gives no facts of it either" if look_up else "look_up=True (--look-up) asks the Hub for them"
+        raise ZooIndexError(f"the index has no checkpoint {hub_id!r}{near}, nor its facts; {more}")
+    if _HUB_SOURCE["source"] not in index.by_name(SourceRow):
         index = index.add_sources([_HUB_SOURCE])
-    return index.add_checkpoints([row.model_copy(update={"facts_source": (_HUB_SOURCE["source"],)})])
+    return index.add_checkpoints([row.model_copy(update={"facts_source": (_HUB_SOURCE["source"],)}) for row in rows])
 
 
-def _row(index: ZooIndex, facts: dict[str, Any], score: float, n_test: int, license_: str | None = None) -> ScoreRow:
-    """Return the checked row; its standard error is the binomial one, never 0."""
-    source: Any = _find(index, "sources", facts["source"])
-    task: Any = _find(index, "tasks", facts["task"])
-    checkpoint: Any = _find(index, "checkpoints", facts["checkpoint"])
-    if license_ not in (None, source.license):
-        raise ZooIndexError(f"the licence of source {source.source!r} is {source.license!r}, not {license_!r}")
+def _row(index: ZooIndex, facts: dict[str, Any], score: Score) -> ScoreRow:
     record = {
         **facts,
-        "score": score,
-        "score_std_error": round(Score.of_share(score, n_test).std_error, 6),
-        "n_test": n_test,
-        "source_license": source.license,
+        **index.repeated_facts(facts["task"], facts["checkpoint"], facts["source"]),
+        "score": score.value,
+        "score_std_error": round(score.std_error, 6),
+        "n_test": score.n,
         "checkpoint_match": "measured",
-        "leak": is_leak(task, checkpoint),
     }
     return check_rows(ScoreRow, [record], "the new score")[0]
 
 
 def _with_reference(index: ZooIndex, row: ScoreRow, embedding: TaskEmbedding | None) -> tuple[ZooIndex, str | None]:
     """Add the probe's own accuracy on the embedded sample to a group of linear probes on it, once."""
-    if row.protocol != PROBE_PROTOCOL or embedding is None:
+    if row.protocol != PROTOCOL or embedding is None:
         return index, None
     probe, facts = str(embedding.probe["name"]), embedding.descriptors
-    if probe not in _keys(index, "checkpoints") or probe in _comparable(index, row):
+    if probe not in index.by_name(CheckpointRow) or probe in _comparable(index, row):
         return index, None
     n = int(facts["n_samples"])
-    shared = {name: getattr(row, name) for name in _GROUP} | {"checkpoint": probe, "n_train": n - 1}
-    return index.add_scores([_row(index, shared, facts["linear_probe_accuracy"], n)]), probe
+    shared = row.model_dump(include=set(_GROUP)) | {"checkpoint": probe, "n_train": n - 1}
+    score = Score.of_share(facts["linear_probe_accuracy"], n)
+    return index.add_scores([_row(index, shared, score)]), probe
 
 
 def _comparable(index: ZooIndex, row: ScoreRow) -> set[str]:
     """The checkpoints whose scores one is compared with, its own included."""
-    rows: Any = index.rows["scores"]
-    return {r.checkpoint for r in rows if not r.leak and all(getattr(r, n) == getattr(row, n) for n in _GROUP)}
-
-
-def _keys(index: ZooIndex, table: str) -> list[str]:
-    return [row.key[0] for row in index.rows[table]]
-
-
-def _find(index: ZooIndex, table: str, key: str) -> CheckpointRow | TaskRow | SourceRow:
-    return next(row for row in index.rows[table] if row.key[0] == key)  # type: ignore[return-value]
-
-
-def _near(wanted: str, known: Sequence[str]) -> str:
-    """Say which known names are close to one, by the whole or by what follows the last slash."""
-    ends = {name.rsplit("/", 1)[-1].lower(): name for name in known}
-    by_end = difflib.get_close_matches(wanted.rsplit("/", 1)[-1].lower(), ends, n=3)
-    close = difflib.get_close_matches(wanted, known, n=3) or [ends[end] for end in by_end]
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    rows = (other for other in index.score_rows if not other.leak)
+    return {r.checkpoint for r in rows if all(getattr(r, n) == getattr(row, n) for n in _GROUP)}
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from hf_task2vec import __version__
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.evidence.cells import Cell, CellStore
 from hf_task2vec.evidence.inputs import TaskSpec
-from hf_task2vec.zoo import CheckpointRow, SourceRow, TaskRow, ZooIndex, as_slug, is_leak
+from hf_task2vec.zoo import CheckpointRow, SourceRow, TaskRow, ZooIndex, as_slug
 
 SOURCE = "hf_task2vec_measured"
 """Source of all scores measured by this package; the metric's unit is that of its linear probes."""
+PROTOCOL = "linear_probe_loo"
+"""Protocol of :func:`~hf_task2vec.probes.transfer.linear_probe`."""
 
-LICENSE = "CC0-1.0"
 # Modules of timm's registry whose family the index calls otherwise.
 _FAMILIES = {
     "vision_transformer": "vit",
@@ -42,7 +43,7 @@ def source_row() -> dict[str, Any]:
         ),
         "split": "both splits pooled, such as train-test",
         "metric": "top-1 accuracy",
-        "license": LICENSE,
+        "license": "CC0-1.0",
     }
 
 
@@ -51,7 +52,6 @@ def extended(base: ZooIndex, finished: Sequence[tuple[Cell, Mapping[str, Any]]],
 
     What the base says of tasks, checkpoints and embeddings stays; scores measured again are replaced.
     """
-    known = {table: {row.key[0] for row in rows} for table, rows in base.rows.items()}
     tasks: dict[str, dict[str, Any]] = {}
     checkpoints: dict[str, dict[str, Any]] = {}
     scores, embeddings = [], {}
@@ -63,9 +63,11 @@ def extended(base: ZooIndex, finished: Sequence[tuple[Cell, Mapping[str, Any]]],
         tasks[cell.task.name] = task_row(cell.task.spec, document["sample"])
         checkpoints[cell.checkpoint.name] = checkpoint_row(cell.checkpoint.name, document["facts"])
         scores.append(report_row(document) | {"checkpoint_revision": cell.checkpoint.revision})
-    index = base if SOURCE in known["sources"] else base.add_sources([source_row()])
-    index = index.add_tasks([tasks[name] for name in sorted(tasks.keys() - known["tasks"])])
-    index = index.add_checkpoints([checkpoints[name] for name in sorted(checkpoints.keys() - known["checkpoints"])])
+    index = base if SOURCE in base.by_name(SourceRow) else base.add_sources([source_row()])
+    index = index.add_tasks([tasks[name] for name in tasks.keys() - base.by_name(TaskRow).keys()])
+    index = index.add_checkpoints(
+        [checkpoints[name] for name in checkpoints.keys() - base.by_name(CheckpointRow).keys()]
+    )
     index = index.add_scores(score_rows(scores, index), replace=True)
     if embeddings:
         index = index.with_embeddings(TaskEmbedding.stack(list(embeddings.values())), list(embeddings))
@@ -127,31 +129,24 @@ def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[
     Each of `rows` says ``task, checkpoint, n, splits, linear, linear_se, versions`` and, of a Hub checkpoint,
     ``checkpoint_revision``.
     """
-    tasks = {row.task: row for row in index.rows["tasks"] if isinstance(row, TaskRow)}
-    checkpoints = {row.hub_id: row for row in index.rows["checkpoints"] if isinstance(row, CheckpointRow)}
-    licenses = {row.source: row.license for row in index.rows["sources"] if isinstance(row, SourceRow)}
-    found = []
-    for row in rows:
-        task, checkpoint = tasks[row["task"]], checkpoints[row["checkpoint"]]
-        found.append(
-            {
-                "task": row["task"],
-                "checkpoint": row["checkpoint"],
-                "score": round(row["linear"], 6),
-                "score_std_error": round(row["linear_se"], 6),
-                "metric": "top1",
-                "protocol": "linear_probe_loo",
-                "split": "-".join(as_slug(split or "all") for split in row["splits"]),
-                "n_train": row["n"] - 1,
-                "n_test": row["n"],
-                "source": SOURCE,
-                "source_license": licenses[SOURCE],
-                "checkpoint_match": "measured",
-                "leak": is_leak(task, checkpoint),
-                "versions": _versions(row, checkpoint),
-            }
-        )
-    return found
+    return [
+        {
+            "task": row["task"],
+            "checkpoint": row["checkpoint"],
+            "score": round(row["linear"], 6),
+            "score_std_error": round(row["linear_se"], 6),
+            "metric": "top1",
+            "protocol": PROTOCOL,
+            "split": "-".join(as_slug(split or "all") for split in row["splits"]),
+            "n_train": row["n"] - 1,
+            "n_test": row["n"],
+            "source": SOURCE,
+            "checkpoint_match": "measured",
+            "versions": _versions(row, index.by_name(CheckpointRow)[row["checkpoint"]]),
+            **index.repeated_facts(row["task"], row["checkpoint"], SOURCE),
+        }
+        for row in rows
+    ]
 
 
 def _versions(row: Mapping[str, Any], checkpoint: CheckpointRow) -> str:

@@ -20,7 +20,6 @@ from hf_task2vec.probes import DEFAULT_PROBE
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.zoo import ZooIndex
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     EvaluationError
-        The file cannot be read, lacks a column, or holds scores that are not numbers in [0, 100] or are given twice.
+        The file cannot be read, lacks a column, or holds scores that are not numbers in [0, 100].
     """
     import pandas as pd
 
@@ -57,18 +56,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         )
     frame = frame[COLUMNS].dropna(subset=["task", "checkpoint"])
     score = pd.to_numeric(frame["score"], errors="coerce")
-    bad = frame["score"][~score.between(0.0, 100.0)]
+    bad = frame["score"][~score.between(0.0, 100.0)].fillna("nothing")
     if len(bad) or frame.empty:
-        value = bad.iloc[0] if len(bad) else ""
-        holds = repr(value) if isinstance(value, str) else "nothing"
-        shown = f"row {bad.index[0] + 2} holds {holds}" if len(bad) else "it holds no rows"
+        shown = f"row {bad.index[0] + 2} holds {bad.iloc[0]!r}" if len(bad) else "it holds no rows"
         raise EvaluationError(f"{str(path)!r}: scores must be numbers in [0, 1], or in per cent; {shown}")
-    doubled = frame[frame.duplicated(["task", "checkpoint"])]
-    if len(doubled):
-        raise EvaluationError(
-            f"{str(path)!r} gives {doubled['checkpoint'].iloc[0]!r} on {doubled['task'].iloc[0]!r} more than once; "
-            "keep one score of each"
-        )
     return frame.assign(score=score / 100.0 if score.max() > 1.0 else score).reset_index(drop=True)
 
 
@@ -114,6 +105,9 @@ def own_cases(
     """
     from tqdm.auto import tqdm
 
+    from hf_task2vec.embedding import cached_embedding
+    from hf_task2vec.tasks import Task
+
     root = Path(folder)
     if not root.is_dir():
         raise EvaluationError(f"{str(root)!r} is no folder; give one that holds a dataset folder for each task")
@@ -126,7 +120,6 @@ def own_cases(
                 f"{' and '.join(map(repr, same['checkpoint']))} on {task!r} are one checkpoint, {hub_id}; keep one "
                 "score of it"
             )
-    space, facts = TaskSpace.fit(index.embeddings), index.checkpoints.set_index("hub_id", drop=False)
     usable: dict[str, pd.DataFrame] = {}
     skipped: dict[str, str] = {}
     for name in dict.fromkeys(scores["task"]):
@@ -139,10 +132,19 @@ def own_cases(
             skipped[name] = "no folder of that name"
         else:
             usable[name] = part
+    reference, facts = index.embeddings, index.checkpoints.set_index("hub_id", drop=False)
+    space, probe = TaskSpace.fit(reference), reference.probe["name"]
     cases = []
     for name, part in tqdm(usable.items(), desc="embedding", unit="task", disable=not progress, leave=False):
         try:
-            embedding = _embedding(root / name, index, max_samples, seed, device, progress)
+            embedding = cached_embedding(
+                Task.from_dataset(str(root / name), max_samples=max_samples, seed=seed),
+                None if probe == DEFAULT_PROBE else probe,
+                known_hash=reference.weights_hash,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
         except Task2VecError as error:
             logger.warning("%s cannot be embedded: %s", name, error)
             skipped[name] = str(error)
@@ -154,21 +156,3 @@ def own_cases(
         reasons += [f"the index does not know {', '.join(unknown[:5])}"] if unknown else []
         raise EvaluationError(f"no task can be judged ({'; '.join(reasons)})")
     return OwnCases(tuple(cases), unknown, skipped)
-
-
-def _embedding(
-    folder: Path, index: ZooIndex, max_samples: int | None, seed: int, device: str | None, progress: bool
-) -> TaskEmbedding:
-    from hf_task2vec.embedding import cached_embedding
-    from hf_task2vec.tasks import Task
-
-    reference = index.embeddings
-    task = Task.from_dataset(str(folder), max_samples=max_samples, seed=seed)
-    return cached_embedding(
-        task,
-        None if reference.probe["name"] == DEFAULT_PROBE else reference.probe["name"],
-        known_hash=reference.weights_hash,
-        seed=seed,
-        device=device,
-        progress=progress,
-    )

@@ -54,13 +54,7 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for name in ("max_params", "max_gmacs", "input_size"):
-            value: Any = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, Real):
-                raise SelectionError(f"{name}={value!r} is no number; give a number such as 30e6, or None for no limit")
-            if not float(value) > 0:
-                raise SelectionError(f"{name}={value!r} leaves nothing; give a positive number or None")
+            _check_positive(name, getattr(self, name))
         for name in ("licenses", "candidates"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
 
@@ -78,30 +72,33 @@ class Constraints:
         frame = zoo.checkpoints
         hub_id, license_ = frame["hub_id"], [name.lower() for name in self.licenses or ()]
         count, gmacs, size = self.max_params, self.max_gmacs, self.input_size
-        # Of each limit: its column, what passes, the reason when the fact is known, and when it is not.
-        rules = {
-            "hub_id": (~hub_id.str.startswith(LOCAL_PREFIX), "weights are on no Hub", ""),
-            "candidates": (hub_id.isin(self.candidates or ()), "not among the candidates asked for", ""),
-            "library": (frame["library"] == self.library, f"library is not {self.library}", ""),
-            "max_params": (
+        # Each limit, its column, what passes, the reason when the fact is known, and when it is not.
+        rules = [
+            (True, "hub_id", ~hub_id.str.startswith(LOCAL_PREFIX), "weights are on no Hub", ""),
+            (self.candidates, "hub_id", hub_id.isin(self.candidates or ()), "not among the candidates asked for", ""),
+            (self.library, "library", frame["library"] == self.library, f"library is not {self.library}", ""),
+            (
+                count,
+                "params_m",
                 frame["params_m"] * 1e6 <= (count or 0),
                 f"more than {count or 0:,.0f} parameters",
                 "number of parameters unknown",
             ),
-            "max_gmacs": (frame["gmacs"] <= (gmacs or 0), f"more than {gmacs or 0:g} GMACs", "GMACs unknown"),
-            "licenses": (frame["license"].isin(license_), "licence not accepted", "licence unknown"),
-            "input_size": (
+            (gmacs, "gmacs", frame["gmacs"] <= (gmacs or 0), f"more than {gmacs or 0:g} GMACs", "GMACs unknown"),
+            (self.licenses, "license", frame["license"].isin(license_), "licence not accepted", "licence unknown"),
+            (
+                size,
+                "input_px",
                 frame["input_px"] == (size or 0),
                 f"native image size is not {size} px",
                 "native image size unknown",
             ),
-        }
-        columns = {"max_params": "params_m", "max_gmacs": "gmacs", "licenses": "license", "input_size": "input_px"}
+        ]
         keep, dropped = hub_id.notna(), Counter[str]()
-        for limit, (passed, failed, unknown) in rules.items():
-            if limit != "hub_id" and getattr(self, limit) is None:
+        for limit, column, passed, failed, unknown in rules:
+            if limit is None:
                 continue
-            passed, known = passed.fillna(False).astype(bool), frame[columns.get(limit, "hub_id")].notna()
+            passed, known = passed.fillna(False).astype(bool), frame[column].notna()
             dropped[unknown] += int((keep & ~known).sum())
             dropped[failed] += int((keep & known & ~passed).sum())
             keep &= passed
@@ -143,18 +140,15 @@ class Budget:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_seconds"):
-            value: Any = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, Real):
-                raise SelectionError(
-                    f"refine's {name}={value!r} is no number; give a number such as 2e9, or None for no limit"
-                )
-            if not float(value) > 0:
-                raise SelectionError(
-                    f"refine's {name}={value!r} leaves nothing to measure; give a positive number or None"
-                )
+        _check_positive("refine's max_bytes", self.max_bytes)
+        _check_positive("refine's max_seconds", self.max_seconds)
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Real):
+        raise SelectionError(f"{name}={value!r} is no number; give a number such as 30e6, or None for no limit")
+    if value is not None and not float(value) > 0:
+        raise SelectionError(f"{name}={value!r} leaves nothing; give a positive number or None")
 
 
 def _texts(name: str, values: Any) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@ from .index import ZooIndex as ZooIndex
 from .index import default_index_path as default_index_path
 from .records import MANIFEST as MANIFEST
 from .records import check_rows as check_rows
+from .records import like as like
 from .records import read_manifest as read_manifest
 from .schema import LOCAL_PREFIX as LOCAL_PREFIX
 from .schema import ROW_TYPES as ROW_TYPES

@@ -24,7 +24,6 @@ from hf_task2vec.hub import IndexOnHub
 from hf_task2vec.zoo.records import (
     MANIFEST,
     check_rows,
-    fact_problems,
     key_problems,
     read_csv,
     read_manifest,
@@ -32,7 +31,19 @@ from hf_task2vec.zoo.records import (
     union_rows,
     write_csv,
 )
-from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, ProbeEntry, Row, ScoreRow, TaskRow, column_dtype
+from hf_task2vec.zoo.schema import (
+    ROW_TYPES,
+    SCHEMA_VERSION,
+    CheckpointRow,
+    Manifest,
+    ProbeEntry,
+    Row,
+    ScoreRow,
+    SourceRow,
+    TaskRow,
+    column_dtype,
+    is_leak,
+)
 
 if TYPE_CHECKING:
     import os
@@ -285,17 +296,40 @@ class ZooIndex(IndexOnHub):
             changes["embedded"] = self.embeddings
         index = dataclasses.replace(self, **{"path": None, "_manifest": None, **changes})
         embedded = set() if index.embedded is None else set(index.embeddings.names)
-        known = {row.task for row in index._typed(TaskRow)}
-        if unknown := sorted(embedded - known):
+        tasks = index.by_name(TaskRow)
+        if unknown := sorted(embedded - set(tasks)):
             raise ZooIndexError(f"embeddings of unknown tasks {unknown}; add them first with add_tasks")
-        tasks = tuple(row.model_copy(update={"embedded": row.task in embedded}) for row in index._typed(TaskRow))
-        return dataclasses.replace(index, rows={**index.rows, "tasks": tasks})
+        marked = tuple(row.model_copy(update={"embedded": name in embedded}) for name, row in tasks.items())
+        return dataclasses.replace(index, rows={**index.rows, "tasks": marked})
 
     # ------------------------------------------------------------------ questions
 
+    @property
+    def score_rows(self) -> tuple[ScoreRow, ...]:
+        """The rows of ``scores.csv``."""
+        return self.rows["scores"]  # type: ignore[return-value]
+
+    def by_name(self, row_type: type[R]) -> dict[str, R]:
+        """Return the rows of a table by name: of `TaskRow`, `CheckpointRow` or `SourceRow`."""
+        return self._by_name[row_type]  # type: ignore[return-value]
+
+    @cached_property
+    def _by_name(self) -> dict[type[Row], dict[str, Row]]:
+        return {row_type: {row.key[0]: row for row in self.rows[table]} for table, row_type in ROW_TYPES.items()}
+
+    def repeated_facts(self, task: str, checkpoint: str, source: str) -> dict[str, Any]:
+        """Return what the row of a score repeats of its task, checkpoint and source."""
+        leak = is_leak(self.by_name(TaskRow)[task], self.by_name(CheckpointRow)[checkpoint])
+        return {"leak": leak, "source_license": self.by_name(SourceRow)[source].license}
+
     def validate(self) -> list[str]:
         """Return everything that is wrong beyond what loading checks; an empty list if nothing is."""
-        problems = fact_problems(self.rows)
+        problems = [
+            f"scores.csv: row {number}, column {column}: {getattr(row, column)}; the rows that it names say {fact}"
+            for number, row in enumerate(self.score_rows, start=2)
+            for column, fact in self.repeated_facts(row.task, row.checkpoint, row.source).items()
+            if getattr(row, column) != fact
+        ]
         if self.path is not None and self._manifest is not None:
             for name, expected in self._manifest.files.items():
                 if (found := sha256_file(self.path / name)) != expected:
@@ -307,11 +341,11 @@ class ZooIndex(IndexOnHub):
             embedded = set() if self.embedded is None else set(self.embeddings.names)
         except (ZooIndexError, SchemaVersionError) as error:
             return [*problems, str(error)]
-        tasks = self._typed(TaskRow)
-        for number, task in enumerate(tasks, start=2):
+        tasks = self.by_name(TaskRow)
+        for number, task in enumerate(tasks.values(), start=2):
             if task.embedded != (task.task in embedded):
                 problems.append(f"tasks.csv: row {number}, column embedded: {task.embedded}, unlike the embeddings")
-        unknown = embedded - {task.task for task in tasks}
+        unknown = embedded - set(tasks)
         return problems + [f"embeddings of {task!r}, which is not in tasks.csv" for task in sorted(unknown)]
 
     def info(self) -> dict[str, Any]:
@@ -323,15 +357,11 @@ class ZooIndex(IndexOnHub):
             "package_version": self.package_version,
             "fingerprint": self.fingerprint,
             "counts": {name: len(rows) for name, rows in self.rows.items()},
-            "scores_by_source": dict(sorted(Counter(row.source for row in self._typed(ScoreRow)).items())),
-            "scored_checkpoints": len({row.checkpoint for row in self._typed(ScoreRow)}),
+            "scores_by_source": dict(sorted(Counter(row.source for row in self.score_rows).items())),
+            "scored_checkpoints": len({row.checkpoint for row in self.score_rows}),
             "embedded_tasks": {self.probe.name: len(self.embeddings)} if self.probe else {},
             "attachments": sorted(self.attachments),
         }
-
-    def _typed(self, row_type: type[R]) -> tuple[R, ...]:
-        name = next(name for name, known in ROW_TYPES.items() if known is row_type)
-        return self.rows[name]  # type: ignore[return-value]
 
 
 def _union(old: TaskEmbedding, new: TaskEmbedding) -> TaskEmbedding:

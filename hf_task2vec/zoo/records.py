@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hf_task2vec.errors import SchemaVersionError, ZooIndexError
-from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row, ScoreRow, is_leak
+from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row
 
 MANIFEST = "manifest.json"
 MAX_REPORTED_PROBLEMS = 5
@@ -124,27 +124,17 @@ def key_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
             value = getattr(row, column)
             for item in value if isinstance(value, tuple) else (value,):
                 if (item,) not in known[target]:
-                    close = difflib.get_close_matches(item, [key[0] for key in known[target]], n=1)
-                    hint = f"; did you mean {close[0]!r}?" if close else ""
-                    problems.append(f"{name}.csv: row {number}, column {column}: {item!r} is not in {target}.csv{hint}")
+                    near = like(item, [key[0] for key in known[target]])
+                    problems.append(f"{name}.csv: row {number}, column {column}: {item!r} is not in {target}.csv{near}")
     return problems
 
 
-def fact_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
-    """List scores whose leak flag or licence disagrees with the facts about their task, checkpoint and source."""
-    by_key = {name: {row.key[0]: row for row in rows} for name, rows in tables.items() if name != "scores"}
-    problems = []
-    for number, score in enumerate(tables["scores"], start=2):
-        assert isinstance(score, ScoreRow)
-        task, checkpoint = by_key["tasks"][score.task], by_key["checkpoints"][score.checkpoint]
-        source = by_key["sources"][score.source]
-        if score.leak != (leak := is_leak(task, checkpoint)):  # type: ignore[arg-type]
-            problems.append(
-                f"scores.csv: row {number}, column leak: {score.leak}; images_from and trained_on say {leak}"
-            )
-        if score.source_license != (license_ := source.license):  # type: ignore[attr-defined]
-            problems.append(f"scores.csv: row {number}, column source_license: sources.csv says {license_!r}")
-    return problems
+def like(wanted: str, known: Sequence[str]) -> str:
+    """Say which known names are close to one, by the whole or by what follows the last slash."""
+    ends = {name.rsplit("/", 1)[-1].lower(): name for name in known}
+    by_end = difflib.get_close_matches(wanted.rsplit("/", 1)[-1].lower(), ends, n=3)
+    close = difflib.get_close_matches(wanted, known, n=3) or [ends[end] for end in by_end]
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def union_rows(table: str, old: Sequence[R], new: Sequence[R], *, replace: bool = False) -> tuple[R, ...]:
