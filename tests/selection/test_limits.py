@@ -80,9 +80,9 @@ def test_unknown_candidates_are_said(zoo_index: ZooIndex, caplog: pytest.LogCapt
         ({"licenses": []}, "licenses is an empty list, which leaves nothing; pass None for no limit"),
         ({"licenses": 5}, "licenses takes a list of strings, found 5"),
         ({"candidates": [None]}, "candidates takes a list of strings, found None"),
-        ({"max_bytes": 0}, "refine's max_bytes=0 leaves nothing to measure; give a positive number or None"),
-        ({"max_seconds": float("nan")}, "refine's max_seconds=nan leaves nothing to measure"),
-        ({"max_bytes": "2G"}, "refine's max_bytes='2G' is no number; give a number such as 2e9, or None for no limit"),
+        ({"max_bytes": 0}, "refine's max_bytes=0 leaves nothing; give a positive number or None"),
+        ({"max_seconds": float("nan")}, "refine's max_seconds=nan leaves nothing"),
+        ({"max_bytes": "2G"}, "refine's max_bytes='2G' is no number; give a number such as 30e6, or None for no limit"),
     ],
 )
 def test_unusable_limits(limits: dict[str, Any], message: str) -> None:
