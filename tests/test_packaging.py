@@ -49,6 +49,10 @@ def test_public_names_exist() -> None:
     assert {"select_backbone", "TaskEmbedding", "ZooIndex", "__version__"} <= set(hf_task2vec.__all__)
     for name in hf_task2vec.__all__:
         assert getattr(hf_task2vec, name) is not None
+    for_type_checkers = re.findall(
+        r"^    from \.\w+ import (\w+) as \1$", Path(hf_task2vec.__file__).read_text("utf-8"), re.MULTILINE
+    )
+    assert sorted(for_type_checkers) == sorted(set(hf_task2vec.__all__) - {"__version__"})
     with pytest.raises(AttributeError, match="No hf_task2vec attribute select_backbones"):
         hf_task2vec.select_backbones  # noqa: B018
 
