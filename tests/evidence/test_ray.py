@@ -10,14 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
-import torch
 
 from hf_task2vec.errors import DistributedError
 from hf_task2vec.evidence.build import Cluster, build_index
-from tests.support.architectures import save_timm
-from tests.support.synthetic import dataset
+from tests.support.synthetic import files_in
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [ray] is not installed")
 
@@ -95,65 +92,46 @@ print(json.dumps({"connected_after": alive, "refused": refused, **report.to_dict
 """
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    for i in range(2):
-        parts = {"train": dataset(24, seed=i), "test": dataset(12, seed=i + 10)}
-        datasets.DatasetDict(parts).save_to_disk(root / "data" / f"task{i}")
-    with torch.random.fork_rng():
-        for i in range(2):
-            torch.manual_seed(i)
-            save_timm(root / "nets" / f"net{i}", "test_resnet")
-    return root
-
-
-def on_cluster(world: Path, folder: Path, mode: str) -> dict[str, Any]:
-    tasks = ",".join(str(world / "data" / f"task{i}") for i in range(2))
-    nets = ",".join(str(world / "nets" / f"net{i}") for i in range(2))
+def on_cluster(tasks: list[str], nets: list[str], folder: Path, mode: str) -> dict[str, Any]:
     folder.mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    command = [sys.executable, "-c", DRIVER, str(folder / "out"), str(folder / "cells"), mode, tasks, nets]
+    inputs = [",".join(tasks), ",".join(nets[:2])]
+    command = [sys.executable, "-c", DRIVER, str(folder / "out"), str(folder / "cells"), mode, *inputs]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=1000)
     assert result.returncode == 0, result.stderr[-4000:]
     document: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return document
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @with_ray
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_node_killed_in_the_middle_changes_no_byte(world: Path, tmp_path: Path) -> None:
-    whole = on_cluster(world, tmp_path / "whole", "leave")
-    killed = on_cluster(world, tmp_path / "killed", "kill")
+def test_a_node_killed_in_the_middle_changes_no_byte(tasks: list[str], nets: list[str], tmp_path: Path) -> None:
+    whole = on_cluster(tasks, nets, tmp_path / "whole", "leave")
+    killed = on_cluster(tasks, nets, tmp_path / "killed", "kill")
     for report in (whole, killed):
         assert (report["done"], report["failed"]) == (4, 0)
         assert report["connected_after"] is None
         assert "no node of the cluster can run a cell of 1 CPUs and 0.25 GPUs" in report["refused"]
     assert int((tmp_path / "killed" / "done-when-killed").read_text()) < 4  # it was in the middle
-    assert files(tmp_path / "killed" / "out") == files(tmp_path / "whole" / "out")
-    assert files(tmp_path / "killed" / "out")["scores.csv"].count(b"\n") == 1 + 4
+    assert files_in(tmp_path / "killed" / "out") == files_in(tmp_path / "whole" / "out")
+    assert files_in(tmp_path / "killed" / "out")["scores.csv"].count(b"\n") == 1 + 4
 
 
 @with_ray
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_cell_that_kills_its_process_fails_alone(world: Path, tmp_path: Path) -> None:
-    report = on_cluster(world, tmp_path / "run", "crash")
+def test_a_cell_that_kills_its_process_fails_alone(tasks: list[str], nets: list[str], tmp_path: Path) -> None:
+    report = on_cluster(tasks, nets, tmp_path / "run", "crash")
     assert (report["done"], report["failed"]) == (4, 2)
     assert {failure["checkpoint"] for failure in report["failures"]} == {"local:crash"}
     assert "its node or process died, as at every retry" in report["failures"][0]["reason"]
 
 
-def test_without_ray(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray(tasks: list[str], nets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    tasks, nets = [str(world / "data" / "task0")], [str(world / "nets" / "net0")]
     with pytest.raises(DistributedError, match=r"needs Ray: pip install 'hf-task2vec\[ray\]'"):
-        build_index(tmp_path / "out", tasks, nets, cache=tmp_path / "cells", embed=False, cluster=Cluster())
+        build_index(tmp_path / "out", tasks[:1], nets[:1], cache=tmp_path / "cells", embed=False, cluster=Cluster())
 
 
 def test_how_many_cells_run_at_once() -> None:
@@ -165,8 +143,7 @@ def test_how_many_cells_run_at_once() -> None:
     assert Cluster(gpus_per_cell=0.25).slots({"CPU": 4.0}) == 0
 
 
-def test_nothing_left_needs_no_cluster(world: Path, tmp_path: Path) -> None:
+def test_nothing_left_needs_no_cluster(tasks: list[str], nets: list[str], tmp_path: Path) -> None:
     given: dict[str, Any] = {"cache": tmp_path / "cells", "embed": False, "device": "cpu"}
-    tasks, nets = [str(world / "data" / "task0")], [str(world / "nets" / "net0")]
-    build_index(tmp_path / "out", tasks, nets, **given)
-    assert build_index(tmp_path / "out", tasks, nets, **given, cluster=Cluster("127.0.0.1:1")).done == 1
+    build_index(tmp_path / "out", tasks[:1], nets[:1], **given)
+    assert build_index(tmp_path / "out", tasks[:1], nets[:1], **given, cluster=Cluster("127.0.0.1:1")).done == 1

@@ -46,6 +46,7 @@ from tests.support.synthetic import (
     REFERENCES,
     TINY,
     UNSCORED,
+    broken_cells,
     dataset,
     embedding,
     image_folder,
@@ -398,14 +399,6 @@ def test_a_task_far_from_all_others(select: Select, query: TaskEmbedding) -> Non
     assert ranking.explain().far
     assert "the ranking rests on the prior alone" in ranking.explain().text
     assert abs(ranking.best.residual) < 0.02
-
-
-def broken_cells(data: datasets.Dataset, at: Sequence[int], cell: bytes = b"broken") -> datasets.Dataset:
-    """Return the dataset with other bytes instead of some images."""
-    cells = list(data.cast_column("image", datasets.Image(decode=False))["image"])
-    for row in at:
-        cells[row] = {"bytes": cell, "path": None}
-    return datasets.Dataset.from_dict({"image": cells, "label": list(data["label"])}, features=data.features)
 
 
 def test_broken_images_bombs_and_missing_labels(select: Select) -> None:

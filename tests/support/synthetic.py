@@ -10,6 +10,7 @@ from hf_task2vec.embedding.task_embedding import DESCRIPTORS, TaskEmbedding
 from hf_task2vec.zoo.index import ZooIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import datasets
@@ -105,6 +106,16 @@ def as_dataset(images: list[np.ndarray], labels: list[Any], classes: int) -> dat
     return datasets.Dataset.from_dict({"image": cells, "label": labels}, features=features)
 
 
+def broken_cells(data: datasets.Dataset, at: Iterable[int], cell: bytes = b"broken") -> datasets.Dataset:
+    """Return the dataset with other bytes instead of some images."""
+    import datasets
+
+    cells = list(data.cast_column("image", datasets.Image(decode=False))["image"])
+    for row in at:
+        cells[row] = {"bytes": cell, "path": None}
+    return datasets.Dataset.from_dict({"image": cells, "label": list(data["label"])}, features=data.features)
+
+
 #: Hub id to facts; the higher in this list, the better on any task.
 CHECKPOINTS: dict[str, dict[str, Any]] = {
     "org/best-unknown": {},  # all optional facts unknown
@@ -117,6 +128,11 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
 }
 UNSCORED = "org/unscored"
 REFERENCES = tuple(f"task{i}" for i in range(4))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder by their relative names."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
