@@ -323,5 +323,5 @@ def embedding_key(
 
 def embedding_config(label_sampling: str = "sketch", seed: int = 0, estimator: str = "fisher") -> dict[str, Any]:
     """Return the settings that change an embedding's values."""
-    config: dict[str, Any] = {"label_sampling": label_sampling, "draws": 1, "seed": seed}
+    config: dict[str, Any] = {"label_sampling": label_sampling, "seed": seed}
     return config if estimator == "fisher" else {**config, "estimator": estimator}

@@ -36,7 +36,7 @@ def source_row() -> dict[str, Any]:
     return {
         "source": SOURCE,
         "repo": "hf_task2vec",
-        "path": "hf_task2vec/build.py",
+        "path": "hf_task2vec/evidence/build.py",
         "protocol": (
             "frozen pooled features; linear_probe_loo: ridge on one-hot labels, closed-form leave-one-out over all "
             "images"

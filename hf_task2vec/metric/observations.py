@@ -24,8 +24,6 @@ Array = NDArray[np.float64]
 REFERENCE_SOURCE = "hf_task2vec_measured/linear_probe_loo"
 #: Numeric facts of a checkpoint, and how each is brought to unit order of magnitude: (x − centre) / spread.
 CHECKPOINT_NUMBERS = ("in1k_logit", "in1k_unknown", "log_params", "log_input_px")
-#: Scores of images that another protocol of the same source has judged already, with more of them.
-REPEATED = ("hf_task2vec_measured/linear_probe_logistic",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +157,13 @@ def logit(p: Any) -> Array:
 
 
 def observations(index: ZooIndex, space: TaskSpace) -> Observations:
-    """Collect the usable scores of an index: no leaks, nothing twice, and at least two checkpoints in a group.
+    """Collect the usable scores of an index: no leaks, and at least two checkpoints in a group.
 
     A published benchmark counts as embedded when the index holds an embedding of it or of a subset
     (``benchmark_name``).
     """
-    scores = index.scores
     columns = ["source", "protocol", "metric", "split", "task"]
-    repeated = (scores["source"] + "/" + scores["protocol"]).isin(REPEATED)
-    scores = scores[~scores["leak"] & ~repeated].reset_index(drop=True)
+    scores = index.scores[~index.scores["leak"]]
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
     embedded = index.embeddings if index.embedded is not None else None
     alias = _aliases(index, set(embedded.names) if embedded is not None else set())

@@ -59,7 +59,7 @@ def test_what_it_holds(embedded: TaskEmbedding, task: Task, probe: Probe) -> Non
     assert embedded.layer_sizes.tolist() == list(SIZES)
     assert embedded.probe == probe.config
     assert embedded.task == task.describe()
-    assert embedded.config == {"label_sampling": "sketch", "draws": 1, "seed": 0}
+    assert embedded.config == {"label_sampling": "sketch", "seed": 0}
     assert set(embedded.descriptors) == set(DESCRIPTORS)
     features = probe.features(torch.stack([probe.transform(image) for image in task.images])).numpy()
     np.testing.assert_allclose(embedded.feature_mean[0], features.mean(axis=0), rtol=1e-5)

@@ -37,7 +37,7 @@ def embedding(seed: int = 0, *, weights_hash: str = "ab" * 32, **changes: Any) -
         "probe": {"name": TINY, "weights_hash": weights_hash, "input_size": [3, 16, 16]},
         "task": {"dataset": f"task{seed}", "label_names": ["é", "b"], "skipped": []},
         "descriptors": dict(zip(DESCRIPTORS, numbers, strict=True)),
-        "config": {"label_sampling": "sketch", "draws": 1, "seed": 0},
+        "config": {"label_sampling": "sketch", "seed": 0},
         "versions": {"torch": "2"},
     }
     fields |= changes
