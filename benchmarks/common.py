@@ -19,6 +19,11 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def task_names() -> list[str]:
+    """Names of the shared tasks, in the order of their manifest."""
+    return [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text(encoding="utf-8"))]
+
+
 def read(name: str) -> Any:
     """Return a raw output; an empty one if there is none yet."""
     path = RESULTS / f"{name}.json"

@@ -62,7 +62,7 @@ def measured() -> str:
         ("symmetric", "the same with the paper's symmetric distance"),
     ):
         found = retrieval["distances"][distance]
-        rows.append((what, f"top-1 {found['top1']:.3f}, AUC {found['auc']:.4f}", "retrieval.py"))
+        rows.append((what, f"top-1 {found['top1']:.3f}, AUC {found['auc']:.4f}", "properties/retrieval.py"))
     start = read("startup")["median_s"]
     for key, what in (("import", "`import hf_task2vec`"), ("help", "`hf-task2vec --help`")):
         rows.append((f"start of {what}", f"{start[key]:.2f} s", "speed/commands.py"))
@@ -71,8 +71,7 @@ def measured() -> str:
     rows.append((f"measured matrix of linear probes: {size}", f"{len(cells)} cells", "index/matrix.py"))
     rows += [(*row, "selection/leave_one_out.py") for row in _selection()]
     rows += [_experts(), _low_data(), _fine_tuning()]
-    relations = read("relations")
-    part = relations["containment"]
+    part = read("containment")
     f1 = {name: row["f1"] for name, row in part["novel datasets"].items()}
     paper = max(value for name, value in f1.items() if "asymmetric" in name)
     figures = (
@@ -80,16 +79,16 @@ def measured() -> str:
         f"a network on both embeddings {f1['network on both embeddings']:.0f} %"
     )
     what = f"which of {part['n_tasks']} tasks contains which, on datasets not learned from: F1"
-    rows.append((what, figures, "relations.py"))
-    alike = relations["similarity"]["agreement"]["minus log_correlation"]
+    rows.append((what, figures, "relations/containment.py"))
+    alike = read("similarity")["agreement"]["minus log_correlation"]
     figure = f"Pearson {alike['pearson']['value']:.2f}, Spearman {alike['spearman']['value']:.2f}"
     what = "correlation of nearness by the default distance with how alike checkpoints rank"
-    rows.append((what, figure, "relations.py"))
+    rows.append((what, figure, "relations/similarity.py"))
     what = "tasks that shuffled labels move farther than redrawn images do: {} (median ratio)"
     for kind, name in (("fisher", "Fisher vector alone"), ("selection", "what the selection uses")):
         found = read("label_sensitivity")["summary"][kind]
         share = found["share_of_tasks_where_shuffling_moves_more"]
-        rows.append((what.format(name), f"{100 * share:.0f} % ({found['median_ratio']:.2f})", "retrieval.py"))
+        rows.append((what.format(name), f"{100 * share:.0f} % ({found['median_ratio']:.2f})", "properties/labels.py"))
     rows += _speed()
     lines = [(what, figure, f"[`{script.rpartition('/')[2]}`](benchmarks/{script})") for what, figure, script in rows]
     return table(("what", "measured", "script"), lines, "lll")
@@ -230,7 +229,7 @@ def rules() -> str:
 
 def activations() -> str:
     """Fisher information against feature moments: finding halves of a task, class trees, and choosing checkpoints."""
-    retrieval, trees = read("retrieval")["distances"], read("properties")["taxonomy"]
+    retrieval, trees = read("retrieval")["distances"], read("taxonomy")["trees"]
     ablations = by_name(read("selection")["ablations"]["summary"])
     rows = []
     for title, distance, part in (
@@ -260,11 +259,10 @@ PROBES = {
 
 def probes() -> str:
     """How far probes agree on the distances between the same tasks."""
-    part = read("properties")["probes"]
+    part = read("stability")["probes"]
     titles = {name: PROBES[name.partition(".")[0]] for name in part["agreement"]}
     rows = [
-        (title, *(f"{part['agreement'][a][b]['spearman']:.2f}" if a != b else "1" for b in titles))
-        for a, title in titles.items()
+        (title, *(f"{part['agreement'][a][b]:.2f}" if a != b else "1" for b in titles)) for a, title in titles.items()
     ]
     note = f"\nSpearman correlation of distances between {len(part['tasks'])} tasks, {part['images']} images each.\n"
     return table(("probe", *titles.values()), rows) + note
@@ -272,7 +270,7 @@ def probes() -> str:
 
 def few_images() -> str:
     """The embedding of few images against that of the whole sample."""
-    part = read("properties")["images"]
+    part = read("stability")["images"]
     keys = ("same_task", "other_tasks", "top1", "spearman")
     form = {"top1": "{:.0%}"}
     rows = [
@@ -286,7 +284,7 @@ def few_images() -> str:
 
 def resolution() -> str:
     """Shrunk images, and other input sizes of the probe."""
-    part = read("properties")["resolution"]
+    part = read("stability")["resolution"]
     changes = [(f"images shrunk to {row['side_px']} px", row) for row in part["images_shrunk"]]
     changes += [(f"probe run at {row['input_px']} px", row) for row in part["probe_input"]]
     rows = [(change, f"{row['same_task']:.2f}", f"{row['other_tasks']:.2f}") for change, row in changes]
@@ -306,11 +304,11 @@ def labels() -> str:
 
 def difficulty() -> str:
     """The norm of the embedding against the error of a linear probe."""
-    part = read("properties")["difficulty"]
+    document = read("difficulty")
+    norm, classes = (document["correlation"][key]["spearman"] for key in ("norm", "classes"))
     return (
-        f"Over {len(part['tasks'])} tasks, the norm of the raw embedding and the test error of a linear probe have a "
-        f"Spearman correlation of {part['correlation']['raw_l2']['spearman']:.2f}; the number of classes alone has "
-        f"{part['classes_alone']:.2f}.\n"
+        f"Over {len(document['tasks'])} tasks, the norm of the raw embedding and the leave-one-out error of a linear "
+        f"probe have a Spearman correlation of {norm:.2f}; the number of classes alone has {classes:.2f}.\n"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.common import ROOT, TASKS, parser
+from benchmarks.common import ROOT, TASKS, parser, task_names
 from hf_task2vec import Task, TaskEmbedding, ZooIndex
 from hf_task2vec.embedding.cache import cached_embedding
 
@@ -24,9 +24,9 @@ def main() -> None:
     arguments.add_argument("--index", type=Path, default=ROOT / "zoo_index")
     args = arguments.parse_args()
     embeddings = {}
-    for row in tqdm(json.loads((TASKS / "MANIFEST.json").read_text())):
-        task = Task.from_dataset(TASKS / row["name"], split="train", max_samples=args.max_samples)
-        embeddings[row["name"]] = cached_embedding(task)
+    for name in tqdm(task_names()):
+        task = Task.from_dataset(TASKS / name, split="train", max_samples=args.max_samples)
+        embeddings[name] = cached_embedding(task)
     stacked = TaskEmbedding.stack(list(embeddings.values()))
     index = ZooIndex.load(args.index).with_embeddings(stacked, list(embeddings), replace=True)
     index.save(args.index)

@@ -10,7 +10,6 @@ the scores of the checkpoints that are on the Hub are put into that index. The c
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -21,9 +20,9 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from benchmarks.common import RESULTS, TASKS, parser, read_matrix
+from benchmarks.common import RESULTS, TASKS, parser, read_matrix, task_names
 from benchmarks.index.local_checkpoints import CHECKPOINTS, PACKAGED, config_of, load, local_checkpoints
-from benchmarks.transferability import other_scores
+from benchmarks.selection.transferability import other_scores
 from hf_task2vec import Probe, ZooIndex
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.evidence.build import Checkpoint, TaskSpec, plan_cells, run_cells
@@ -84,7 +83,7 @@ def load_frozen(name: str) -> Probe:
 
 def matrix_cells(tasks: Iterable[str] | None = None, checkpoints: Iterable[str] | None = None) -> list[Cell]:
     """The cells of shared tasks and checkpoints, by default all; their files keep the features."""
-    names = tasks or [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
+    names = tasks or task_names()
     specs = [TaskSpec(dataset=str(TASKS / name), task=name, split="train", test_split="test") for name in names]
     known = [checkpoint(name) for name in checkpoints or checkpoint_names()]
     config = {"max_samples": None, "seed": 0, "keep_features": True}

@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.baselines import Model2Vec
 from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local
+from benchmarks.selection.baselines import Model2Vec
 from hf_task2vec.embedding.distance import asymmetric, symmetric
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import atomic_path, write_json

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import ALL_METRICS, TARGET_BLIND
 from benchmarks.common import RESULTS, read_matrix
 from benchmarks.index.matrix import matrix_name, with_matrix
+from benchmarks.selection.baselines import ALL_METRICS, TARGET_BLIND
 from benchmarks.selection.published import records, run_published
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json

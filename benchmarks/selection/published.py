@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.baselines import ALL_METRICS, TARGET_BLIND
 from benchmarks.index.train_metric import train
+from benchmarks.selection.baselines import ALL_METRICS, TARGET_BLIND
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.evidence.rows import SOURCE
 from hf_task2vec.metric.covariance import MetricParameters

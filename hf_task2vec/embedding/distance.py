@@ -48,7 +48,7 @@ def log_profile(values: Array, layer_sizes: Sizes) -> Array:
 def log_correlation(a: Array, b: Array, layer_sizes: Sizes) -> Array:
     """One minus the Pearson correlation of the logarithms of per-layer relative values, in [0, 2].
 
-    The default: ``benchmarks/retrieval.py`` compares it with the others on real tasks.
+    The default: ``benchmarks/properties/retrieval.py`` compares it with the others on real tasks.
     """
     x, y = (log_profile(values, layer_sizes) for values in (a, b))
     x, y = (rows - rows.mean(axis=1, keepdims=True) for rows in (x, y))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 #: Two tasks no farther apart than this many times the mean noise of their embeddings count as near duplicates: about
-#: 95 % of pairs of samples of one task are nearer (``benchmarks/near_duplicates.py``).
+#: 95 % of pairs of samples of one task are nearer (``benchmarks/properties/retrieval.py``).
 DUPLICATE_RATIO = 2.2
 #: From this many tasks on a map keeps neighbours (t-SNE), below it keeps distances (MDS).
 LEAST_FOR_TSNE = 12

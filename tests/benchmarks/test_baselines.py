@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.baselines import (
+from benchmarks.selection.baselines import (
     ALL_METRICS,
     BestImageNet,
     Model2Vec,

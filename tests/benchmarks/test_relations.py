@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from containment import HALF_SIDE, STATISTICS, ContainmentModel, f1_threshold, pair_statistics
 from hypothesis import given
 from hypothesis import strategies as st
-from relations import novel_datasets, withheld_pairs
-from relations_tasks import Node, halves
 
+from benchmarks.common import read
+from benchmarks.relations.containment import judge, novel_datasets, withheld_pairs
+from benchmarks.relations.containment_score import (
+    HALF_SIDE,
+    STATISTICS,
+    ContainmentModel,
+    f1_threshold,
+    pair_statistics,
+)
+from benchmarks.relations.nodes import Node, halves
+from benchmarks.relations.similarity import Measured, agreement
 from hf_task2vec.embedding.distance import DISTANCES, log_correlation
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from tests.support.synthetic import embedding
@@ -190,9 +197,28 @@ def test_protocols_judge_each_pair_once_and_learn_from_none_judged() -> None:
         assert not seen & {nodes[j].tree for j in np.argwhere(test)[:, 1]}
 
 
+def test_f1_of_what_is_said_by_scikit_learn() -> None:
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    said, contained = rng.random((2, 12, 12)) < 0.3
+    found = judge(said, contained, np.repeat(["a", "b", "c"], 4))
+    assert found["f1"] == pytest.approx(100 * f1_score(contained.ravel(), said.ravel()), abs=0.01)
+    assert found["f1_interval_95"][0] < found["f1"] < found["f1_interval_95"][1]
+    assert judge(contained, contained, np.repeat(["a", "b", "c"], 4))["f1"] == 100.0
+
+
+def test_near_duplicates_are_no_pairs_and_a_similarity_agrees_with_itself() -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 12))
+    measured = Measured(np.arange(20), np.corrcoef(rows), np.array([0, *range(19)]))
+    assert measured.pairs.sum() == 189
+    assert not measured.pairs[0, 1]
+    found = agreement(measured.similarity**3, measured)
+    assert found["spearman"]["value"] == pytest.approx(1.0)
+    assert found["pearson"]["value"] < 1.0
+
+
 def test_committed_figures_beat_the_untrained_distances() -> None:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "relations.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["containment"]
     for protocol in ("novel datasets", "withheld pairs"):
-        figures = found[protocol]
+        figures = read("containment")[protocol]
         assert figures["learned score"]["f1"] > 2 * max(figures[kind]["f1"] for kind in DISTANCES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.transferability import h_score, knn_leave_one_out, logme
+from benchmarks.selection.transferability import h_score, knn_leave_one_out, logme
 from tests.support.synthetic import blobs
 
 few = settings(max_examples=25, deadline=None)

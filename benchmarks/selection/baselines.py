@@ -168,19 +168,16 @@ class Model2Vec(Static):
 
 
 def _learned_bias(start: Tensor, tasks: Tensor, best: Tensor, absent: Tensor) -> Tensor:
-    """Minimise the cross-entropy of the best checkpoint of each task by Adam (Kingma and Ba 2015), shape (C, F)."""
-    bias, first, second = (torch.zeros_like(start) for _ in range(3))
-    # Written out, because the first use of `torch.optim` imports torch's compiler, which takes far longer than this.
-    for step in range(1, _STEPS + 1):
-        bias.requires_grad_()
+    """Minimise the cross-entropy of the best checkpoint of each task, shape (C, F)."""
+    bias = torch.zeros_like(start, requires_grad=True)
+    optimiser = torch.optim.Adam([bias], lr=_LEARNING_RATE)
+    for _ in range(_STEPS):
         logits = (-_SHARPNESS * _distances(start + bias, tasks)).masked_fill(absent, -torch.inf)
         loss = torch.nn.functional.cross_entropy(logits, best) + _WEIGHT_DECAY * bias.square().sum(dim=1).mean()
-        (gradient,) = torch.autograd.grad(loss, bias)
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.999 * second + 0.001 * gradient.square()
-        scale = (second / (1.0 - 0.999**step)).sqrt() + 1e-8
-        bias = bias.detach() - _LEARNING_RATE * first / (1.0 - 0.9**step) / scale
-    return bias
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return bias.detach()
 
 
 def _distances(points: Tensor, tasks: Tensor) -> Tensor:

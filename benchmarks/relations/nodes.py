@@ -1,4 +1,4 @@
-"""Tasks of the class trees' nodes, and their embeddings. Part of ``relations.py``.
+"""Tasks of the class trees' nodes, and their embeddings. Part of ``containment.py``.
 
 A node is a set of classes of one dataset, and its task is to tell them apart.
 """
@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import numpy as np
-from properties_tasks import Rows, embedded, task_of
-from relations_trees import TREES, Tree
 from tqdm import tqdm
 
-from hf_task2vec.embedding.task_embedding import TaskEmbedding
+from benchmarks.class_trees import TREES, Tree
+from benchmarks.properties.samples import Rows, task_of
+from hf_task2vec import Probe, TaskEmbedding
+from hf_task2vec.embedding.cache import cached_embedding
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.probes.probe import Probe
 
 #: Nodes with fewer images in a half are left out.
 LEAST_IMAGES = 10
@@ -45,20 +44,20 @@ def nodes_of(name: str, classes: Mapping[str, Sequence[str]]) -> list[Node]:
 
     Branches of the same classes are one node.
     """
-    tree = TREES[name]
     found: dict[frozenset[tuple[str, str]], str] = {}
-    for branch, members in (_pacs(classes) if name == "pacs" else _branches(tree, classes)).items():
-        if len({label for _, label in members}) >= 2:
-            found.setdefault(frozenset(members), branch)
+    for branch, cells in (_pacs(classes) if name == "pacs" else _branches(TREES[name], classes)).items():
+        if len({label for _, label in cells}) >= 2:
+            found.setdefault(frozenset(cells), branch)
     return [Node(name, branch, cells) for cells, branch in found.items()]
 
 
 def _branches(tree: Tree, classes: Mapping[str, Sequence[str]]) -> dict[str, set[tuple[str, str]]]:
     known = sorted({label for labels in classes.values() for label in labels})
     found: dict[str, set[tuple[str, str]]] = {}
-    for branch, text in tree.branches.items():
+    for branch, listed in tree.branches.items():
         parts = branch.split("/") if branch else []
-        listed = [x for x in known if x.startswith(parts[-1])] if text == "*" else [x.strip() for x in text.split(";")]
+        if listed == ("*",):
+            listed = tuple(label for label in known if label.startswith(parts[-1]))
         if missing := sorted(set(listed) - set(known)):
             raise ValueError(f"{', '.join(tree.sources)} have no classes {missing}")
         for depth in range(len(parts) + 1):
@@ -82,6 +81,12 @@ class Half:
     images: list[bytes]
     cells: list[tuple[str, str]]
 
+    def embed(self, node: Node, title: str, images: int, probe: Probe) -> TaskEmbedding:
+        """Embed a node's task from some of its images here."""
+        rows = self.rows(node)
+        task = task_of(title, [self.images[i] for i in rows], [self.cells[i][1] for i in rows], images)
+        return cached_embedding(task, probe)
+
     def rows(self, node: Node) -> list[int]:
         """Positions of the node's images."""
         return [i for i, cell in enumerate(self.cells) if cell in node.cells]
@@ -92,34 +97,29 @@ def halves(name: str, *, seed: int = 0) -> tuple[tuple[Half, Half], list[Node]]:
     images: dict[str, tuple[bytes, tuple[str, str]]] = {}
     classes: dict[str, list[str]] = {}
     for source in TREES[name].sources:
-        rows = Rows.of(source, splits=("train", "test"))
+        rows = Rows.of(source)
         classes[source] = sorted(set(rows.labels))
         for image, label in zip(rows.images, rows.labels, strict=True):  # sources may share images
             images.setdefault(sha256_bytes(image), (image, (source if name == "pacs" else "", label)))
-    sides: tuple[list[int], list[int]] = ([], [])
     pool = list(images.values())
     order = np.random.default_rng(seed).permutation(len(pool)).tolist()
-    for i, at in enumerate(sorted(order, key=lambda at: pool[at][1])):  # stable: random within a class
-        sides[i % 2].append(at)
-    both = tuple(Half([pool[i][0] for i in side], [pool[i][1] for i in side]) for side in sides)
-    nodes = [n for n in nodes_of(name, classes) if min(len(half.rows(n)) for half in both) >= LEAST_IMAGES]
-    return (both[0], both[1]), nodes
+    order.sort(key=lambda i: pool[i][1])  # stable: random within a class
+    first, second = (Half([pool[i][0] for i in side], [pool[i][1] for i in side]) for side in (order[::2], order[1::2]))
+    enough = [n for n in nodes_of(name, classes) if min(len(h.rows(n)) for h in (first, second)) >= LEAST_IMAGES]
+    return (first, second), enough
 
 
 def embed_nodes(
-    names: Sequence[str], probe: Probe, cache: Path, *, images: int
+    trees: Sequence[str], probe: Probe, *, images: int
 ) -> tuple[list[Node], list[TaskEmbedding], list[TaskEmbedding]]:
     """Embed the nodes of trees twice, from disjoint halves of the images: as general tasks, and as special ones."""
     nodes: list[Node] = []
-    sides: tuple[list[TaskEmbedding], list[TaskEmbedding]] = ([], [])
-    for name in tqdm(names, desc="trees"):
-        both, found = halves(name)
-        for node in tqdm(found, desc=name, leave=False):
+    general: list[TaskEmbedding] = []
+    special: list[TaskEmbedding] = []
+    for tree in tqdm(trees, desc="trees"):
+        (first, second), found = halves(tree)
+        for node in tqdm(found, desc=tree, leave=False):
             nodes.append(node)
-            for half, side, which in zip(both, sides, ("general", "special"), strict=True):
-                rows = half.rows(node)
-                labels = [half.cells[i][1] for i in rows]
-                title = f"{node.tree}/{node.name} {which}"
-                task = task_of(title, [half.images[i] for i in rows], labels, images)
-                side.append(embedded(task, probe, cache))
-    return nodes, *sides
+            general.append(first.embed(node, f"{tree}/{node.name} general", images, probe))
+            special.append(second.embed(node, f"{tree}/{node.name} special", images, probe))
+    return nodes, general, special

@@ -54,31 +54,31 @@ def logme(features: Array, labels: Labels, *, max_iterations: int = 100) -> floa
     if not f.any():
         return -np.inf
     u, s, _ = np.linalg.svd(f, full_matrices=False)
-    sigma = s**2
-    classes, inverse = np.unique(labels, return_inverse=True)
+    eigenvalues = s**2
     evidences = []
-    for c in range(len(classes)):
-        y = (inverse == c).astype(np.float64)
-        z2 = (u.T @ y) ** 2
-        outside = max(float(y @ y - z2.sum()), 0.0)
+    for c in np.unique(labels):
+        y = (labels == c).astype(np.float64)
+        inside = (u.T @ y) ** 2
+        outside = max(float(y @ y - inside.sum()), 0.0)
         alpha, beta = 1.0, 1.0
         for _ in range(max_iterations):
             t = alpha / beta
-            m2 = float(np.sum(sigma * z2 / (t + sigma) ** 2))
-            gamma = float(np.sum(sigma / (sigma + t)))
-            error = float(np.sum(z2 / (1.0 + sigma / t) ** 2)) + outside
-            alpha, beta = gamma / (m2 + 1e-12), (n - gamma) / (error + 1e-12)
+            norm, error = _norm_and_error(t, eigenvalues, inside, outside)
+            gamma = float(np.sum(eigenvalues / (eigenvalues + t)))
+            alpha, beta = gamma / (norm + 1e-12), (n - gamma) / (error + 1e-12)
             if abs(alpha / beta - t) <= 1e-3 * t:
                 break
-        t = alpha / beta
-        m2 = float(np.sum(sigma * z2 / (t + sigma) ** 2))
-        error = float(np.sum(z2 / (1.0 + sigma / t) ** 2)) + outside
-        log_determinant = float(np.sum(np.log(alpha + beta * sigma))) + (d - len(sigma)) * np.log(alpha)
-        evidence = 0.5 * (
-            d * np.log(alpha) + n * np.log(beta) - beta * error - alpha * m2 - log_determinant - n * np.log(2.0 * np.pi)
-        )
-        evidences.append(evidence / n)
+        norm, error = _norm_and_error(alpha / beta, eigenvalues, inside, outside)
+        log_determinant = np.sum(np.log(alpha + beta * eigenvalues)) + (d - len(s)) * np.log(alpha)
+        fit = d * np.log(alpha) + n * np.log(beta) - beta * error - alpha * norm
+        evidences.append(0.5 * (fit - log_determinant - n * np.log(2.0 * np.pi)) / n)
     return float(np.mean(evidences))
+
+
+def _norm_and_error(t: float, eigenvalues: Array, inside: Array, outside: float) -> tuple[float, float]:
+    """Squared norm of the posterior mean and squared error, with α/β = t."""
+    shrunk = inside / (t + eigenvalues) ** 2
+    return float(np.sum(eigenvalues * shrunk)), float(np.sum(t**2 * shrunk)) + outside
 
 
 def h_score(features: Array, labels: Labels) -> float:

@@ -1,4 +1,4 @@
-"""Does one task contain another? A learned, asymmetric score of two embeddings. Part of ``relations.py``.
+"""A learned, asymmetric score of two embeddings: does one task contain the other? Part of ``containment.py``.
 
 A task contains another if it has all its classes and more: telling animals apart contains telling dogs apart. No
 symmetric distance can say which of two tasks contains which, and Task2Vec's asymmetric one was made for transfer.
@@ -20,8 +20,8 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 
+from hf_task2vec import TaskEmbedding
 from hf_task2vec.embedding.distance import log_profile
-from hf_task2vec.embedding.task_embedding import TaskEmbedding
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Ways to tell whether one task contains another. Part of ``relations.py``.
+"""Ways to tell whether one task contains another. Part of ``containment.py``.
 
 Each is a function of :class:`Pairs` and two masks of ordered pairs, shape (n, n): those to learn from, and those to
 choose the threshold (and, of networks, the epoch) on. It returns scores of all pairs, shape (n, n), and the threshold.
@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from containment import STATISTICS, Array, ContainmentModel, Mask, f1_threshold, pair_statistics
-from retrieval import moment_distances
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
+from benchmarks.relations.containment_score import (
+    STATISTICS,
+    Array,
+    ContainmentModel,
+    Mask,
+    f1_threshold,
+    pair_statistics,
+)
+from hf_task2vec import TaskEmbedding
 from hf_task2vec.embedding.distance import DISTANCES, log_profile, pairwise
-from hf_task2vec.embedding.task_embedding import TaskEmbedding
 
 #: Pairs of different datasets that are learned from, as a share: each then stands for as many.
 KEPT = 0.25
@@ -75,39 +81,11 @@ def untrained(scores: Callable[[Pairs], Array]) -> Method:
     return method
 
 
-def minus_distance(kind: str, *, from_general: bool = True) -> Callable[[Pairs], Array]:
+def minus_distance(pairs: Pairs, kind: str, *, from_general: bool = True) -> Array:
     """Return minus the distance from the general task to the special one, or the other way."""
-
-    def scores(pairs: Pairs) -> Array:
-        if from_general:
-            return -pairwise(pairs.general, kind, to=pairs.special)
-        return -pairwise(pairs.special, kind, to=pairs.general).T
-
-    return scores
-
-
-def minus_moments(pairs: Pairs) -> Array:
-    """Return minus the correlation distance of feature moments."""
-    n = len(pairs.general)
-    return -moment_distances(pairs.general + pairs.special)[:n, n:]
-
-
-def gaussian_kl(pairs: Pairs) -> Array:
-    """Return minus the divergence of the special task's features from the general one's, as diagonal Gaussians."""
-    sides = (pairs.general, pairs.special)
-    mean_a, mean_b = (np.array([e.feature_mean for e in side], dtype=np.float64) for side in sides)
-    var_a, var_b = (np.array([e.feature_var + 1e-3 for e in side], dtype=np.float64) for side in sides)
-    rows = [
-        0.5 * np.mean((var_b + (m - mean_b) ** 2) / v - 1.0 - np.log(var_b / v), axis=1)
-        for m, v in zip(mean_a, var_a, strict=True)
-    ]
-    return -np.array(rows)
-
-
-def one_statistic(name: str) -> Callable[[Pairs], Array]:
-    """Return one of the statistics as a score, with the sign that speaks for containment."""
-    sign = 1.0 if name in ("overlap", "class_ratio") else -1.0
-    return lambda pairs: sign * pairs.statistics[..., STATISTICS.index(name)]
+    if from_general:
+        return -pairwise(pairs.general, kind, to=pairs.special)
+    return -pairwise(pairs.special, kind, to=pairs.general).T
 
 
 def learned(without: tuple[str, ...] = ()) -> Method:
@@ -242,11 +220,7 @@ METHODS: dict[str, Method] = {
     "learned score, without Fisher information": learned(("fisher_distance", "fisher_level")),
     "network on both embeddings": network(Concatenated),
     "network that learns boxes": network(Boxes),
-    "numbers of classes": untrained(one_statistic("class_ratio")),
-    "overlap of feature boxes": untrained(one_statistic("overlap")),
-    "shift by the general task's spread": untrained(one_statistic("shift_by_general")),
-    "divergence of feature Gaussians": untrained(gaussian_kl),
-    "feature moments": untrained(minus_moments),
-    **{kind: untrained(minus_distance(kind)) for kind in DISTANCES},
-    "asymmetric, special to general": untrained(minus_distance("asymmetric", from_general=False)),
+    "numbers of classes": untrained(lambda pairs: pairs.statistics[..., STATISTICS.index("class_ratio")]),
+    **{kind: untrained(partial(minus_distance, kind=kind)) for kind in DISTANCES},
+    "asymmetric, special to general": untrained(partial(minus_distance, kind="asymmetric", from_general=False)),
 }
