@@ -1,10 +1,11 @@
-"""A set of tasks: distances, diversity, near duplicates, and the command `map`."""
+"""A set of tasks: distances, diversity, near duplicates, their map as a page, and the command `map`."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from hf_task2vec.cli.map_command import map_tasks as map_command
 from hf_task2vec.embedding.distance import pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, HubNotFoundError, ProbeMismatchError
-from hf_task2vec.report.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_tasks
+from hf_task2vec.report.task_map import DUPLICATE_RATIO, LEAST_FOR_TSNE, TaskMap, diversity, map_page, map_tasks
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.hub import HubServer
-from tests.support.shipped_map import shipped_map
+from tests.support.pages import CLOSING, CONTRAST, QUOTED, SCRIPT, Page, check_self_contained
 from tests.support.synthetic import REFERENCES, embedding, zoo
 
 # ---------------------------------------------------------------------- diversity
@@ -41,8 +42,8 @@ def test_diversity_and_its_error_by_leaving_out_each_task() -> None:
     without = [np.mean([distances[i, j] for i, j in pairs if k not in (i, j)]) for k in range(7)]
     assert found.std_error == pytest.approx(math.sqrt(6 / 7 * np.sum((without - np.mean(without)) ** 2)))
     assert diversity(distances[:2, :2]).std_error is None
-    assert diversity(np.zeros((5, 5))) == diversity(np.zeros((5, 5)))
-    assert (diversity(np.zeros((5, 5))).mean, diversity(np.zeros((5, 5))).std_error) == (0.0, 0.0)
+    equal = diversity(np.zeros((5, 5)))
+    assert (equal.mean, equal.std_error) == (0.0, 0.0)
 
 
 def test_error_of_diversity_is_that_of_drawing_tasks_anew() -> None:
@@ -60,20 +61,23 @@ def test_error_of_diversity_is_that_of_drawing_tasks_anew() -> None:
 # ---------------------------------------------------------------------- a map
 
 
-def noisy(seed: int, noise: float | None = 0.05, **changes: Any) -> TaskEmbedding:
-    """Return a made-up embedding of a given noise."""
-    found = embedding(seed, **changes)
-    descriptors = {name: value for name, value in found.descriptors.items() if name != "noise"}
-    return embedding(seed, **changes, descriptors=descriptors | ({} if noise is None else {"noise": noise}))
+def noisy(seed: int, noise: float | None) -> TaskEmbedding:
+    """Return a made-up embedding of a given noise, or one that is unknown."""
+    descriptors = embedding(seed).descriptors | {"noise": noise}
+    return embedding(seed, descriptors={name: value for name, value in descriptors.items() if value is not None})
 
 
 @pytest.fixture(scope="module")
 def shipped() -> TaskMap:
-    return shipped_map()
+    """The map of the shipped index's embedded tasks, with their domains."""
+    index = ZooIndex.load()
+    table = index.embeddings
+    domain = index.tasks.set_index("task")["domain"]
+    return map_tasks(list(table), table.names, list(domain[list(table.names)]))
 
 
 def test_distances_are_those_of_both_directions() -> None:
-    embeddings = [noisy(seed) for seed in range(4)]
+    embeddings = [embedding(seed) for seed in range(4)]
     for kind in ("log_correlation", "cosine", "asymmetric"):
         found = map_tasks(embeddings, kind=kind)
         both = pairwise(embeddings, kind)
@@ -96,10 +100,9 @@ def test_noise_ratio_has_one_unit_whatever_the_distance() -> None:
 
 
 def test_near_duplicates_are_within_the_noise() -> None:
-    first = noisy(0)
-    rng = np.random.default_rng(4)
-    near = noisy(0, values=(first.values * rng.lognormal(0, 0.3, first.values.shape)).astype(np.float32))
-    found = map_tasks([noisy(1), first, near], ["other", "first", "near"])
+    first, rng = embedding(0), np.random.default_rng(4)
+    near = embedding(0, values=(first.values * rng.lognormal(0, 0.3, first.values.shape)).astype(np.float32))
+    found = map_tasks([embedding(1), first, near], ["other", "first", "near"])
     (pair,) = found.near_duplicates
     assert (pair.first, pair.second) == ("first", "near")
     assert pair.noise_ratio is not None
@@ -108,7 +111,7 @@ def test_near_duplicates_are_within_the_noise() -> None:
 
 
 def test_nearest_tasks() -> None:
-    found = map_tasks([noisy(seed) for seed in range(5)])
+    found = map_tasks([embedding(seed) for seed in range(5)])
     pairs = found.nearest(2, 4)
     assert {pair.first for pair in pairs} == {"task2"}
     assert [pair.distance for pair in pairs] == sorted(found.distances[2, [0, 1, 3, 4]])
@@ -116,7 +119,7 @@ def test_nearest_tasks() -> None:
 
 
 def test_order_of_the_tasks_changes_nothing() -> None:
-    embeddings, order = [noisy(seed) for seed in range(6)], [3, 0, 5, 1, 4, 2]
+    embeddings, order = [embedding(seed) for seed in range(6)], [3, 0, 5, 1, 4, 2]
     plain, turned = map_tasks(embeddings), map_tasks([embeddings[i] for i in order])
     assert turned.diversity.mean == pytest.approx(plain.diversity.mean)
     assert turned.diversity.std_error == pytest.approx(plain.diversity.std_error)
@@ -125,7 +128,7 @@ def test_order_of_the_tasks_changes_nothing() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, LEAST_FOR_TSNE - 1, LEAST_FOR_TSNE, 20])
 def test_equal_tasks_are_no_trouble(n: int) -> None:
-    for embeddings in ([noisy(0)] * n, [noisy(max(0, seed - 1)) for seed in range(n)]):
+    for embeddings in ([embedding(0)] * n, [embedding(max(0, seed - 1)) for seed in range(n)]):
         found = map_tasks(embeddings, [f"task{i}" for i in range(n)])
         assert found.positions.shape == (n, 2)
         assert np.isfinite(found.positions).all()
@@ -177,6 +180,80 @@ def test_samples_of_one_shared_task_are_near_duplicates(shared: Path, shipped: T
     assert [{pair.first, pair.second} for pair in found.near_duplicates] == [{"again", "optdigits_8x8"}]
 
 
+# ---------------------------------------------------------------------- its page
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(map_command, [str(argument) for argument in arguments])
+
+
+HOSTILE = (SCRIPT, QUOTED, CLOSING, "{{ 7 * 7 }} & 'é' 日本語", "x" * 300)
+
+
+def test_names_stay_text_and_nothing_is_loaded() -> None:
+    tasks = map_tasks([embedding(seed) for seed in range(len(HOSTILE))], HOSTILE, [*HOSTILE[::-1]])
+    page = Page(map_page(tasks, title="<b>my</b> tasks"))
+    check_self_contained(page)
+    assert not {tag for tag, _ in page.tags} & {"script", "img", "iframe", "b"}
+    assert "<b>my</b> tasks" in page.text
+    assert all(name.replace("\u202e", "") in page.text for name in HOSTILE)
+    links = [a["href"] for a in page.all("a")]
+    assert links == ["https://arxiv.org/abs/1902.03545", "https://arxiv.org/abs/2306.13840"]
+
+
+def test_page_holds_the_figures_of_the_map(shipped: TaskMap) -> None:
+    page = Page(map_page(shipped))
+    found = shipped.diversity
+    assert f"{found.mean:.3f} ± {found.std_error:.3f}" in page.text
+    assert "1035" in page.text
+    i = shipped.names.index("cifar10")
+    nearest = ", ".join(f"{pair.second} {pair.distance:.3f}" for pair in shipped.nearest(i))
+    assert f"cifar10: natural-objects, 10 classes, 256 images looked at. Nearest: {nearest}" in page.text
+    assert [g["aria-label"] for g in page.all("g")] == list(shipped.names)
+    # The picture is the layout, enlarged and turned to the screen's direction of y.
+    marks = [(float(str(u["x"])), float(str(u["y"]))) for u in page.all("use") if "x" in u]
+    placed, wanted = np.array(marks), shipped.positions * [1, -1]
+    scale = np.ptp(placed[:, 0]) / np.ptp(wanted[:, 0])
+    np.testing.assert_allclose(placed - placed.mean(axis=0), scale * (wanted - wanted.mean(axis=0)), atol=1.0)
+    width, height = map(float, str(page.all("svg")[0]["viewbox"]).split()[2:])
+    assert ((placed > 0) & (placed < [width, height])).all()
+
+
+def test_page_of_two_equal_tasks_and_unknown_facts(tmp_path: Path) -> None:
+    for name in "ab":
+        embedding(0, descriptors={}).save(tmp_path / name)
+    result = run(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "map.html")
+    assert "as two samples of one task are): unknown." in result.stdout
+    page = Page((tmp_path / "map.html").read_text(encoding="utf-8"))
+    assert "near duplicates cannot be told" in page.text
+    assert re.search(r"\b(nan|inf|None)\b", page.source) is None
+    assert "±" not in page.text
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1180), ("dark", 390)])
+def test_in_a_browser(visit: Any, shipped: TaskMap, tmp_path: Path, scheme: str, width: int) -> None:
+    """Names do not cover each other, text stands out, and the page fits the window."""
+    path = tmp_path / "map.html"
+    path.write_text(map_page(shipped), encoding="utf-8")
+    page = visit(path, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = page.evaluate("""[...document.querySelectorAll('.map text')].map(text => {
+        const box = text.getBBox();
+        return [box.x, box.y, box.x + box.width, box.y + box.height, text.textContent];
+    })""")
+    assert len(boxes) >= 0.9 * len(shipped)
+    for k, (left, top, right, bottom, name) in enumerate(boxes):
+        for other in boxes[:k]:
+            # A pixel of the line's height is air.
+            apart = right < other[0] + 1 or other[2] < left + 1 or bottom < other[1] + 2 or other[3] < top + 2
+            assert apart, (name, other[4])
+    texts = page.locator("h1, h2, p, dt, dd, td, th, li, .map text")
+    assert min(texts.evaluate_all(f"all => all.map({CONTRAST})")) >= 4.5
+    assert min(page.locator(".map use").evaluate_all(f"all => all.map({CONTRAST})")) >= 1.9
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.findall(r"\d+", back)[0]) > 128) == (scheme == "light")
+
+
 # ---------------------------------------------------------------------- names on the command line
 
 
@@ -209,10 +286,6 @@ def test_names_of_nothing(hub: HubServer, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- the command
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(map_command, [str(argument) for argument in arguments])
-
-
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
     zoo().save(tmp_path / "index")
@@ -241,22 +314,12 @@ def test_named_tasks(index: Path, tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].split()[:3] == ["first", "second", "distance"]
     assert lines[1].split()[:2] == [str(tmp_path / "mine"), "task0"]
-    assert (
-        "Diversity of the 2 tasks (mean distance over 1 pairs, cosine): "
-        in run("task0", "task1", *output, "--kind", "cosine").stdout
-    )
+    by_cosine = run("task0", "task1", *output, "--kind", "cosine").stdout
+    assert "Diversity of the 2 tasks (mean distance over 1 pairs, cosine): " in by_cosine
     assert run("task1", "task0", "task1", *output, "-q").stdout == f"{tmp_path / 'map.html'}\n"  # twice is once
     both = json.loads(run(tmp_path / "mine", *output, "--with-index", "--json").stdout)
     assert [task["name"] for task in both["tasks"]] == [str(tmp_path / "mine"), *REFERENCES]
     assert both["tasks"][0]["domain"] is None
-
-
-def test_near_duplicates_that_cannot_be_told(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        noisy(seed, None).save(tmp_path / str(seed))
-    result = run(tmp_path / "0", tmp_path / "1", "-o", tmp_path / "map.html")
-    assert "as two samples of one task are): unknown." in result.stdout
-    assert "cannot be told" in (tmp_path / "map.html").read_text(encoding="utf-8")
 
 
 def test_commands_that_cannot_be(index: Path, tmp_path: Path) -> None:

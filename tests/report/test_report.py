@@ -1,12 +1,14 @@
-"""The report as text: what it says, what it hides, and what it never lets through."""
+"""The report: what it says, what it hides, what it never lets through, and how it is used in a browser."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -26,14 +28,59 @@ from hf_task2vec.report.page import (
     thumbnails,
 )
 from hf_task2vec.selection.ranking import Ranking
+from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.task import Task
-from tests.support.pages import CLOSING, QUOTED, SCRIPT, Page, check_self_contained
-from tests.support.report_data import TOKEN, hostile, ranking
+from tests.support.pages import CLOSING, CONTRAST, QUOTED, SCRIPT, Page, check_self_contained
+from tests.support.synthetic import as_dataset, pictures, tiny_probe, zoo
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as BrowserPage
+
+Visit = Callable[..., "BrowserPage"]
+TOKEN = "hf_" + "a1B2" * 9
+
+
+def named(names: list[str], count: int = 24) -> datasets.Dataset:
+    """Return a small dataset with classes of these names."""
+    plain = as_dataset(pictures(count, len(names)), [i % len(names) for i in range(count)], len(names))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    return plain.cast(features)
+
+
+def ranking(data: Any = None, **options: Any) -> Ranking:
+    """Return a ranking of every checkpoint of the small index."""
+    probe = tiny_probe()
+    data = named(["red", "green", "blue"]) if data is None else data
+    return select_backbone(
+        data, probe=probe, index=zoo(weights_hash=probe.weights_hash), top_k=20, **{"cache": False, **options}
+    )
 
 
 @pytest.fixture(scope="module")
 def plain() -> Ranking:
     return ranking()
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Ranking:
+    """A ranking whose classes, dataset, warnings, titles and evidence try to break out of a page."""
+    found = ranking(Task.from_dataset(named([SCRIPT, QUOTED, CLOSING])))
+    table = found.table.copy()
+    table.loc[1, ["evidence", "license"]] = [SCRIPT, QUOTED]
+    task = {**found.provenance["task"], "dataset": SCRIPT, "skipped": [{"row": 3, "reason": QUOTED}]}
+    explanations = {
+        name: replace(why, neighbours=tuple(replace(n, title=QUOTED + CLOSING) for n in why.neighbours))
+        for name, why in found.explanations.items()
+    }
+    return replace(
+        found,
+        table=table,
+        dataset=CLOSING + SCRIPT,
+        warnings=(SCRIPT, QUOTED),
+        provenance=found.provenance | {"task": task},
+        explanations=explanations,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +111,18 @@ def test_a_path_that_cannot_be_written_is_refused(plain: Ranking, tmp_path: Path
     assert not (tmp_path / "empty.html").exists()
 
 
-def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
-    check_self_contained(page)
-    assert len(page.all("nav")) == 1
-    assert len(page.all("caption")) == len(page.all("table")) >= 4
-
-
 # ---------------------------------------------------------------------- what it says
 
 
 def test_it_says_what_the_ranking_says(page: Page, plain: Ranking) -> None:
+    check_self_contained(page)
+    assert len(page.all("nav")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) >= 4
     words = page.text
     assert plain.summary in words
-    for warning in plain.warnings:
-        assert warning in words
-    for candidate in plain:
-        assert candidate.hub_id in words
-        assert f"{100 * candidate.score:.1f}" in words
-    for neighbour in plain.explain().neighbours:
-        assert f"{neighbour.task}" in words
+    assert all(warning in words for warning in plain.warnings)
+    assert all(candidate.hub_id in words and f"{100 * candidate.score:.1f}" in words for candidate in plain)
+    assert all(neighbour.task in words for neighbour in plain.explain().neighbours)
     assert "24 of 24 drawn" in words
     assert "?" in words  # facts that the index does not know
     for library, version in plain.provenance["versions"].items():
@@ -122,11 +162,23 @@ def test_measured_candidates_get_a_column(plain: Ranking) -> None:
     assert "Measured, %" not in Page(render_report(plain)).text
 
 
+def test_a_multi_label_ranking_speaks_of_map(plain: Ranking) -> None:
+    facts = plain.provenance["descriptors"] | {"probe_map": 0.432}
+    found = replace(
+        plain, summary="", warnings=(), provenance=plain.provenance | {"score": "mAP", "descriptors": facts}
+    )
+    text = Page(render_report(found)).text
+    assert "ranked by predicted mAP" in text
+    assert "Predicted mAP against size" in render_report(found)
+    assert "the probe's own mAP" in text
+    assert "43.2 %" in text
+
+
 # ---------------------------------------------------------------------- what it never lets through
 
 
-def test_hostile_names_are_text() -> None:
-    page = Page(render_report(hostile()))
+def test_hostile_names_are_text(hostile: Ranking) -> None:
+    page = Page(render_report(hostile))
     text = page.source
     check_self_contained(page)
     assert len(page.all("script")) == text.count("<script") == 1
@@ -227,12 +279,9 @@ def test_what_to_run_next(plain: Ranking) -> None:
     repeat, measure, _ = (step["code"] for step in next_steps(asked))
     assert repeat == "hf-task2vec select './my photos' --name 'a b'"
     assert measure == f"{repeat} --refine 3"
-
-
-def test_several_labels_are_not_to_be_measured(plain: Ranking) -> None:
     task = {**plain.provenance["task"], "label_kind": "multi_label"}
-    titles = [step["title"] for step in next_steps(replace(plain, provenance=plain.provenance | {"task": task}))]
-    assert "Measure three of the best on your sample" not in titles
+    several = replace(asked, provenance=plain.provenance | {"task": task})
+    assert len(next_steps(several)) == 2  # several labels are not to be measured
 
 
 # ---------------------------------------------------------------------- the front
@@ -264,21 +313,101 @@ def test_budgets_are_round_and_cover_all(least: float, factor: float) -> None:
     assert {f"{limit:e}"[0] for limit in found} <= {"1", "2", "5"}
 
 
-def test_png_of_the_page_is_an_image(page: Page) -> None:
-    for attributes in page.all("img"):
-        head, _, data = (attributes["src"] or "").partition(",")
-        assert head in ("data:image/png;base64", "data:image/jpeg;base64")
-        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            assert max(image.size) <= THUMBNAIL_PX
+# ---------------------------------------------------------------------- in a browser
 
 
-def test_a_multi_label_ranking_speaks_of_map(plain: Ranking) -> None:
-    facts = plain.provenance["descriptors"] | {"probe_map": 0.432}
-    found = replace(
-        plain, summary="", warnings=(), provenance=plain.provenance | {"score": "mAP", "descriptors": facts}
+@pytest.fixture(scope="module")
+def files(plain: Ranking, hostile: Ranking, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("reports")
+    return {name: found.report(folder / f"{name}.html") for name, found in (("plain", plain), ("hostile", hostile))}
+
+
+def column(page: BrowserPage, position: int) -> list[str]:
+    return page.eval_on_selector_all(
+        "#ranked tbody tr", f"rows => rows.map(row => row.cells[{position}].dataset.value)"
     )
-    text = Page(render_report(found)).text
-    assert "ranked by predicted mAP" in text
-    assert "Predicted mAP against size" in render_report(found)
-    assert "the probe's own mAP" in text
-    assert "43.2 %" in text
+
+
+def heading(page: BrowserPage, name: str) -> Any:
+    return page.locator("#ranked thead").get_by_role("button", name=name)
+
+
+def test_a_click_sorts_numbers_as_numbers(visit: Visit, files: dict[str, Path]) -> None:
+    page = visit(files["plain"])
+    assert column(page, 0) == [str(i + 1) for i in range(7)]
+    place = 6
+    heading(page, "Parameters").click()
+    sizes = column(page, place)
+    known = ["1.0", "5.0", "22.0", "25.0", "300.0"]  # as texts, 22 and 25 came before 300 and 5
+    assert sizes == [*known, "", ""]  # what is unknown is last,
+    heading(page, "Parameters").click()
+    assert column(page, place) == [*known[::-1], "", ""]  # in either direction
+    heading(page, "Checkpoint").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#ranked th[aria-sort]").text_content() == "Checkpoint"
+    names = column(page, 1)
+    assert names == sorted(names)
+    heading(page, "Accuracy").click()
+    scores = [float(x) for x in column(page, 2)]
+    assert scores == sorted(scores)
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_text_and_plots_can_be_told_from_the_page(visit: Visit, files: dict[str, Path], system: str) -> None:
+    page = visit(files["plain"], color_scheme=system)
+    texts = page.locator("h1, h2, h3, p, dt, dd, th, td, li, caption, figcaption, a, code, summary, button")
+    found = texts.evaluate_all(f"all => all.filter(e => e.checkVisibility()).map(e => [({CONTRAST})(e), e.outerHTML])")
+    assert len(found) > 100
+    assert min(found)[0] >= 4.5, min(found)
+    letters = page.locator("svg[role=img] > text")
+    assert min(letters.evaluate_all(f"all => all.map({CONTRAST})")) >= 4.5
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.findall(r"\d+", back)[0]) > 128) == (system == "light")
+    page.emulate_media(media="print")
+    assert int(re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).color"))[0]) < 80  # dark on paper
+
+
+def test_no_foreign_script_runs(visit: Visit, files: dict[str, Path]) -> None:
+    page = visit(files["hostile"])
+    assert page.title().startswith("Checkpoints for </title>")
+    assert SCRIPT in page.locator("h1").text_content()
+    assert CLOSING[:20] in page.locator("h1").text_content()
+    assert page.evaluate("document.scripts.length") == 1
+    heading(page, "Licence").click()
+    assert page.evaluate("document.images.length") == 24
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_the_page_may_not_reach_out(browser: Browser, files: dict[str, Path]) -> None:
+    page = browser.new_page()
+    page.goto(files["plain"].as_uri())
+    page.evaluate(
+        "window.refused = []; addEventListener('securitypolicyviolation', e => refused.push(e.effectiveDirective))"
+    )
+    page.evaluate(
+        """() => {
+            document.body.append(Object.assign(new Image(), {src: "http://127.0.0.1:9/x.png"}));
+            document.body.append(Object.assign(document.createElement("script"), {textContent: "window.ran = 1"}));
+            return new Promise((done) => setTimeout(done, 100));
+        }"""
+    )
+    assert set(page.evaluate("refused")) == {"img-src", "script-src-elem"}
+    assert page.evaluate("window.ran") is None
+    page.context.close()
+
+
+def test_it_fits_a_telephone(visit: Visit, files: dict[str, Path]) -> None:
+    for name in ("plain", "hostile"):
+        page = visit(files[name], viewport={"width": 360, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_commands_can_be_copied(visit: Visit, files: dict[str, Path]) -> None:
+    page = visit(files["plain"], permissions=["clipboard-read", "clipboard-write"])
+    button = page.get_by_role("button", name="Copy: Load the first")
+    button.click()
+    page.wait_for_function("document.querySelector('.steps li:last-child button').textContent !== 'Copy'")
+    if button.text_content() == "Copied":
+        assert "ranking.best.load(num_classes=3)" in page.evaluate("navigator.clipboard.readText()")
+    else:
+        assert "ranking.best.load(num_classes=3)" in page.evaluate("getSelection().toString()")
