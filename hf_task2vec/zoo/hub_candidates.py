@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, HubUnavailableError, SelectionError
+from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, SelectionError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.zoo.schema import LOCAL_PREFIX, CheckpointRow
 
@@ -159,42 +159,20 @@ def resolve_candidates(
     if not all(isinstance(item, str) for item in items):
         return Candidates(tuple(items))
     queries = {item: parse_query(item) for item in items if is_query(item)}
-    known = {row.key[0] for row in zoo.rows["checkpoints"]}
+    session, known = HubSession(None, repo_type="model", token=token, timeout=timeout), zoo.by_name(CheckpointRow)
     named = [item for item in items if item not in queries]
-    session = HubSession(None, repo_type="model", token=token, timeout=timeout)
-    infos = _named([item for item in named if item not in known and not item.startswith(LOCAL_PREFIX)], session)
-    ids = list(named)
+    ids, infos = list(named), dict[str, "ModelInfo | None"]()
+    infos |= {item: None for item in named if item not in known and not item.startswith(LOCAL_PREFIX)}
     for text, query in queries.items():
         found = _listed(query, text, session)
         infos |= {info.id: info for info in found if info.id not in known}
         ids += [info.id for info in found]
-    rows = _rows(infos, zoo, session)
+    rows = _rows(infos, list(known.values()), session)
     left_out = set(infos) - {row.hub_id for row in rows}
     ids = [hub_id for hub_id in dict.fromkeys(ids) if hub_id not in left_out or hub_id in named]
     if queries and not ids:
         raise SelectionError(f"no model that the Hub lists for {' or '.join(map(repr, queries))} can be judged")
     return Candidates(tuple(ids), tuple(rows), tuple(queries))
-
-
-def _of_model(hub_id: str, session: HubSession) -> HubSession:
-    return HubSession(hub_id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
-
-
-def _named(ids: Iterable[str], session: HubSession) -> dict[str, ModelInfo]:
-    """Ask about single models; those that cannot be had are left out with a warning."""
-    infos: dict[str, ModelInfo] = {}
-    for hub_id in dict.fromkeys(ids):
-        try:
-            one = _of_model(hub_id, session)
-            infos[hub_id] = one.call(
-                "looking it up", one.api.model_info, hub_id, expand=_FACTS, limit=REQUEST_TIMEOUT, attempts=2
-            )
-        except HubUnavailableError as error:
-            logger.warning("what is not in the index cannot be looked up: %s", error)
-            break
-        except HubError as error:
-            logger.warning("%s is left out: %s", hub_id, error)
-    return infos
 
 
 def _listed(query: dict[str, Any], text: str, session: HubSession) -> list[ModelInfo]:
@@ -222,26 +200,33 @@ def _is_image_model(info: ModelInfo) -> bool:
     return info.library_name in _LIBRARIES and info.pipeline_tag in _IMAGE_TASKS
 
 
-def _rows(infos: dict[str, ModelInfo], zoo: ZooIndex, session: HubSession) -> list[CheckpointRow]:
-    known = [row for row in zoo.rows["checkpoints"] if isinstance(row, CheckpointRow)]
+def _rows(
+    infos: dict[str, ModelInfo | None], known: Sequence[CheckpointRow], session: HubSession
+) -> list[CheckpointRow]:
+    """Return the rows of models that are listed, or named only; those that cannot be had are warned of."""
 
-    def attempt(info: ModelInfo) -> CheckpointRow | str:
-        one = _of_model(info.id, session)
+    def attempt(hub_id: str) -> CheckpointRow | str:
+        one = HubSession(hub_id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
         try:
+            info = infos[hub_id] or one.call(
+                "looking it up", one.api.model_info, hub_id, expand=_FACTS, limit=REQUEST_TIMEOUT, attempts=2
+            )
             if info.gated:
-                one.call("asking for access", one.api.auth_check, info.id, limit=REQUEST_TIMEOUT)
+                one.call("asking for access", one.api.auth_check, hub_id, limit=REQUEST_TIMEOUT)
             return _checkpoint_row(info, _read_config(one, info, whole=len(infos) <= _WHOLE_CONFIGS), known)
-        except (HubAccessError, HubNotFoundError) as error:
+        except HubError as error:
+            if infos[hub_id] is not None and not isinstance(error, (HubAccessError, HubNotFoundError)):
+                raise
             return str(error)
         except ValueError as error:
             return f"its facts are unusable: {error}"
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hf_task2vec-facts") as pool:
-        results = list(pool.map(attempt, infos.values()))
-    rows = [row for row in results if not isinstance(row, str)]
-    for hub_id, result in zip(infos, results, strict=True):
+        results = dict(zip(infos, pool.map(attempt, infos), strict=True))
+    for hub_id, result in results.items():
         if isinstance(result, str):
             logger.warning("%s is left out: %s", hub_id, result)
+    rows = [row for row in results.values() if not isinstance(row, str)]
     if rows:
         families = Counter(row.family for row in rows)
         logger.info("%d candidates are not in the index and judged by their families: %s", len(rows), dict(families))

@@ -181,7 +181,7 @@ def test_a_hub_that_fails(
         resolve_candidates("author:lab", index)
     with caplog.at_level(logging.WARNING):
         assert resolve_candidates(["other/net", "org/mid"], index).ids == ("other/net", "org/mid")
-    assert "cannot be looked up" in caplog.text
+    assert "other/net is left out: looking it up" in caplog.text
 
 
 def test_facts_come_from_relatives(hub: HubServer) -> None:
