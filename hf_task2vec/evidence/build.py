@@ -183,11 +183,6 @@ def plan_cells(tasks: Sequence[PinnedTask], checkpoints: Sequence[Checkpoint], c
     """Return a cell for each pair, task by task, so that images are decoded once.
 
     Every other task is walked in the opposite direction: the checkpoints loaded last are then used first.
-
-    Raises
-    ------
-    ZooIndexError
-        Two checkpoints have the same name.
     """
     names = [checkpoint.name for checkpoint in checkpoints]
     if twice := sorted({name for name in names if names.count(name) > 1}):

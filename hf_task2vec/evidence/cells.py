@@ -246,13 +246,7 @@ class _Recent:
 def draw_sample(
     task: PinnedTask, *, max_samples: int | None, seed: int, train_only: bool = False, token: str | None = None
 ) -> tuple[Task, ...]:
-    """Draw at most `max_samples` images of the training split, and as many of the test split if there is one.
-
-    Raises
-    ------
-    TaskError, HubError
-        As :meth:`Task.from_dataset`; an image may have several labels, for one.
-    """
+    """Draw at most `max_samples` images of the training split, and as many of the test split if there is one."""
     spec = task.spec
     where: dict[str, Any] = {"name": spec.name, "revision": task.revision, "token": token, "streaming": spec.streaming}
     columns: dict[str, Any] = {"image_column": spec.image_column, "label_column": spec.label_column}

@@ -56,12 +56,6 @@ def run_on_cluster(
     """Yield each cell's result as it arrives, in any order; `options` are those of a `Worker`.
 
     A cell whose node or process dies is started again elsewhere, at most `max_retries` times, and then failed.
-
-    Raises
-    ------
-    DistributedError
-        Ray is not installed, there is no such cluster, or its nodes cannot run a cell: they are too small, or lack this
-        version of the package or a local folder.
     """
     try:
         import ray

@@ -64,11 +64,6 @@ def leave_one_out_cases(
     """Make a case of every embedded task with `least` or more scores of one source (``"source/protocol"``).
 
     Near duplicates in the index are held out together.
-
-    Raises
-    ------
-    EvaluationError
-        No task has enough scores of that source.
     """
     groups = near_duplicates(index)
     names = data.tasks.names

@@ -37,13 +37,7 @@ class OwnCases:
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file with the columns ``task, checkpoint, score``; scores in [0, 1] or, all of them, in per cent.
-
-    Raises
-    ------
-    EvaluationError
-        The file cannot be read, lacks a column, or holds scores that are not numbers in [0, 100].
-    """
+    """Read a CSV file with the columns ``task, checkpoint, score``; scores in [0, 1] or, all of them, in per cent."""
     import pandas as pd
 
     try:
@@ -97,11 +91,6 @@ def own_cases(
         Holds a dataset folder for each task, by its name.
     max_samples, seed, device, progress
         As in :func:`~hf_task2vec.selection.select.select_backbone`.
-
-    Raises
-    ------
-    EvaluationError
-        No task is left with a folder and two known checkpoints, or a task has several scores of one checkpoint.
     """
     from tqdm.auto import tqdm
 

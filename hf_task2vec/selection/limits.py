@@ -129,11 +129,6 @@ class Budget:
     max_seconds
         Start no measurement that would end later than this, if it takes as long as those before did; None for no
         limit.
-
-    Raises
-    ------
-    SelectionError
-        A limit is no number, or not positive.
     """
 
     max_bytes: float | None = None

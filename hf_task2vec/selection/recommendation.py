@@ -33,25 +33,8 @@ SAME_DATASET = 0.94
 class Recommender:
     """Ranks checkpoints for one embedded task, in the light of what was measured on it.
 
-    Parameters
-    ----------
-    embedding
-        The task.
-    index
-        Knows the reference tasks and the probe.
-    metric
-        Predicts, from that index.
-    checkpoints
-        Rows of ``checkpoints.csv``: all that may be recommended.
-    not_in_index
-        Those of them whose facts come from the Hub.
-
-    Raises
-    ------
-    EmbeddingError
-        The embedding lacks a descriptor.
-    ProbeMismatchError
-        It comes from another probe than the index's.
+    `checkpoints` are rows of ``checkpoints.csv``, all that may be recommended; of those `not_in_index` the facts come
+    from the Hub.
     """
 
     def __init__(

@@ -192,13 +192,7 @@ def _check_counts(**values: Any) -> None:
 
 
 def _checked(probe: Probe | str | None, zoo: ZooIndex, token: str | None) -> tuple[Probe | str | None, str]:
-    """Return the probe and its weight hash; one that the index knows by name need not be loaded for that.
-
-    Raises
-    ------
-    ProbeMismatchError
-        It is not the index's.
-    """
+    """Return the probe and its weight hash; one that the index knows by name need not be loaded for that."""
     name = DEFAULT_PROBE if probe is None else probe
     reference = zoo.probe
     if reference is not None and reference.name == name:

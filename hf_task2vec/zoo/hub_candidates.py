@@ -87,11 +87,6 @@ def parse_query(text: str) -> dict[str, Any]:
     ``author:timm`` (user or organization), ``license:apache-2.0``, ``library:timm``, ``tag:image-classification``
     (repeatable), ``params:<30M`` (also ``<=``, ``>``, ``>=``; K, M and B are units; repeatable for a range),
     ``limit:200`` (models to list, the most downloaded first). Other words must occur in the model's id.
-
-    Raises
-    ------
-    SelectionError
-        A key is unknown, given twice, or its value is none.
     """
 
     def wrong(problem: str) -> SelectionError:
@@ -135,23 +130,8 @@ def resolve_candidates(
 ) -> Candidates:
     """Find out which checkpoints are meant, and facts of those that the index does not know.
 
-    Parameters
-    ----------
-    given
-        Hub ids and queries (see :func:`parse_query`), or one query; None for the whole index.
-    zoo
-        The index.
-    token
-        Hub token: private and gated models that it can read count too.
-    timeout
-        Seconds that all requests may take (default: ``$HF_TASK2VEC_HUB_TIMEOUT``, or 300).
-
-    Raises
-    ------
-    SelectionError
-        A query is malformed, or no model matches.
-    HubError
-        The Hub cannot be asked. An id that it does not know, or does not give, is left out with a warning.
+    `given` are Hub ids and queries (see :func:`parse_query`), or one query; None is the whole index. An id that the Hub
+    does not know, or does not give, is left out with a warning.
     """
     if given is None or (isinstance(given, str) and not is_query(given)):
         return Candidates(given)  # type: ignore[arg-type]  # `Constraints` says what is wrong with a single id

@@ -34,14 +34,7 @@ def _adapter(row_type: type[Row]) -> TypeAdapter[Any]:
 
 
 def check_rows(row_type: type[R], records: Sequence[object], where: str, first_row: int = 1) -> tuple[R, ...]:
-    """Validate `records` (mappings or rows).
-
-    Raises
-    ------
-    ZooIndexError
-        Naming `where`, the row (counted from `first_row`), the column, what was found and what is valid, for at
-        most five problems.
-    """
+    """Validate `records` (mappings or rows)."""
     try:
         return tuple(_adapter(row_type).validate_python(records))
     except ValidationError as error:
@@ -64,14 +57,7 @@ def _describe(error: Any, first_row: int) -> str:
 
 
 def read_csv(row_type: type[R], data: bytes, where: str) -> tuple[R, ...]:
-    """Parse and validate a CSV table; row numbers in errors count the header as row 1.
-
-    Raises
-    ------
-    ZooIndexError
-        If the text is not UTF-8, the header differs from the model's fields, a row has another number of cells, or
-        a value is invalid.
-    """
+    """Parse and validate a CSV table; row numbers in errors count the header as row 1."""
     columns = list(row_type.model_fields)
     try:
         lines = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
@@ -138,13 +124,7 @@ def like(wanted: str, known: Sequence[str]) -> str:
 
 
 def union_rows(table: str, old: Sequence[R], new: Sequence[R], *, replace: bool = False) -> tuple[R, ...]:
-    """Return the rows of both, sorted by key; equal rows are kept once. ``embedded`` of tasks is not compared.
-
-    Raises
-    ------
-    ZooIndexError
-        If a key occurs with different facts and `replace` is false; names the key and the columns.
-    """
+    """Return the rows of both, sorted by key; equal rows are kept once. ``embedded`` of tasks is not compared."""
     merged = {row.key: row for row in old}
     for row in new:
         known = merged.get(row.key)
@@ -162,15 +142,7 @@ def _key_text(row: Row) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check ``manifest.json``.
-
-    Raises
-    ------
-    SchemaVersionError
-        If the index has another schema version than this release reads.
-    ZooIndexError
-        If the manifest is missing or malformed, or names a file outside the folder.
-    """
+    """Read and check ``manifest.json``."""
     try:
         document = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
