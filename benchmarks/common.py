@@ -48,3 +48,8 @@ def read_matrix() -> dict[tuple[str, str], dict[str, Any]]:
             }
             for row in csv.DictReader(handle)
         }
+
+
+def records(frame: Any) -> Any:
+    """Return the rows of a table, ready for JSON."""
+    return json.loads(frame.to_json(orient="records", double_precision=5))

@@ -13,7 +13,6 @@ short time on few images; accuracy is that of the whole test split. Raw output: 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -26,25 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.index.local_checkpoints import PACKAGED, packaged_network
+from benchmarks.common import ROOT, TASKS, parser, write
+from benchmarks.index.local_checkpoints import CHECKPOINTS, PACKAGED, config_of, packaged_network
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT / "examples"))
-TASKS = ("trashnet", "dtd_10", "pbc_blood_cells", "clothing_small", "weather5", "shape_cue_conflict")
-#: Their only use here is to be served; "zoo/..." are ids of this benchmark alone.
-SERVED = {
-    "vit_tiny_patch16_224.augreg_in21k_ft_in1k": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-    **{
-        name: f"zoo/{name}"
-        for name in (
-            *("mobilenetv2_100.tv_in1k", "mobilenetv2_100.inat_bird_coral", "mobilenetv2_100.keras_dogs19"),
-            *("mobilenetv2_100.doc_vs_photo", "mobilenetv2_035.keras_in1k", "lcnet_100.pulc_text_orientation"),
-            "resnet18_stages3.in1k",
-        )
-    },
-}
+CHOSEN = ("trashnet", "dtd_10", "pbc_blood_cells", "clothing_small", "weather5", "shape_cue_conflict")
+LOCAL = (
+    *("mobilenetv2_100.tv_in1k", "mobilenetv2_100.inat_bird_coral", "mobilenetv2_100.keras_dogs19"),
+    *("mobilenetv2_100.doc_vs_photo", "mobilenetv2_035.keras_in1k", "lcnet_100.pulc_text_orientation"),
+    "resnet18_stages3.in1k",
+)
+VIT = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+#: Hub ids of the folders served; "zoo/..." are ids of this benchmark alone.
+SERVED = {VIT: f"timm/{VIT}", **{name: f"zoo/{name}" for name in LOCAL}}
 POOL = (*PACKAGED, *SERVED.values())
 #: The short budget of every cell: at its own size, a checkpoint would take several times as long.
 BUDGET = {"--image-size": 128, "--epochs": 5, "--patience": 2, "--max-train": 250, "--batch-size": 16}
@@ -55,12 +47,11 @@ def serve(hub: Any) -> None:
     from timm.models import save_for_hf
 
     for name, hub_id in SERVED.items():
-        folder = SHARED / "checkpoints" / name
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config_of(CHECKPOINTS / name)
         kept = {key: config[key] for key in ("architecture", "num_classes", "num_features", "pretrained_cfg")}
         kept |= {"model_args": config["model_args"]} if config.get("model_args") else {}
-        files = {"config.json": json.dumps(kept).encode(), "model.safetensors": folder / "model.safetensors"}
-        hub.create_model(hub_id, files)
+        weights = CHECKPOINTS / name / "model.safetensors"
+        hub.create_model(hub_id, {"config.json": json.dumps(kept).encode(), "model.safetensors": weights})
     for hub_id in PACKAGED:
         with tempfile.TemporaryDirectory() as folder:
             save_for_hf(packaged_network(hub_id), folder, safe_serialization=True)
@@ -70,20 +61,19 @@ def serve(hub: Any) -> None:
 def held_out(task: str) -> Any:
     """Return the index without what it knows of a task and its near duplicates, its metric trained anew."""
     from benchmarks.index.matrix import with_matrix
+    from hf_task2vec import RankingMetric, ZooIndex
     from hf_task2vec.metric.covariance import METRIC_FILE
     from hf_task2vec.metric.evaluation import near_duplicates
     from hf_task2vec.metric.observations import REFERENCE_SOURCE
-    from hf_task2vec.metric.ranking_metric import RankingMetric
     from hf_task2vec.metric.training import fit_parameters
-    from hf_task2vec.zoo.index import ZooIndex
 
     full = with_matrix(ZooIndex.load(ROOT / "zoo_index"))
     groups = near_duplicates(full)
     gone = {name for name, group in groups.items() if group == groups[task]}
-    new = {f"local:{name}": hub_id for name, hub_id in SERVED.items() if hub_id.startswith("zoo/")}
-    checkpoints = [r.model_copy(update={"hub_id": new.get(r.hub_id, r.hub_id)}) for r in full.rows["checkpoints"]]
+    served = {f"local:{name}": hub_id for name, hub_id in SERVED.items()}
+    checkpoints = [r.model_copy(update={"hub_id": served.get(r.hub_id, r.hub_id)}) for r in full.rows["checkpoints"]]
     scores = [
-        r.model_copy(update={"checkpoint": new.get(r.checkpoint, r.checkpoint)})
+        r.model_copy(update={"checkpoint": served.get(r.checkpoint, r.checkpoint)})
         for r in full.rows["scores"]
         if r.task not in gone
     ]
@@ -93,10 +83,9 @@ def held_out(task: str) -> Any:
     index = index.add_checkpoints(checkpoints).add_tasks([r for r in full.rows["tasks"] if r.task not in gone])
     index = index.with_embeddings(kept).add_scores(scores)
     start = RankingMetric.from_index(full).parameters
-    start = replace(start, factors={new.get(name, name): row for name, row in start.factors.items()})
     data = RankingMetric.from_index(index, start).data
     measured = data.rows(data.source == data.sources.index(REFERENCE_SOURCE))
-    fitted, _ = fit_parameters(measured, start, max_iterations=15)
+    fitted, _ = fit_parameters(measured, max_iterations=60)
     tables = {name: {**getattr(start, name), **getattr(fitted, name)} for name in ("slopes", "noises")}
     return index.with_attachments({METRIC_FILE: replace(fitted, **tables).to_json()})
 
@@ -114,6 +103,7 @@ def static_pick(index: Any) -> str:
 
 def cell(cache: Path, task: str, checkpoint: str, index: Path) -> dict[str, Any]:
     """Run the example, or read its result."""
+    sys.path.insert(0, str(ROOT / "examples"))
     import finetune_timm
 
     output = cache / "cells" / f"{task}-{checkpoint.replace('/', '--')}"
@@ -121,7 +111,7 @@ def cell(cache: Path, task: str, checkpoint: str, index: Path) -> dict[str, Any]
         started = time.perf_counter()
         settings = [str(part) for pair in BUDGET.items() for part in pair]
         finetune_timm.main(
-            ["--dataset", str(SHARED / "tasks" / task), "--checkpoint", checkpoint, "--output", str(output),
+            ["--dataset", str(TASKS / task), "--checkpoint", checkpoint, "--output", str(output),
              "--index", str(index), "--candidates", *POOL, *settings]
         )  # fmt: skip
         (output / "seconds").write_text(f"{time.perf_counter() - started:.0f}", encoding="utf-8")
@@ -133,19 +123,19 @@ def cell(cache: Path, task: str, checkpoint: str, index: Path) -> dict[str, Any]
 
 def row(cache: Path, task: str, draws: int) -> dict[str, Any]:
     """Everything about one task."""
+    from hf_task2vec import ZooIndex
+
     path = cache / "index" / task
     if not (path / "manifest.json").exists():
         held_out(task).save(path)
-    from hf_task2vec.zoo.index import ZooIndex
-
-    index = ZooIndex.load(path)
-    static = static_pick(index)
+    static = static_pick(ZooIndex.load(path))
     rng = np.random.default_rng(sum(task.encode()))
     drawn = [str(name) for name in rng.permutation(POOL)[:draws]]  # more draws only add to fewer
     recommended = cell(cache, task, "auto", path)
     known = {recommended["checkpoint"]: recommended}
-    for name in dict.fromkeys([static, *drawn]):
-        known.setdefault(name, cell(cache, task, name, path) if name not in known else known[name])
+    for name in (static, *drawn):
+        if name not in known:
+            known[name] = cell(cache, task, name, path)
     return {
         "task": task,
         "recommended": recommended["checkpoint"],
@@ -167,12 +157,12 @@ def row(cache: Path, task: str, draws: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fine-tune what is left, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--random", type=int, default=3)
-    args = parser.parse_args()
+    """Fine-tune what is left."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--cache", type=Path, required=True)
+    arguments.add_argument("--tasks", nargs="+", default=list(CHOSEN), choices=CHOSEN)
+    arguments.add_argument("--random", type=int, default=3)
+    args = arguments.parse_args()
     from tests.support.hub import HubServer
 
     hub = HubServer()
@@ -185,13 +175,12 @@ def main() -> None:
         rows = [row(args.cache, task, args.random) for task in args.tasks]
     finally:
         hub.stop()
-    from benchmarks.docs.tables import fine_tuned_picks
     from hf_task2vec.embedding.embed import library_versions
-    from hf_task2vec.files import write_json
 
     document = {"budget": BUDGET, "pool": list(POOL), "rows": rows, "versions": library_versions()}
-    write_json(RESULTS / "examples_table.json", document)
-    print(fine_tuned_picks())
+    if args.tasks == list(CHOSEN):
+        write("examples_table", document)
+    print(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
 """The paper's own protocol: choose among experts, networks fine-tuned on the domain of some other task.
 
-    python -m benchmarks.selection.experts [--cache DIR] [--epochs 6] [--mix 0.5]
+    python -m benchmarks.selection.experts [--cache DIR] [--epochs 6]
 
 From one ImageNet checkpoint (MobileNetV2 0.35, 128 px) fourteen experts are fine-tuned, two for each of seven domains,
 each on about half of the domain's shared tasks. An expert's weights are the mean of the fine-tuned and the ImageNet
 ones (Wortsman et al. 2022, arXiv 2109.01903): a few hundred images a task otherwise cost more in general features than
-they teach (``--mix 1`` takes the fine-tuned weights alone). Every expert and the checkpoint itself are measured on
-every task as frozen features (closed-form leave-one-out linear probe over all images). Each task is then predicted from
-the others, among the experts that were not trained on it or on a near duplicate of it: chance, always the ImageNet
-checkpoint, the expert whose training tasks are nearest (symmetric and asymmetric distance of the Task2Vec embeddings of
-the index), Model2Vec, and the trained metric. Relative error increase over the best expert, as in table 2 of Achille et
-al. 2019. Raw output: results/experts.json and experts.csv (experts_mix_1.json and .csv of ``--mix 1``). Resumable:
-networks and cells are kept in `--cache`; without it, only what experts.csv holds is judged.
+they teach. Every expert and the checkpoint itself are measured on every task as frozen features (closed-form
+leave-one-out linear probe over all images). Each task is then predicted from the others, among the experts that were
+not trained on it or on a near duplicate of it: chance, always the ImageNet checkpoint, the expert whose training tasks
+are nearest (symmetric and asymmetric distance of the Task2Vec embeddings of the index), Model2Vec, and the trained
+metric. Relative error increase over the best expert, as in table 2 of Achille et al. 2019. Raw output:
+results/experts.json and experts.csv. Resumable: networks and cells are kept in `--cache`; without it, only what
+experts.csv holds is judged.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from dataclasses import replace
@@ -30,27 +29,25 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local
+from benchmarks.common import RESULTS, ROOT, TASKS, parser, records, write
+from benchmarks.index.local_checkpoints import load
 from benchmarks.selection.baselines import Model2Vec
+from benchmarks.selection.fine_tune import shifted
+from hf_task2vec import RankingMetric, Task, ZooIndex
 from hf_task2vec.embedding.distance import asymmetric, symmetric
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.metric.evaluation import Case, judge, near_duplicates, summarise
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, TaskSpace, logit
-from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, logit
+from hf_task2vec.metric.task_space import TaskSpace
 from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.probes.scores import ridge_leave_one_out
-from hf_task2vec.tasks.task import Task
-from hf_task2vec.zoo.index import ZooIndex
 
-ROOT = Path(__file__).resolve().parents[2]
-TASKS = ROOT.parent / "shared" / "tasks"
-RESULTS = ROOT / "benchmarks" / "results"
 START = "mobilenetv2_035.keras_in1k"
 IMAGENET = "imagenet"
 SIDE = 128
 OWN_TASKS = "experts/own_tasks"
-MIX = 0.5
+MIX = 0.5  # share of the fine-tuned weights
 #: Two experts a domain, so that a task of the domain always has one that was not trained on it.
 EXPERTS = {
     "characters_a": ("mnist", "notmnist", "omniglot"),
@@ -93,7 +90,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 def start_network() -> nn.Module:
     """The ImageNet checkpoint as a feature extractor."""
-    module: nn.Module = load_local(CHECKPOINTS / START).module
+    module: nn.Module = load(START).module
     return module.to(memory_format=torch.channels_last)
 
 
@@ -117,7 +114,7 @@ def train(name: str, epochs: int, *, batch: int = 32, rate: float = 5e-4) -> nn.
         for i in rng.permutation(len(batches)):
             task, start = batches[i]
             rows = orders[task][start : start + batch]
-            images = shifted(data[task][0][rows], rng)
+            images = shifted(data[task][0][rows].float(), rng, pad=10)
             loss = nn.functional.cross_entropy(heads[task](network(normalised(images))), data[task][1][rows])
             optimizer.zero_grad()
             loss.backward()
@@ -126,15 +123,8 @@ def train(name: str, epochs: int, *, batch: int = 32, rate: float = 5e-4) -> nn.
     return network.requires_grad_(False)
 
 
-def shifted(images: torch.Tensor, rng: np.random.Generator, pad: int = 10) -> torch.Tensor:
-    """Shift a batch at random, at most by `pad` pixels."""
-    padded = nn.functional.pad(images.float(), (pad,) * 4, mode="replicate")
-    y, x = rng.integers(0, 2 * pad + 1, 2)
-    return padded[:, :, y : y + SIDE, x : x + SIDE]
-
-
-def networks(folder: Path, epochs: int, mix: float) -> dict[str, nn.Module]:
-    """All experts, trained or read, a share `mix` of their weights fine-tuned; and the ImageNet checkpoint."""
+def networks(folder: Path, epochs: int) -> dict[str, nn.Module]:
+    """All experts, trained or read, and the ImageNet checkpoint."""
     start = start_network().state_dict()
     found: dict[str, nn.Module] = {IMAGENET: start_network()}
     for name in tqdm(EXPERTS, desc="experts", unit="expert"):
@@ -145,7 +135,7 @@ def networks(folder: Path, epochs: int, mix: float) -> dict[str, nn.Module]:
                 save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
         network = start_network()
         tuned = load_file(path)
-        mixed = {k: torch.lerp(start[k], v, mix) if v.is_floating_point() else v for k, v in tuned.items()}
+        mixed = {k: torch.lerp(start[k], v, MIX) if v.is_floating_point() else v for k, v in tuned.items()}
         network.load_state_dict(mixed)
         found[name] = network.eval().requires_grad_(False)
     return found
@@ -174,14 +164,6 @@ def measure(folder: Path, nets: dict[str, nn.Module]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write the accuracies."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, ["task", "expert", "n", "linear"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The paper's table."""
     index = ZooIndex.load(ROOT / "zoo_index")
@@ -197,7 +179,7 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     seen = np.array(
         [[any(groups[task] == groups[own] for own in EXPERTS.get(name, ())) for name in names] for task in tasks.names]
     )
-    domain = np.array([names.index(name) if name == IMAGENET else hash_of(name[:-2]) for name in names])
+    domain = np.unique([name.removesuffix("_a").removesuffix("_b") for name in names], return_inverse=True)[1]
     facts = CheckpointFeatures(tuple(names), np.zeros((len(names), 4)), domain, np.zeros(len(names), dtype=np.int64))
     # What an expert scores on its own tasks tells where it is at home: evidence of another source, never a case.
     t, c = np.nonzero(np.isfinite(score))
@@ -218,7 +200,6 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         case = Case(task, query, facts.take(allowed), score[i, allowed])
         cases.append(case)
         rest = data.rows(~np.isin(data.task, held))
-        fair = rest.rows(rest.source == 0)
         fold, _ = fit_parameters(rest, parameters, max_iterations=10)
         near = {"symmetric": np.zeros(len(allowed)), "asymmetric": np.zeros(len(allowed))}
         for k, column in enumerate(allowed):
@@ -229,11 +210,9 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
             near["symmetric"][k] = -symmetric(np.array(sources), values[i][None]).min()
             near["asymmetric"][k] = -asymmetric(np.array(sources), values[i][None], table.layer_sizes).min()
         found = {
-            "always:imagenet": (facts.take(allowed).numbers[:, 0] * 0)
-            + np.array([names[a] == IMAGENET for a in allowed]),
-            "static": static(fair, len(names))[allowed],
+            "always:imagenet": np.array([float(names[column] == IMAGENET) for column in allowed]),
             **near,
-            "model2vec": Model2Vec(space, fair).predict_features(query, case.candidates).mean,
+            "model2vec": Model2Vec(space, rest.rows(rest.source == 0)).predict_features(query, case.candidates).mean,
             "trained": RankingMetric(fold, space, rest).predict_features(query, case.candidates).mean,
         }
         for name, prediction in found.items():
@@ -241,54 +220,35 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     judged = judge(cases, predicted)
     chance = float(np.mean([case.obtained.mean() for case in cases]))
     best = float(np.mean([case.obtained.max() for case in cases]))
-    summary = summarise(judged).drop(columns="share_of_gap")
     return {
         "experts": {name: list(own) for name, own in EXPERTS.items()},
         "optimal_error": 1.0 - best,
         "chance_error_increase": (1.0 - chance) / (1.0 - best) - 1.0,
-        "summary": json.loads(summary.to_json(orient="records")),
-        "rows": json.loads(judged.to_json(orient="records")),
+        "summary": records(summarise(judged).drop(columns="share_of_gap")),
+        "rows": records(judged),
     }
-
-
-def static(data: Observations, count: int) -> np.ndarray:
-    """Mean standing of every expert."""
-    level = np.bincount(data.group, data.y) / np.maximum(np.bincount(data.group), 1)
-    left = data.y - level[data.group]
-    return np.bincount(data.checkpoint, left, minlength=count) / np.maximum(
-        np.bincount(data.checkpoint, minlength=count), 1
-    )
-
-
-def hash_of(name: str) -> int:
-    """A number of its own for each domain."""
-    return 1000 + sorted({expert[:-2] for expert in EXPERTS}).index(name)
 
 
 def main() -> None:
     """Train, measure, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=None)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--mix", type=float, default=MIX, help="share of the fine-tuned weights")
-    args = parser.parse_args()
-    name = "experts" if args.mix == MIX else f"experts_mix_{args.mix:g}"
+    arguments = parser(__doc__)
+    arguments.add_argument("--cache", type=Path, default=None)
+    arguments.add_argument("--epochs", type=int, default=6)
+    args = arguments.parse_args()
     if args.cache is not None:
-        trained, cells = args.cache / f"networks-{args.epochs}", args.cache / f"cells-{args.epochs}-{args.mix:g}"
+        trained, cells = args.cache / f"networks-{args.epochs}", args.cache / f"cells-{args.epochs}"
         for folder in (trained, cells):
             folder.mkdir(parents=True, exist_ok=True)
-        write_rows(measure(cells, networks(trained, args.epochs, args.mix)), RESULTS / f"{name}.csv")
-    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as handle:
+        rows = measure(cells, networks(trained, args.epochs))
+        with atomic_path(RESULTS / "experts.csv") as path, path.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, ["task", "expert", "n", "linear"], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    with (RESULTS / "experts.csv").open(newline="", encoding="utf-8") as handle:
         rows = [{**row, "n": int(row["n"]), "linear": float(row["linear"])} for row in csv.DictReader(handle)]
-    document = {
-        "start": START,
-        "side": SIDE,
-        "epochs": args.epochs,
-        "mix": args.mix,
-        **evaluate(rows),
-        "versions": library_versions(),
-    }
-    write_json(RESULTS / f"{name}.json", document)
+    settings = {"start": START, "side": SIDE, "epochs": args.epochs, "mix": MIX}
+    document = {**settings, **evaluate(rows), "versions": library_versions()}
+    write("experts", document)
     print(json.dumps(document["summary"], indent=1))
 
 

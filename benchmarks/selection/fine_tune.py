@@ -1,17 +1,16 @@
 """Do linear probes rank checkpoints as fine-tuning does? A short full fine-tune of five checkpoints on ten tasks.
 
-    python -m benchmarks.selection.fine_tune --cache DIR [--epochs 3] [--rate 2e-4]
+    python -m benchmarks.selection.fine_tune --cache DIR [--epochs 3] [--rate 2e-4] [--tasks aid ...]
 
 All weights are trained on a task's train split at the checkpoint's own input size: AdamW, one cycle, batches of 16,
 shifts of a few pixels, BatchNorm with its stored statistics, starting from a fitted linear head (linear probing, then
 fine-tuning: Kumar et al. 2022, arXiv 2202.10054). The same setting everywhere, nothing tuned. Accuracy on the test
-split is compared with that of the frozen features: the logistic regression on the same images, and the leave-one-out
-linear probe over all images, which the index ranks by. Raw output: results/fine_tune.json. Resumable, cell by cell.
+split is compared with the leave-one-out linear probe of the frozen features over all images, which the index ranks by.
+Raw output: results/fine_tune.json (not written with ``--tasks``). Resumable, cell by cell.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -23,13 +22,12 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, TASKS, read_matrix
-from benchmarks.index.local_checkpoints import CHECKPOINTS, PACKAGED, load_local, load_packaged
+from benchmarks.common import TASKS, parser, read_matrix, write
+from benchmarks.index.local_checkpoints import PACKAGED, load
+from hf_task2vec import Task, fit_head
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import write_json
-from hf_task2vec.fisher.head import fit_head
-from hf_task2vec.probes.probe import Probe
-from hf_task2vec.tasks.task import Task
+from hf_task2vec.metric.evaluation import bootstrap_interval
 
 NAMES = (
     PACKAGED[0],
@@ -43,12 +41,6 @@ CHOSEN = (
     "pbc_blood_cells", "shape_cue_conflict", "trashnet",
 )  # fmt: skip
 BATCH = 16
-RESAMPLES = 2000
-
-
-def network(name: str) -> Probe:
-    """A fresh checkpoint: module and preprocessing."""
-    return load_packaged(name) if name in PACKAGED else load_local(CHECKPOINTS / name)
 
 
 def images_of(task: Task, transform: Any) -> Tensor:
@@ -76,7 +68,7 @@ def fine_tune(name: str, task: str, *, epochs: int, rate: float) -> dict[str, An
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     train, test = (Task.from_dataset(TASKS / task, split=split, max_samples=None) for split in ("train", "test"))
-    checkpoint = network(name)
+    checkpoint = load(name)
     module = checkpoint.module.eval().to(memory_format=torch.channels_last)
     x, y = images_of(train, checkpoint.transform), torch.from_numpy(train.labels)
     x_test = images_of(test, checkpoint.transform)
@@ -121,72 +113,52 @@ def fine_tune(name: str, task: str, *, epochs: int, rate: float) -> dict[str, An
 
 
 def agreement(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the orders of the checkpoints agree, mean over tasks, with bootstrap intervals over tasks."""
+    """How linear probes order the checkpoints against fine-tuning: means over tasks, bootstrap intervals over tasks."""
     measured = read_matrix()
     tasks = sorted({cell["task"] for cell in cells})
-    columns = {
-        "fine_tuned": lambda cell: cell["accuracy"],
-        "test": lambda cell: measured[cell["task"], cell["checkpoint"]]["test"],
-        "linear": lambda cell: measured[cell["task"], cell["checkpoint"]]["linear"],
-    }
-    table = {
-        name: np.array([[value(c) for c in cells if c["task"] == task] for task in tasks])
-        for name, value in columns.items()
-    }
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(tasks), (RESAMPLES, len(tasks)))
-    found: dict[str, Any] = {}
-    tuned = table["fine_tuned"]
-    for name, a, b in (
-        ("linear_against_fine_tuned", table["linear"], tuned),
-        ("test_against_fine_tuned", table["test"], tuned),
-        ("linear_against_test", table["linear"], table["test"]),
-    ):
-        tau = np.array([kendalltau(x, y).statistic for x, y in zip(a, b, strict=True)])
-        lost = np.array([y.max() - y[x.argmax()] for x, y in zip(a, b, strict=True)])
-        of_differences = np.corrcoef((a - a.mean(axis=1)[:, None]).ravel(), (b - b.mean(axis=1)[:, None]).ravel())[0, 1]
-        found[name] = {
+    by_task = [[cell for cell in cells if cell["task"] == task] for task in tasks]
+    tuned = np.array([[cell["accuracy"] for cell in part] for part in by_task])
+    linear = np.array([[measured[c["task"], c["checkpoint"]]["linear"] for c in part] for part in by_task])
+    tau = np.array([kendalltau(x, y).statistic for x, y in zip(linear, tuned, strict=True)])
+    picked, low_high = linear.argmax(axis=1), bootstrap_interval(tau)
+    differences = [(table - table.mean(axis=1)[:, None]).ravel() for table in (linear, tuned)]
+    return {
+        "linear_against_fine_tuned": {
             "kendall_tau": float(tau.mean()),
-            "kendall_tau_low": float(np.quantile(tau[drawn].mean(axis=1), 0.025)),
-            "kendall_tau_high": float(np.quantile(tau[drawn].mean(axis=1), 0.975)),
+            "kendall_tau_low": low_high[0],
+            "kendall_tau_high": low_high[1],
             "tau_by_task": dict(zip(tasks, tau.round(3).tolist(), strict=True)),
-            "correlation_of_differences": float(of_differences),
-            "same_best": float(np.mean([x.argmax() == y.argmax() for x, y in zip(a, b, strict=True)])),
-            "points_lost_by_its_pick": float(100 * lost.mean()),
-        }
-    found["points_gained_by_fine_tuning"] = float(100 * (tuned - table["test"]).mean())
-    found["points_lost_by_a_random_pick"] = float(100 * (tuned.max(axis=1) - tuned.mean(axis=1)).mean())
-    found["accuracy"] = {
-        name: {"fine_tuned": float(a), "linear": float(b)}
-        for name, a, b in zip(NAMES, tuned.mean(axis=0), table["linear"].mean(axis=0), strict=True)
+            "correlation_of_differences": float(np.corrcoef(*differences)[0, 1]),
+            "same_best": float(np.mean(picked == tuned.argmax(axis=1))),
+            "points_lost_by_its_pick": float(100 * (tuned.max(axis=1) - tuned[np.arange(len(tasks)), picked]).mean()),
+        },
+        "points_lost_by_a_random_pick": float(100 * (tuned.max(axis=1) - tuned.mean(axis=1)).mean()),
+        "accuracy": {
+            name: {"fine_tuned": float(a), "linear": float(b)}
+            for name, a, b in zip(NAMES, tuned.mean(axis=0), linear.mean(axis=0), strict=True)
+        },
     }
-    return found
 
 
 def main() -> None:
     """Fine-tune all cells, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=2e-4)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--cache", type=Path, required=True)
+    arguments.add_argument("--epochs", type=int, default=3)
+    arguments.add_argument("--rate", type=float, default=2e-4)
+    arguments.add_argument("--tasks", nargs="*", default=list(CHOSEN))
+    args = arguments.parse_args()
     cells = []
-    for task in tqdm(CHOSEN, desc="fine-tuning", unit="task"):
+    for task in tqdm(args.tasks, desc="fine-tuning", unit="task"):
         for name in NAMES:
             path = args.cache / f"{args.epochs}-{args.rate:g}" / f"{name.replace('/', '--')}-{task}.json"
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, fine_tune(name, task, epochs=args.epochs, rate=args.rate))
             cells.append(json.loads(path.read_text(encoding="utf-8")))
-    document = {
-        "epochs": args.epochs,
-        "rate": args.rate,
-        "batch": BATCH,
-        "agreement": agreement(cells),
-        "cells": cells,
-        "versions": library_versions(),
-    }
-    write_json(RESULTS / "fine_tune.json", document)
+    document = {"epochs": args.epochs, "rate": args.rate, "batch": BATCH, "agreement": agreement(cells)}
+    if args.tasks == list(CHOSEN):
+        write("fine_tune", document | {"cells": cells, "versions": library_versions()})
     print(json.dumps(document["agreement"], indent=1))
 
 
