@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.hub import Fault, HubServer
 
 if "huggingface_hub" in sys.modules:
     raise pytest.UsageError("huggingface_hub was imported before tests/conftest.py could point it to the loopback Hub")
+
+settings.register_profile("any machine", deadline=None)  # no test rests on wall time
+settings.load_profile("any machine")
 
 _SERVER = HubServer()
 _HOME = Path(tempfile.mkdtemp(prefix="task2vec-tests-"))
