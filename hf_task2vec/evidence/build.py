@@ -270,7 +270,8 @@ def _check_out(out: Path, base: ZooIndex, tasks: Sequence[PinnedTask], checkpoin
         return
     there = ZooIndex.load(out)
     for table, row_type, items in (("tasks", TaskRow, tasks), ("checkpoints", CheckpointRow, checkpoints)):
-        lost = there.by_name(row_type).keys() - base.by_name(row_type).keys() - {item.name for item in items}
+        kept = base.by_name(row_type).keys() | base.names.keys() | {item.name for item in items}
+        lost = there.by_name(row_type).keys() - kept
         if lost:
             raise ZooIndexError(
                 f"{out} holds an index whose {len(lost)} {table} ({', '.join(sorted(lost)[:3])}, …) would be "

@@ -26,7 +26,6 @@ from hf_task2vec.probes import Score
 from hf_task2vec.selection import check_descriptors
 from hf_task2vec.zoo import (
     MANIFEST,
-    CheckpointRow,
     ScoreRow,
     SourceRow,
     TaskRow,
@@ -118,7 +117,7 @@ def add_score(
     task
         A task of the index, or an embedding (an object, or what ``hf-task2vec embed`` wrote), which is added with it.
     checkpoint
-        Hub id of a checkpoint of the index.
+        Hub id of a checkpoint of the index, by any of its names.
     score
         Share of right answers (or what `metric` says), in [0, 1].
     protocol
@@ -159,7 +158,8 @@ def add_score(
         embedding = _embedding_of(task)
         index, slug, added = _with_task(index, str(task) if embedding is None else name, embedding)
         new += added
-        if checkpoint not in index.by_name(CheckpointRow):
+        checkpoint = index.names.get(checkpoint, checkpoint)
+        if checkpoint not in index.names:
             index = _with_checkpoint(index, checkpoint, look_up=look_up, token=token)
             new.append("checkpoint")
         sources, facts = index.by_name(SourceRow), {"protocol": protocol, "split": split, "metric": metric}
@@ -273,7 +273,7 @@ def _with_checkpoint(index: ZooIndex, hub_id: str, *, look_up: bool, token: str 
     """Return the index with facts of a checkpoint from the Hub, if it may be asked."""
     rows = resolve_candidates([hub_id], index, token=token).rows if look_up else ()
     if not rows:
-        near = like(hub_id, list(index.by_name(CheckpointRow)))
+        near = like(hub_id, list(index.names))
         more = "the Hub gives no facts of it either" if look_up else "look_up=True (--look-up) asks the Hub for them"
         raise ZooIndexError(f"the index has no checkpoint {hub_id!r}{near}, nor its facts; {more}")
     if _HUB_SOURCE["source"] not in index.by_name(SourceRow):
@@ -297,8 +297,8 @@ def _with_reference(index: ZooIndex, row: ScoreRow, embedding: TaskEmbedding | N
     """Add the probe's own accuracy on the embedded sample to a group of linear probes on it, once."""
     if row.protocol != PROTOCOL or embedding is None:
         return index, None
-    probe, facts = str(embedding.probe["name"]), embedding.descriptors
-    if probe not in index.by_name(CheckpointRow) or probe in _comparable(index, row):
+    probe, facts = index.names.get(embedding.probe["name"]), embedding.descriptors
+    if probe is None or probe in _comparable(index, row):
         return index, None
     n = int(facts["n_samples"])
     shared = row.model_dump(include=set(_GROUP)) | {"checkpoint": probe, "n_train": n - 1}

@@ -61,13 +61,12 @@ def extended(base: ZooIndex, finished: Sequence[tuple[Cell, Mapping[str, Any]]],
             embeddings[cell.task.name] = TaskEmbedding.load(store.payload_path(cell))
             continue
         tasks[cell.task.name] = task_row(cell.task.spec, document["sample"])
-        checkpoints[cell.checkpoint.name] = checkpoint_row(cell.checkpoint.name, document["facts"])
+        if cell.checkpoint.name not in base.names:
+            checkpoints[cell.checkpoint.name] = checkpoint_row(cell.checkpoint.name, document["facts"])
         scores.append(report_row(document) | {"checkpoint_revision": cell.checkpoint.revision})
     index = base if SOURCE in base.by_name(SourceRow) else base.add_sources([source_row()])
     index = index.add_tasks([tasks[name] for name in tasks.keys() - base.by_name(TaskRow).keys()])
-    index = index.add_checkpoints(
-        [checkpoints[name] for name in checkpoints.keys() - base.by_name(CheckpointRow).keys()]
-    )
+    index = index.add_checkpoints(list(checkpoints.values()))
     index = index.add_scores(score_rows(scores, index), replace=True)
     if embeddings:
         index = index.with_embeddings(TaskEmbedding.stack(list(embeddings.values())), list(embeddings))
@@ -132,7 +131,7 @@ def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[
     return [
         {
             "task": row["task"],
-            "checkpoint": row["checkpoint"],
+            "checkpoint": name,
             "score": round(row["linear"], 6),
             "score_std_error": round(row["linear_se"], 6),
             "metric": "top1",
@@ -142,10 +141,11 @@ def score_rows(rows: Iterable[Mapping[str, Any]], index: ZooIndex) -> list[dict[
             "n_test": row["n"],
             "source": SOURCE,
             "checkpoint_match": "measured",
-            "versions": _versions(row, index.by_name(CheckpointRow)[row["checkpoint"]]),
-            **index.repeated_facts(row["task"], row["checkpoint"], SOURCE),
+            "versions": _versions(row, index.by_name(CheckpointRow)[name]),
+            **index.repeated_facts(row["task"], name, SOURCE),
         }
         for row in rows
+        for name in (index.names[row["checkpoint"]],)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,11 +57,11 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return frame.assign(score=score / 100.0 if score.max() > 1.0 else score).reset_index(drop=True)
 
 
-def resolve_checkpoints(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Find checkpoints of an index by id, or by the part of it after the last ``/`` or ``:`` if only one ends so."""
-    ends = Counter(_end(hub_id) for hub_id in known)
-    by_end = {_end(hub_id): hub_id for hub_id in known if ends[_end(hub_id)] == 1}
-    found = {name: name if name in set(known) else by_end.get(_end(name)) for name in names}
+def resolve_checkpoints(names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Find checkpoints of an index by a name, or by its part after the last ``/`` or ``:`` if only one ends so."""
+    ends = Counter(_end(name) for name in known)
+    by_end = {_end(name): hub_id for name, hub_id in known.items() if ends[_end(name)] == 1}
+    found = {name: known.get(name, by_end.get(_end(name))) for name in names}
     return {name: hub_id for name, hub_id in found.items() if hub_id is not None}
 
 
@@ -100,7 +100,7 @@ def own_cases(
     root = Path(folder)
     if not root.is_dir():
         raise EvaluationError(f"{str(root)!r} is no folder; give one that holds a dataset folder for each task")
-    resolved = resolve_checkpoints(sorted(set(scores["checkpoint"])), list(index.checkpoints["hub_id"]))
+    resolved = resolve_checkpoints(sorted(set(scores["checkpoint"])), index.names)
     unknown = tuple(sorted(set(scores["checkpoint"]) - set(resolved)))
     known = scores.assign(hub_id=scores["checkpoint"].map(resolved)).dropna(subset="hub_id")
     for (task, hub_id), same in known.groupby(["task", "hub_id"]):

@@ -18,7 +18,7 @@ Williams 2006, algorithm 2.1); the length-scales, variances and factors, learned
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
@@ -164,6 +164,8 @@ class RankingMetric(Metric):
         if parameters is None:
             stored = index.attachments.get(METRIC_FILE)
             parameters = MetricParameters.from_json(stored) if stored is not None else MetricParameters()
+        factors = {index.names.get(name, name): values for name, values in parameters.factors.items()}
+        parameters = replace(parameters, factors=factors)
         return cls(parameters, *evidence(index))
 
     @cached_property

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.zoo import LOCAL_PREFIX
+from hf_task2vec.zoo import LOCAL_PREFIX, CheckpointRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +33,12 @@ class Constraints:
     licenses
         Accepted licences, such as ``("apache-2.0", "mit")``; a checkpoint of unknown licence is then left out.
     library
-        ``"timm"`` or ``"transformers"``, ...
+        ``"timm"`` or ``"transformers"`` (what ``AutoModelForImageClassification`` loads, timm's checkpoints through
+        their wrapper included), ...
     input_size
         Input side in pixels.
     candidates
-        Hub ids to rank; all others are left out.
+        Hub ids to rank, by any of their names; all others are left out.
 
     Raises
     ------
@@ -58,6 +59,12 @@ class Constraints:
         for name in ("licenses", "candidates"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
 
+    def in_their_names(self, zoo: ZooIndex) -> ZooIndex:
+        """Return an index with each checkpoint by the name that was asked for: as a candidate, or by the library."""
+        rows = zoo.by_name(CheckpointRow).values() if self.library else ()
+        named = [row.name_in(str(self.library)) for row in rows]
+        return zoo.called([*filter(None, named), *(self.candidates or ())])
+
     def eligible(self, zoo: ZooIndex) -> pd.DataFrame:
         """Return the checkpoints of an index that meet every limit: rows of ``checkpoints.csv``, at least one.
 
@@ -71,12 +78,14 @@ class Constraints:
         """
         frame = zoo.checkpoints
         hub_id, license_ = frame["hub_id"], [name.lower() for name in self.licenses or ()]
+        loaded = ("transformers", "timm") if self.library == "transformers" else (self.library,)
+        asked = [zoo.names.get(name, name) for name in self.candidates or ()]
         count, gmacs, size = self.max_params, self.max_gmacs, self.input_size
         # Each limit, its column, what passes, the reason when the fact is known, and when it is not.
         rules = [
             (True, "hub_id", ~hub_id.str.startswith(LOCAL_PREFIX), "weights are on no Hub", ""),
-            (self.candidates, "hub_id", hub_id.isin(self.candidates or ()), "not among the candidates asked for", ""),
-            (self.library, "library", frame["library"] == self.library, f"library is not {self.library}", ""),
+            (self.candidates, "hub_id", hub_id.isin(asked), "not among the candidates asked for", ""),
+            (self.library, "library", frame["library"].isin(loaded), f"library is not {self.library}", ""),
             (
                 count,
                 "params_m",
@@ -102,7 +111,7 @@ class Constraints:
             dropped[unknown] += int((keep & ~known).sum())
             dropped[failed] += int((keep & known & ~passed).sum())
             keep &= passed
-        missing = sorted(set(self.candidates or ()) - set(hub_id))
+        missing = sorted(set(self.candidates or ()) - set(zoo.names))
         dropped["not in the index"] = len(missing)
         if keep.any():
             if missing:

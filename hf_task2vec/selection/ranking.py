@@ -34,6 +34,8 @@ class Candidate:
         1 for the best.
     hub_id
         Repository on the Hub.
+    aliases
+        Other repositories that hold the same weights.
     score
         Predicted accuracy, in [0, 1], of a linear probe on this checkpoint's features for the given sample; with
         several labels an image its mAP (:attr:`Ranking.score_name` says which).
@@ -70,6 +72,7 @@ class Candidate:
     in1k_top1: float | None
     evidence: str
     measured: float | None = None
+    aliases: tuple[str, ...] = ()
 
     def load(self, num_classes: int, *, revision: str | None = None, token: str | None = None) -> tuple[Any, Any]:
         """Download the checkpoint and return ``(model, transform)``, ready to fine-tune.
@@ -155,8 +158,12 @@ class Ranking(Sequence[Candidate]):
         import pandas as pd
 
         rows: list[dict[str, Any]] = self.table.head(self.top_k).reset_index().to_dict("records")
-        known = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in rows]
-        return tuple(Candidate(**row) for row in known)  # type: ignore[arg-type]
+        aliases = [tuple(alias.hub_id for alias in row.pop("aliases")) for row in rows]
+        known = [
+            {name: None if pd.isna(value) else value for name, value in row.items()} | {"aliases": names}
+            for row, names in zip(rows, aliases, strict=True)
+        ]
+        return tuple(Candidate(**row) for row in known)
 
     @property
     def n_ranked(self) -> int:
@@ -200,7 +207,7 @@ class Ranking(Sequence[Candidate]):
         Parameters
         ----------
         hub_id
-            One of the candidates; by default the best.
+            One of the candidates, by any of its names; by default the best.
 
         Raises
         ------
@@ -208,6 +215,7 @@ class Ranking(Sequence[Candidate]):
             The checkpoint is not among the candidates.
         """
         hub_id = hub_id if hub_id is not None else self.best.hub_id
+        hub_id = next((candidate.hub_id for candidate in self if hub_id in candidate.aliases), hub_id)
         if hub_id in self.explanations:
             return self.explanations[hub_id]
         ranks = self.table.index[self.table["hub_id"] == hub_id]

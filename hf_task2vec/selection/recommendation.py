@@ -52,7 +52,7 @@ class Recommender:
         self.score_name = score_name(embedding.task.get("label_kind"))
         self._not_in_index = not_in_index
         # The probe's accuracy on this very task is known already, whether or not it may be recommended.
-        probe = index.checkpoints[index.checkpoints["hub_id"] == embedding.probe["name"]]
+        probe = index.checkpoints[index.checkpoints["hub_id"] == index.names.get(embedding.probe["name"])]
         self.known = {str(name): probe_score(embedding.descriptors) for name in probe["hub_id"]}
         if not probe["hub_id"].isin(checkpoints["hub_id"]).all():
             checkpoints = pd.concat([checkpoints, probe], ignore_index=True)

@@ -119,6 +119,7 @@ def select_backbone(
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     asked = resolve_candidates(candidates, zoo, token=token)
     filters = replace(filters, candidates=asked.ids)
+    zoo = filters.in_their_names(zoo)
     eligible = filters.eligible(zoo.add_checkpoints(asked.rows) if asked.rows else zoo)
     ranker = load_metric(metric, zoo)
     sampling: dict[str, Any] = {

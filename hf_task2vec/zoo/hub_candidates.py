@@ -139,7 +139,7 @@ def resolve_candidates(
     if not all(isinstance(item, str) for item in items):
         return Candidates(tuple(items))
     queries = {item: parse_query(item) for item in items if is_query(item)}
-    session, known = HubSession(None, repo_type="model", token=token, timeout=timeout), zoo.by_name(CheckpointRow)
+    session, known = HubSession(None, repo_type="model", token=token, timeout=timeout), zoo.names
     named = [item for item in items if item not in queries]
     ids, infos = list(named), dict[str, "ModelInfo | None"]()
     infos |= {item: None for item in named if item not in known and not item.startswith(LOCAL_PREFIX)}
@@ -147,7 +147,7 @@ def resolve_candidates(
         found = _listed(query, text, session)
         infos |= {info.id: info for info in found if info.id not in known}
         ids += [info.id for info in found]
-    rows = _rows(infos, list(known.values()), session)
+    rows = _rows(infos, list(zoo.by_name(CheckpointRow).values()), session)
     left_out = set(infos) - {row.hub_id for row in rows}
     ids = [hub_id for hub_id in dict.fromkeys(ids) if hub_id not in left_out or hub_id in named]
     if queries and not ids:

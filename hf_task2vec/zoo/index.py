@@ -131,6 +131,30 @@ class ZooIndex(IndexOnHub):
             }
         )
 
+    # ------------------------------------------------------------------ names of weights
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Every name of every checkpoint, and the ``hub_id`` of its row."""
+        return {name: row.hub_id for row in self.by_name(CheckpointRow).values() for name in row.names}
+
+    def called(self, wanted: Iterable[str]) -> ZooIndex:
+        """Return the same index with the `wanted` names as ``hub_id`` of their checkpoints, in scores too."""
+        new = {self.names[name]: name for name in wanted if self.names.get(name, name) != name}
+        if not new:
+            return self
+        rows: dict[str, tuple[Row, ...]] = {
+            "checkpoints": tuple(
+                row.called(new[row.hub_id]) if row.hub_id in new else row
+                for row in self.by_name(CheckpointRow).values()
+            ),
+            "scores": tuple(
+                row.model_copy(update={"checkpoint": new[row.checkpoint]}) if row.checkpoint in new else row
+                for row in self.score_rows
+            ),
+        }
+        return dataclasses.replace(self, rows={**self.rows, **rows})
+
     # ------------------------------------------------------------------ reading and writing
 
     @classmethod
@@ -263,12 +287,14 @@ class ZooIndex(IndexOnHub):
     # ------------------------------------------------------------------ changes
 
     def add_scores(self, rows: Rows, *, replace: bool = False) -> ZooIndex:
-        """Add measurements (mappings or :class:`~hf_task2vec.zoo.schema.ScoreRow`).
+        """Add measurements (mappings or :class:`~hf_task2vec.zoo.schema.ScoreRow`), under any name of a checkpoint.
 
         A row that is there already is skipped; one with the same key and other facts is an error, or takes the old
         one's place with ``replace=True``. The same holds for the other ``add_`` methods.
         """
-        return self._add("scores", rows, replace=replace)
+        new = check_rows(ScoreRow, list(rows), "new scores")
+        named = [row.model_copy(update={"checkpoint": self.names.get(row.checkpoint, row.checkpoint)}) for row in new]
+        return self._add("scores", named, replace=replace)
 
     def add_tasks(self, rows: Rows, *, replace: bool = False) -> ZooIndex:
         """Add tasks; ``embedded`` is set from the embeddings."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hf_task2vec.errors import SchemaVersionError, ZooIndexError
-from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Manifest, Row
+from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Alias, CheckpointRow, Manifest, Row
 
 MANIFEST = "manifest.json"
 MAX_REPORTED_PROBLEMS = 5
@@ -24,6 +24,7 @@ REFERENCES = (
     ("scores", "checkpoint", "checkpoints"),
     ("scores", "source", "sources"),
     ("checkpoints", "facts_source", "sources"),
+    ("checkpoints", "aliases", "sources"),
 )
 R = TypeVar("R", bound=Row)
 
@@ -93,7 +94,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ";".join(value) if isinstance(value, tuple) else str(value)
+    return ";".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def key_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -109,10 +110,25 @@ def key_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
         for number, row in enumerate(tables[name], start=2):
             value = getattr(row, column)
             for item in value if isinstance(value, tuple) else (value,):
+                item = item.source if isinstance(item, Alias) else item
                 if (item,) not in known[target]:
                     near = like(item, [key[0] for key in known[target]])
                     problems.append(f"{name}.csv: row {number}, column {column}: {item!r} is not in {target}.csv{near}")
-    return problems
+    return [*problems, *_shared_names(tables["checkpoints"])]
+
+
+def _shared_names(checkpoints: Sequence[Row]) -> list[str]:
+    """List names that several rows claim, or one row twice; a repeated key is told already."""
+    owners = {row.key[0]: [number] for number, row in enumerate(checkpoints, start=2)}
+    for number, row in enumerate(checkpoints, start=2):
+        assert isinstance(row, CheckpointRow)
+        for alias in row.aliases:
+            owners.setdefault(alias.hub_id, []).append(number)
+    return [
+        f"checkpoints.csv: row {numbers[-1]}, column aliases: {name!r} is a name of the weights of row {numbers[0]} too"
+        for name, numbers in owners.items()
+        if len(numbers) > 1
+    ]
 
 
 def like(wanted: str, known: Sequence[str]) -> str:

@@ -10,29 +10,46 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LOCAL_PREFIX = "local:"
 
-Library = Literal["timm", "transformers", "open_clip", "other"]
+Library = Literal[
+    "timm",
+    "transformers",  # AutoModelForImageClassification loads it
+    "transformers_features",  # AutoModel loads it, but there is no class with a classifier
+    "open_clip",
+    "other",
+]
 Pretraining = Literal[
     "in1k_supervised",  # ImageNet-1k labels only
     "in1k_distilled",  # ImageNet-1k with a teacher's outputs
     "in12k_ft_in1k",  # supervised on the 12k-class subset of ImageNet-22k, then ImageNet-1k
+    "in12k_supervised",
     "in21k_ft_in1k",  # supervised on ImageNet-21k/22k, then ImageNet-1k
+    "in21k_supervised",
+    "in21k_distilled",  # ImageNet-21k/22k with a teacher's outputs (TinyViT)
     "web_ft_in1k",  # weak or pseudo labels of web images (Instagram, YFCC, JFT), then ImageNet-1k
-    "ssl_web_ft_in1k",  # self-supervised on web images (SEER), then ImageNet-1k
+    "web_supervised",  # labels of a corpus other than ImageNet (Bamboo, iNaturalist, JFT)
+    "ssl_web",  # self-supervised on web images (SEER, Web-DINO)
+    "ssl_web_ft_in1k",
     "mim",  # masked image modelling (MAE, BEiT, EVA, FCMAE)
     "mim_ft_in1k",
+    "mim_ft_in21k",
     "mim_ft_in21k_ft_in1k",
     "clip",  # contrastive on image-text pairs, softmax loss (CLIP, OpenCLIP, ALIGN, EVA-CLIP)
+    "clip_ft_in12k",
     "clip_ft_in1k",
     "siglip",  # contrastive on image-text pairs, sigmoid loss
     "siglip_ft_in1k",
     "blip",  # contrastive, matching and captioning losses
     "dino",
     "dinov2",
+    "dinov3",
+    "jepa",  # prediction of masked parts in feature space (I-JEPA, data2vec)
+    "autoregressive",  # of pixels, or of pixels and text (AIM, AIMv2)
+    "agglomerative",  # distilled from several foundation models (RADIO, EUPE)
     "moco",
     "cluster",  # pseudo-labels by clustering (UNICOM, MLCD)
     "sam",  # promptable segmentation on SA-1B
@@ -49,7 +66,14 @@ Metric = Literal[
     "episode_acc",  # mean accuracy over few-shot episodes
     "mean_top1_top5",
 ]
-CheckpointMatch = Literal["exact", "likely", "none", "measured"]
+CheckpointMatch = Literal["exact", "likely", "family", "none", "measured"]
+Objective = Literal[
+    "supervised", "distilled", "image-text", "self-distillation", "masked", "contrastive", "generative", "segmentation"
+]
+Domain = Literal[
+    "general", "histology", "radiology", "ophthalmology", "dermatology", "remote-sensing", "biology", "documents",
+    "people",
+]  # fmt: skip
 
 
 def _split_list(value: object) -> object:
@@ -96,16 +120,41 @@ class Row(BaseModel):
         return tuple("" if (value := getattr(self, name)) is None else str(value) for name in self.KEY)
 
 
+class Alias(BaseModel):
+    """Another repository with the same weights; in a cell ``repository library match source``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hub_id: HubId
+    library: Library
+    match: Literal["exact", "likely"]
+    source: Slug  # who says so: a row of sources.csv
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: object) -> object:
+        parts = value.split() if isinstance(value, str) else value
+        return dict(zip(cls.model_fields, parts, strict=False)) if isinstance(parts, list) else parts
+
+    def __str__(self) -> str:
+        return " ".join((self.hub_id, self.library, self.match, self.source))
+
+
 class CheckpointRow(Row):
-    """Facts about one checkpoint: everything that a ranking shows or filters on without downloading it."""
+    """One set of weights: its names, and all that a ranking shows, reads or filters on without downloading it."""
 
     KEY: ClassVar[tuple[str, ...]] = ("hub_id",)
-    hub_id: HubId  # or "local:<name>" for weights that are on no Hub
-    library: Library
+    hub_id: HubId  # the name most people use; or "local:<name>" for weights that are on no Hub
+    library: Library  # that loads `hub_id`
+    aliases: Annotated[tuple[Alias, ...], BeforeValidator(_split_list)] = ()
     architecture: Text
     family: Slug
     pretrain_tag: Text | None = None
     pretraining: Pretraining | None = None
+    objective: Objective | None = None  # of the pretraining, before any fine-tuning
+    corpus: Slug | None = None  # what it was pretrained on
+    corpus_images_m: Positive | None = None  # million distinct images of the corpus
+    domain: Domain | None = None  # of the corpus
+    year: Annotated[int, Field(ge=2012, le=2100)] | None = None  # of publication
     trained_on: Slugs = ()  # datasets whose training images the weights have seen, subsets included
     params_m: Positive | None = None  # million parameters
     gmacs: NonNegative | None = None  # 10^9 multiply-accumulates of one image at `input_px`
@@ -113,9 +162,35 @@ class CheckpointRow(Row):
     license: Annotated[Text, StringConstraints(to_lower=True)] | None = None
     gated: bool | None = None
     in1k_top1: Share | None = None
+    in1k_linear_probe: Share | None = None  # top-1 of a linear classifier on frozen features
     throughput_gpu: Positive | None = None  # images/s, RTX 4090, mixed precision
     throughput_cpu: Positive | None = None  # images/s, Core i9, float32, batch of one
     facts_source: Slugs  # rows of sources.csv
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the weights, the one most people use first."""
+        return (self.hub_id, *(alias.hub_id for alias in self.aliases))
+
+    def called(self, name: str) -> CheckpointRow:
+        """Return the row with another of its names in front."""
+        if name == self.hub_id:
+            return self
+        new = next(alias for alias in self.aliases if alias.hub_id == name)
+        old = Alias(hub_id=self.hub_id, library=self.library, match=new.match, source=new.source)
+        aliases = (old, *(alias for alias in self.aliases if alias is not new))
+        return self.model_copy(update={"hub_id": name, "library": new.library, "aliases": aliases})
+
+    def name_in(self, library: str) -> str | None:
+        """Return the name that `library` loads; transformers loads timm's checkpoints too, through a wrapper.
+
+        A twin that is only likely to be one is not named: nobody has compared its weights.
+        """
+        named: dict[str, str] = {
+            alias.library: alias.hub_id for alias in reversed(self.aliases) if alias.match == "exact"
+        }
+        named |= {self.library: self.hub_id}
+        return named.get(library) or (named.get("timm") if library == "transformers" else None)
 
 
 class TaskRow(Row):
@@ -196,7 +271,7 @@ class Manifest(BaseModel):
     """``manifest.json``: what belongs to the index and how to tell that it is unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    schema_version: Literal[2] = 2  # SCHEMA_VERSION
+    schema_version: Literal[3] = 3  # SCHEMA_VERSION
     created: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     package_version: Text
     files: dict[RelativeName, Sha256]

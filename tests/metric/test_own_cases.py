@@ -76,13 +76,17 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_found_by_the_end_of_their_ids() -> None:
-    known = ["timm/resnet50.a1", "google/vit", "org/vit", "local:secret"]
-    found = resolve_checkpoints(["resnet50.a1", "other/resnet50.a1", "google/vit", "vit", "secret", "none"], known)
+    known = {name: name for name in ("timm/resnet50.a1", "google/vit", "org/vit", "local:secret")}
+    known["hf/resnet50"] = "timm/resnet50.a1"  # another name of the same weights
+    found = resolve_checkpoints(
+        ["resnet50.a1", "other/resnet50.a1", "google/vit", "vit", "secret", "none", "hf/resnet50"], known
+    )
     assert found == {
         "resnet50.a1": "timm/resnet50.a1",
         "other/resnet50.a1": "timm/resnet50.a1",
         "google/vit": "google/vit",  # by its full id
         "secret": "local:secret",
+        "hf/resnet50": "timm/resnet50.a1",
     }  # two end with "vit"
 
 

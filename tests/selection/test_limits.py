@@ -26,7 +26,8 @@ def zoo_index() -> ZooIndex:
         ({"max_params": 25e6}, {"org/mid", "org/hf", "org/small", TINY}),
         ({"max_gmacs": 0.4}, {"org/small", TINY}),
         ({"licenses": ["Apache-2.0", "mit"]}, {"org/mid", "org/hf", "org/small", TINY}),
-        ({"library": "transformers"}, {"org/hf"}),
+        ({"library": "transformers"}, {*CHECKPOINTS, UNSCORED} - {"local:secret"}),  # timm's through its wrapper
+        ({"library": "timm"}, {*CHECKPOINTS, UNSCORED} - {"local:secret", "org/hf"}),
         ({"input_size": 384}, {"org/huge"}),
         ({"candidates": [UNSCORED, "local:secret"]}, {UNSCORED}),
         ({"max_params": 25e6, "licenses": ("mit",), "library": "timm"}, {"org/mid"}),

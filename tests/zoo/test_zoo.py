@@ -164,7 +164,7 @@ def test_changed_files_are_found_by_validate(folder: Path) -> None:
 @pytest.mark.parametrize("version", [1, 0, "2", None])
 def test_unknown_schema_version(folder: Path, version: object) -> None:
     edit_manifest(folder, schema_version=version)
-    with pytest.raises(SchemaVersionError, match=r"schema version .*; this release reads version 2"):
+    with pytest.raises(SchemaVersionError, match=r"schema version .*; this release reads version 3"):
         ZooIndex.load(folder)
 
 
