@@ -7,15 +7,16 @@ import hashlib
 import io
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.Image import Transpose
 
@@ -58,10 +59,38 @@ def looks_like_image(data: bytes) -> bool:
     return any(accept is not None and accept(data[:16]) is True for accept in accepted)
 
 
-def decode_rgb(data: bytes) -> Image.Image:
+class Values(NamedTuple):
+    """The values that are black and white in pictures whose type of number does not say it."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        bits = int(self.high + 1).bit_length() - 1
+        if self.low == 0 and bits > 8 and self.high == 2**bits - 1:
+            return f"values of {bits} bits"
+        return f"values {self.low:g} to {self.high:g}"
+
+
+PLAIN = Values(0.0, 255.0)
+_BITS = (8, 10, 12, 14, 16)
+_HAIR = 1.1  # resampling, noise and bright clouds reach a little beyond the range that was meant
+_RANGED = ("I", "F")
+_STATED_BY_TIFF, _NO_DATA = 281, 42113  # tags MaxSampleValue and GDAL_NODATA
+
+
+def decode_rgb(data: bytes, values: Values | None = None) -> Image.Image:
     """Decode the bytes of an image file to 8-bit RGB, with its EXIF orientation applied; of an animation, one frame.
 
     An `ImageDecodeError` has the reason alone, fit for a list of skipped images.
+    """
+    return to_rgb(decode(data)[0], values)
+
+
+def decode(data: bytes) -> tuple[Image.Image, Facts]:
+    """Decode the bytes of an image file, upright; to RGB only where that loses nothing of the values' range.
+
+    Errors are those of `decode_rgb`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -69,8 +98,10 @@ def decode_rgb(data: bytes) -> Image.Image:
             if size > MAX_PIXELS:  # Pillow's limit may have been switched off
                 raise ImageDecodeError(f"{image.width} x {image.height} px is more than the limit of {MAX_PIXELS:,} px")
             with _LARGE_IMAGE_LOCK if size > _LARGE_PIXELS else contextlib.nullcontext():
+                stated, remark = _stated(image, data), _remark(image)
                 image.load()
-                return to_rgb(_upright(image))
+                kept = upright(_without_no_data(image))
+                return (kept, _range_of(kept, stated, remark)) if has_range(kept) else _plain(kept, remark)
     except UnidentifiedImageError as error:
         known = looks_like_image(data)
         raise ImageDecodeError("damaged header" if known else _NO_IMAGE if data else "empty file") from error
@@ -80,7 +111,7 @@ def decode_rgb(data: bytes) -> Image.Image:
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Do what `PIL.ImageOps.exif_transpose` does, also where other tags than the orientation are damaged."""
     try:
         method = _ORIENTATIONS.get(int(image.getexif().get(ExifTag.Orientation, 1)))
@@ -89,26 +120,26 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def has_range(image: Image.Image) -> bool:
+    """Say whether the mode of a picture leaves open which of its values are black and white."""
+    return image.mode in _RANGED or image.mode.startswith("I;16")
+
+
+def to_rgb(image: Image.Image, values: Values | None = None) -> Image.Image:
     """Convert a Pillow image of any mode to RGB.
 
     * Transparency (RGBA, LA, PA, or a transparent colour of P, L and RGB) is composited on **white**: pictures with an
       alpha channel are mostly drawings and cut-outs made for white pages. Dropping the channel instead would show the
       arbitrary colours hidden below it, commonly black, where dark line art vanishes.
-    * 16-bit greys (``I;16*``) are scaled from 0..65535 to 0..255; Pillow's own conversion clips them to white.
-    * ``I`` (32-bit) and ``F`` say nothing of their range. It is taken from the values: 0..1 (``F`` only), 0..255 or
-      0..65535, whichever is the first to hold them all, else the image's own minimum and maximum. NaN becomes black.
+    * Greys of 16 or 32 bits and floats (``I;16*``, ``I``, ``F``) say nothing of the range that they use: `values` is
+      black and white; None takes what suits this picture alone. NaN becomes black.
     * CMYK and the others use Pillow's conversion (no colour management).
     """
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image, dtype=np.float64), 0.0, 65535.0)
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(values.min()), float(values.max())
-        for limit in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
-            if low >= 0 and high <= limit:
-                return _grey(values, 0.0, limit)
-        return _grey(values, low, high)
+    if has_range(image):
+        low, high = values or find_values([_range_of(image)])
+        numbers = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low, posinf=high, neginf=low)
+        scaled = (numbers - low) / ((high - low) or 1.0) * 255
+        return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
@@ -117,10 +148,92 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey(values: np.ndarray, low: float, high: float) -> Image.Image:
-    """RGB image of grey values, `low` being black and `high` white."""
-    scaled = (values - low) / ((high - low) or 1.0) * 255
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+@dataclass(frozen=True)
+class Facts:
+    """What a picture's pixels are."""
+
+    spread: float
+    """Standard deviation of its values, the largest of a channel's."""
+    kind: str = "plain"
+    """Whether its values are ``"plain"`` 8 bits, or a ``"float"`` or ``"integer"`` of a range that must be found."""
+    low: float = 0.0
+    high: float = 255.0
+    stated: float | None = None
+    """The largest value that can occur, where the file says so."""
+    remark: str | None = None
+    """What was dropped."""
+
+    def is_flat(self, values: Values) -> bool:
+        """Say whether the picture is nearly one colour."""
+        return self.spread < (values.high - values.low) / 255
+
+
+def find_values(pictures: Sequence[Facts]) -> Values:
+    """Return the one range of values that all `pictures`, of one kind, are taken to use.
+
+    That is the one that the files state; else the first of the usual ones (0 to 1 for floats, 8 to 16 bits) that holds
+    them, but for a hair; else what they reach. One float picture in a hundred may be out of the way.
+    """
+    floats = pictures[0].kind == "float"
+    highs = [facts.high for facts in pictures]
+    low = min(facts.low for facts in pictures)
+    high = float(np.quantile(highs, 0.99, method="lower")) if floats else max(highs)
+    usual = [1.0] * floats + [2.0**bits - 1 for bits in _BITS]
+    stated = {facts.stated for facts in pictures}
+    if len(stated) == 1 and (limit := stated.pop()) is not None:
+        usual.insert(0, limit)
+    for limit in usual:
+        if low >= -(_HAIR - 1) * high and high <= _HAIR * limit:
+            return Values(0.0, limit)
+    return Values(-1.0, 1.0) if floats and low >= -_HAIR and high <= _HAIR else Values(low, high)
+
+
+def _plain(image: Image.Image, remark: str | None) -> tuple[Image.Image, Facts]:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
+        remark = "transparency laid on white"
+    rgb = to_rgb(image)
+    rgb.info.clear()  # an orientation that has been applied
+    return rgb, Facts(max(ImageStat.Stat(rgb).stddev), remark=remark)
+
+
+def _range_of(image: Image.Image, stated: float | None = None, remark: str | None = None) -> Facts:
+    numbers = np.asarray(image, dtype=np.float64)
+    if image.mode != "F":
+        return Facts(float(numbers.std()), "integer", float(numbers.min()), float(numbers.max()), stated, remark)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = np.quantile(finite, (0.001, 0.999)).tolist() if finite.size else (0.0, 0.0)
+    return Facts(float(finite.clip(low, high).std()) if finite.size else 0.0, "float", low, high, stated, remark)
+
+
+def _stated(image: Image.Image, data: bytes) -> float | None:
+    """Return the largest value that a file says to hold, where that is less than its numbers could."""
+    limit = getattr(image, "tag_v2", {}).get(_STATED_BY_TIFF)
+    if image.format == "PNG" and (at := data.find(b"sBIT", 0, 4096)) > 0:
+        limit = 2 ** data[at + 4] - 1
+    limit = limit[0] if isinstance(limit, tuple) else limit
+    return float(limit) if isinstance(limit, (int, float)) and 0 < limit < 2**16 - 1 else None
+
+
+def _remark(image: Image.Image) -> str | None:
+    if image.mode == "RGBX":
+        return "the fourth band dropped"
+    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and not has_range(image):
+        return "16-bit colours read at their upper 8 bits"
+    with contextlib.suppress(Exception):  # damaged further pages do not spoil the first
+        if image.format == "TIFF" and image.n_frames > 1:  # type: ignore[attr-defined]
+            return "the first page only"
+    return None
+
+
+def _without_no_data(image: Image.Image) -> Image.Image:
+    """Make the value that a map has where nothing was measured, often -9999, black."""
+    text = getattr(image, "tag_v2", {}).get(_NO_DATA)
+    if text is None or image.mode not in _RANGED:
+        return image
+    numbers = np.asarray(image)
+    with contextlib.suppress(ValueError):
+        numbers = np.where(numbers == float(str(text).strip("\0 ")), numbers.dtype.type(0), numbers)
+    return Image.fromarray(numbers)
 
 
 def read_encoded(
@@ -189,14 +302,20 @@ def identify(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One decodable image: its RGB pixels, or its encoded bytes where pixels would exceed the budget."""
+    """One decodable image: its pixels, or its encoded bytes where pixels would exceed the budget."""
 
     content: Image.Image | bytes
     sha256: str
+    pixels: str = ""
+    """SHA-256 of the decoded pixels."""
+    facts: Facts = Facts(255.0)
+    values: Values | None = None
 
     def rgb(self) -> Image.Image:
         """Return the decoded image."""
-        return decode_rgb(self.content) if isinstance(self.content, bytes) else self.content
+        if isinstance(self.content, bytes):
+            return decode_rgb(self.content, self.values)
+        return to_rgb(self.content, self.values) if has_range(self.content) else self.content
 
 
 class ImageStore:
@@ -208,12 +327,13 @@ class ImageStore:
 
     def store(self, data: bytes) -> StoredImage:
         """Decode one image and return it in the form in which it is kept; raises `ImageDecodeError`."""
-        image = decode_rgb(data)
-        size = 3 * image.width * image.height
+        image, facts = decode(data)
+        size = (3 if facts.kind == "plain" else 4) * image.width * image.height
         with self._lock:
             keep = size <= self._left
             self._left -= size if keep else 0
-        return StoredImage(image if keep else data, hashlib.sha256(data).hexdigest())
+        pixels = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+        return StoredImage(image if keep else data, hashlib.sha256(data).hexdigest(), pixels, facts)
 
     def store_all(
         self,
@@ -236,6 +356,21 @@ class ImageStore:
             while part := list(islice(cells, _READ_AT_ONCE)):
                 found += pool.map(attempt, part)
         return found
+
+
+def settle(images: Sequence[StoredImage]) -> tuple[list[StoredImage], list[str], list[str]]:
+    """Give the pictures of a sample one range of values, and say what they are: notes, and warnings."""
+    values = {"plain": PLAIN}
+    for kind in ("integer", "float"):
+        if pictures := [image.facts for image in images if image.facts.kind == kind]:
+            values[kind] = find_values(pictures)
+    settled = [replace(image, values=values[image.facts.kind]) for image in images]
+    notes = [str(found) for kind, found in values.items() if kind != "plain" and found != PLAIN]
+    remarks = Counter(image.facts.remark for image in images if image.facts.remark)
+    notes += [f"{remark} in {count}" for remark, count in remarks.items()]
+    flat = sum(image.facts.is_flat(values[image.facts.kind]) for image in images)
+    warnings = [f"{flat} of {len(images)} pictures are nearly one colour, and show nothing"] if flat else []
+    return settled, notes, warnings
 
 
 class ImageSample(Sequence[Image.Image]):

@@ -10,13 +10,15 @@ which makes the rule the greedy "rarest label first".
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+_COPIES_MET = 64  # and as many as rows wanted, after which a copy is not replaced
 
 
 class BalancedSampler:
@@ -72,6 +74,19 @@ class BalancedSampler:
         return self._classes[self._class_ends[item - 1] if item else 0 : self._class_ends[item]]
 
 
+@dataclass(frozen=True)
+class Filled(Generic[T]):
+    """A sample that was loaded."""
+
+    rows: list[int]
+    loaded: list[T]
+    """What the rows loaded to."""
+    skipped: dict[int, str]
+    """Why a row is unusable, in the order met."""
+    repeated: dict[int, int]
+    """For a row left out, the row met before it that has the same content."""
+
+
 class Draw:
     """A sample of `size` rows (None for all), and their replacements where one turns out unusable."""
 
@@ -85,28 +100,39 @@ class Draw:
         """Rows wanted, in the sample's order."""
         return [row for row, _ in self.slots]
 
-    def fill(self, load: Callable[[Sequence[int]], Iterable[T | str]]) -> tuple[list[int], list[T], dict[int, str]]:
+    def fill(
+        self, load: Callable[[Sequence[int]], Iterable[T | str]], content: Callable[[T], Hashable] | None = None
+    ) -> Filled[T]:
         """Load the rows; an unusable one is replaced by the next of its class, while there are any.
 
-        `load` returns for each of many rows what it loads to, or a text saying why it is unusable. Returned are the
-        rows of the sample, what they loaded to, and the reason of each unusable row in the order met.
+        `load` returns for each of many rows what it loads to, or a text saying why it is unusable. A row whose
+        `content` is that of another is replaced too, within limits: a class of copies of one picture is not read to
+        its end.
         """
         sampler, slots = copy.deepcopy(self._sampler), dict(enumerate(self.slots))
+        filled: Filled[T] = Filled([], [], {}, {})
         loaded: dict[int, T] = {}
-        skipped: dict[int, str] = {}
+        first: dict[Hashable, int] = {}
         pending = dict(slots)
         while pending:
             results = list(load([row for row, _ in pending.values()]))
             wanted, pending = pending, {}
             for (position, slot), result in zip(wanted.items(), results, strict=True):
-                if not isinstance(result, str):
+                if isinstance(result, str):
+                    filled.skipped[slot[0]] = result
+                elif content is None or first.setdefault(content(result), slot[0]) == slot[0]:
                     slots[position], loaded[position] = slot, result
                     continue
-                skipped[slot[0]] = result
+                else:
+                    filled.repeated[slot[0]] = first[content(result)]
+                    if len(filled.repeated) > _COPIES_MET + len(self.slots):
+                        continue
                 if (replacement := sampler.redraw(*slot)) is not None:
                     pending[position] = replacement
-        kept = sorted(loaded)
-        return [slots[position][0] for position in kept], [loaded[position] for position in kept], skipped
+        for position in sorted(loaded):
+            filled.rows.append(slots[position][0])
+            filled.loaded.append(loaded[position])
+        return filled
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, order: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ import numpy as np
 
 from hf_task2vec.errors import ImageDecodeError, TaskError
 from hf_task2vec.files import canonical_json, sha256_bytes
-from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify
+from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify, settle
 from hf_task2vec.tasks.labels import LabelKind, Labels
 from hf_task2vec.tasks.rows import Rows, open_rows
 from hf_task2vec.tasks.sources import Source, open_source, reading
+from hf_task2vec.text import counted, listed, shown
 
 if TYPE_CHECKING:
     import os
@@ -42,6 +43,10 @@ class Sample:
     indices: np.ndarray
     images: ImageSample
     skipped: tuple[SkippedImage, ...]
+    notes: tuple[str, ...] = ()
+    """What the pixels are, where not plain 8-bit colours."""
+    warnings: tuple[str, ...] = ()
+    """What makes the images less fit to judge by."""
 
     @cached_property
     def content_digest(self) -> str:
@@ -233,6 +238,22 @@ class Task:
         return self.sample.skipped
 
     @property
+    def read(self) -> str:
+        """What was read, in a sentence that every answer starts with."""
+        split = "" if self.split is None else f", split {shown(self.split)!r}"
+        where = f"column {shown(self.label_column)!r}{split}"
+        facts = "".join(f"; {note}" for note in self.sample.notes)
+        return (
+            f"{len(self):,} of {counted(self.n_rows, 'image')} (seed {self.seed}), "
+            f"{self.num_classes:,} classes ({listed(self.label_names)}), {where}{facts}"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the sample less fit to judge by."""
+        return self.sample.warnings
+
+    @property
     def content_digest(self) -> str:
         """SHA-256 over the images' encoded bytes and the labels, in order."""
         return self.sample.content_digest
@@ -312,6 +333,8 @@ class Task:
             "sample_counts": self.sample_counts.tolist(),
             "skipped": [{"row": image.row, "reason": image.reason} for image in self.skipped],
             "seed": self.seed,
+            "read": self.read,
+            "warnings": list(self.warnings),
             **({} if self.drawn_from is None else {"drawn_from": self.drawn_from}),
             "content_digest": self.content_digest,
             "fingerprint": self.fingerprint,
@@ -348,13 +371,32 @@ def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample
         return store.store_all(rows.read(wanted), token=token, may_read=source.may_read)
 
     with reading(source.dataset, token):
-        drawn, stored, reasons = rows.draw.fill(load)
-    indices = np.asarray(drawn, dtype=np.int64)
-    skipped = tuple(SkippedImage(row, reason) for row, reason in reasons.items())
-    sample = Sample(labels.of(indices), indices, ImageSample(stored), skipped)
-    if skipped:
-        _check_skipped(source, sample, labels.kind)
+        filled = rows.draw.fill(load, content=lambda image: image.pixels)
+    stored, notes, warnings = settle(filled.loaded)
+    indices = np.asarray(filled.rows, dtype=np.int64)
+    sample = Sample(
+        labels.of(indices),
+        indices,
+        ImageSample(stored),
+        tuple(SkippedImage(row, reason) for row, reason in filled.skipped.items()),
+        tuple(notes),
+        (*_of_repeated(filled.repeated, labels), *warnings),
+    )
+    _check_sample(source, sample, labels.kind)
+    for warning in sample.warnings:
+        logger.warning("%s", warning)
     return sample
+
+
+def _of_repeated(repeated: dict[int, int], labels: Labels) -> Iterator[str]:
+    if not repeated:
+        return
+    yield f"drawn once: {counted(len(repeated), 'picture')} that equal others pixel by pixel"
+    pairs = np.array(list(repeated.items()), dtype=np.int64)
+    later, first = labels.of(pairs[:, 0]), labels.of(pairs[:, 1])
+    differ = (later != first).reshape(len(pairs), -1).any(axis=1)
+    if count := len(np.unique(pairs[differ, 1])):
+        yield f"under several labels, of which one must be wrong, occur {counted(count, 'picture')} of the sample"
 
 
 def _drawn(sample: Sample) -> Sample:
@@ -373,11 +415,13 @@ def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None) -> None:
         )
 
 
-def _check_skipped(source: Source, sample: Sample, kind: LabelKind) -> None:
+def _check_sample(source: Source, sample: Sample, kind: LabelKind) -> None:
     count, dataset = len(sample.skipped), source.dataset
     reasons = "; ".join(f"row {image.row}: {image.reason}" for image in sample.skipped[:3])
     if not len(sample.images):
         raise ImageDecodeError(f"all {count} images of {dataset!r} are broken ({reasons}, …)")
     if kind == "single_label" and len(np.unique(sample.labels)) == 1:
-        raise ImageDecodeError(f"{count} images of {dataset!r} are broken ({reasons}, …), and only one class is left")
-    logger.warning("%d broken images of %s skipped (%s)", count, dataset, reasons)
+        why = f"{count} images of {dataset!r} are broken ({reasons}, …)" if count else "; ".join(sample.warnings)
+        raise ImageDecodeError(f"{why}, and only one class is left")
+    if count:
+        logger.warning("%d broken images of %s skipped (%s)", count, dataset, reasons)

@@ -86,7 +86,7 @@ def test_16_bit_grey_is_scaled_not_clipped(file_format: str) -> None:
         ([0, 100, 255], [0, 100, 255]),  # 8-bit values in a wide type
         ([0, 257, 65535], [0, 1, 255]),  # 16-bit values
         ([-100, 0, 100], [0, 128, 255]),  # anything else: its own range
-        ([70000, 70000, 70000], [0, 0, 0]),
+        ([200000, 200000, 200000], [0, 0, 0]),
     ],
 )
 def test_32_bit_integers(values: list[int], expected: list[int]) -> None:
@@ -97,7 +97,11 @@ def test_32_bit_integers(values: list[int], expected: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 99.9, 255.0], [0, 100, 255]), ([-1.0, np.nan, 1.0], [0, 128, 255])],
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 99.9, 255.0], [0, 100, 255]),
+        ([-1.0, 0.0, np.nan, 1.0], [0, 128, 0, 255]),
+    ],
 )
 def test_floats(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))

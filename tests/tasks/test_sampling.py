@@ -13,7 +13,8 @@ from hf_task2vec.tasks.sampling import Draw
 def sample(labels: Sequence[int], size: int | None, seed: int = 0, broken: frozenset[int] = frozenset()):
     known = np.flatnonzero(np.asarray(labels) >= 0)
     draw = Draw(known, np.asarray(labels)[known], size, seed)
-    return draw.fill(lambda rows: [f"{r} broken" if r in broken else (r,) for r in rows])
+    filled = draw.fill(lambda rows: [f"{r} broken" if r in broken else (r,) for r in rows])
+    return filled.rows, filled.loaded, filled.skipped
 
 
 def water_level(counts: Sequence[int], size: int) -> list[int]:
@@ -100,7 +101,7 @@ def test_a_draw_can_be_filled_again() -> None:
     draw = Draw(np.arange(20), np.arange(20) % 2, 6, seed=0)
     first, again = (draw.fill(lambda rows: ["broken" if r < 9 else r for r in rows]) for _ in range(2))
     assert first == again
-    assert len(first[0]) == 6
+    assert len(first.rows) == 6
     assert len(draw.rows) == 6
 
 

@@ -28,7 +28,7 @@ from hf_task2vec.errors import (
     TaskError,
 )
 from hf_task2vec.selection.select import select_backbone
-from hf_task2vec.tasks.images import decode_rgb
+from hf_task2vec.tasks.images import decode
 from hf_task2vec.tasks.task import SkippedImage, Task
 from tests.support.hub import HubServer
 from tests.support.pictures import ABC, TEST, TRAIN, make, number, parquet, png
@@ -97,7 +97,7 @@ def test_a_second_selection_for_an_unchanged_folder_decodes_no_image(
     select = partial(select_backbone, photos, index=zoo(weights_hash=probe.weights_hash), probe=probe)
     first = select()
     decoded: list[bytes] = []
-    monkeypatch.setattr("hf_task2vec.tasks.images.decode_rgb", lambda data: decoded.append(data) or decode_rgb(data))
+    monkeypatch.setattr("hf_task2vec.tasks.images.decode", lambda data: decoded.append(data) or decode(data))
     again = select()
     assert not decoded
     assert [candidate.score for candidate in again] == pytest.approx([candidate.score for candidate in first])
@@ -154,9 +154,7 @@ def test_only_drawn_rows_are_decoded_and_only_when_needed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ImageFeature, "decode_example", forbidden)
     decoded: list[int] = []
-    monkeypatch.setattr(
-        "hf_task2vec.tasks.images.decode_rgb", lambda data: decoded.append(1) or Image.new("RGB", (2, 2))
-    )
+    monkeypatch.setattr("hf_task2vec.tasks.images.decode", lambda data: decoded.append(1) or decode(data))
     task = Task.from_dataset(make([0, 1] * 50), max_samples=10)
     assert not decoded
     assert len(task) == len(task.labels) == len(decoded) == 10

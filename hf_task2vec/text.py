@@ -1,0 +1,29 @@
+"""Names of other people's making, and lists of them, in sentences: on one line, without control characters, short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """Return `text` with whatever could steer a terminal, or hide in it, written out as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def shown(name: object, longest: int = 40) -> str:
+    """Return a name for a sentence: printable, and cut to `longest` characters."""
+    text = str(name)
+    text = printable(text[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Return ``a, b, c``; of many names the first, and how many more there are."""
+    found = list(names)
+    text = ", ".join(map(shown, found[:most]))
+    return text if len(found) <= most else f"{text} and {len(found) - most} more"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return ``1 image``, ``2 images``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
