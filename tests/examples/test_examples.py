@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.architectures import files_of, save_timm
 from tests.support.hub import HubServer
@@ -65,14 +66,20 @@ def example(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def logits_again(folder: Path, images: list[Any]) -> np.ndarray:
-    """Load the saved timm model as anyone would."""
+def photos_for_testing() -> Task:
+    return Task.from_dataset("org/photos", split="test", max_samples=None)
+
+
+def accuracy_again(folder: Path) -> float:
+    """Accuracy on the test split of a timm model that was saved, loaded as anyone would."""
     import timm
 
+    test = photos_for_testing()
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     with torch.inference_mode():
-        return np.asarray(model(torch.stack([transform(image) for image in images])))
+        logits = model(torch.stack([transform(image) for image in test.images]))
+    return float((np.asarray(logits).argmax(axis=1) == test.labels).mean())
 
 
 def test_timm_from_ranking_to_hub(filled: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,11 +94,7 @@ def test_timm_from_ranking_to_hub(filled: HubServer, capsys: pytest.CaptureFixtu
     assert f"obtained          {100 * result['accuracy']:.1f} % ±" in output
     assert result["images_by_process"] == [24]
     # The model that was saved is the one that was judged.
-    from hf_task2vec.tasks.task import Task
-
-    test = Task.from_dataset("org/photos", split="test", max_samples=None)
-    again = logits_again(Path("out/model"), list(test.images)).argmax(axis=1)
-    assert float((again == test.labels).mean()) == pytest.approx(result["accuracy"])
+    assert accuracy_again(Path("out/model")) == pytest.approx(result["accuracy"])
     card = filled.repo("org/model").refs["refs/heads/main"].tree["README.md"].read().decode()
     assert {"model.safetensors", "config.json"} < set(filled.repo("org/model").refs["refs/heads/main"].tree)
     assert f"base_model: {result['checkpoint']}" in card
@@ -142,9 +145,7 @@ def test_trainer(filled: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert "obtained" in capsys.readouterr().out
     from transformers import pipeline
 
-    from hf_task2vec.tasks.task import Task
-
-    test = Task.from_dataset("org/photos", split="test", max_samples=None)
+    test = photos_for_testing()
     classify = pipeline("image-classification", model="out/model", top_k=1)
     found = [test.label_names.index(answer[0]["label"]) for answer in classify(list(test.images))]
     assert float(np.mean(np.array(found) == test.labels)) == pytest.approx(result["accuracy"])
@@ -161,10 +162,9 @@ def test_linear_probe(filled: HubServer, tmp_path: Path, monkeypatch: pytest.Mon
     from safetensors.numpy import load_file
 
     from hf_task2vec.probes.probe import Probe
-    from hf_task2vec.tasks.task import Task
 
     saved, config = load_file("out/model/classifier.safetensors"), json.loads(Path("out/model/config.json").read_text())
-    test = Task.from_dataset("org/photos", split="test", max_samples=None)
+    test = photos_for_testing()
     network = Probe.from_pretrained(config["features_of"])
     with torch.inference_mode():
         features = network.module(torch.stack([network.transform(image) for image in test.images])).numpy()
@@ -196,8 +196,6 @@ def test_a_folder_without_a_test_split_and_with_a_class_of_one(tmp_path: Path) -
 
 def test_classes_of_the_test_split_in_another_order() -> None:
     common = example("common")
-    from hf_task2vec.tasks.task import Task
-
     task = Task.from_dataset(dataset(12), max_samples=None)
     names = ("class 2", "class 0", "extra", "class 1")
     mapped = common._with_names(task, names)
@@ -262,8 +260,4 @@ def test_two_processes_share_the_images(filled: HubServer, tmp_path: Path, launc
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert result["images_by_process"] == [16, 16]  # three batches of eight are filled up to four
     assert ended.stdout.count("obtained") == 1
-    from hf_task2vec.tasks.task import Task
-
-    test = Task.from_dataset("org/photos", split="test", max_samples=None)
-    again = logits_again(tmp_path / "out" / "model", list(test.images)).argmax(axis=1)
-    assert float((again == test.labels).mean()) == pytest.approx(result["accuracy"])
+    assert accuracy_again(tmp_path / "out" / "model") == pytest.approx(result["accuracy"])

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -146,28 +145,14 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if shutil.which("chromium") is None:
-        pytest.skip("there is no Chromium")
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The page; not started where there is no browser to look at it."""
     found = Server(tmp_path_factory.mktemp("served"))
     try:
         found.wait()
         yield found
     finally:
         found.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(server: Server) -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", *quiet]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -190,7 +175,6 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-@pytest.mark.timeout(300)
 def test_bad_archives_are_explained(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("hello")
     visit.page.click("#rank-zip")
@@ -200,7 +184,6 @@ def test_bad_archives_are_explained(visit: Visit, tmp_path: Path) -> None:
     assert "what would work: a zip with one folder of images a class" in visit.error()
 
 
-@pytest.mark.timeout(300)
 def test_names_are_shown_and_not_run(visit: Visit, tmp_path: Path) -> None:
     name = "../<img src=x onerror=alert(1)>.png"
     visit.drop(archive(tmp_path / "bad.zip", {name: b"x"}))
@@ -208,7 +191,6 @@ def test_names_are_shown_and_not_run(visit: Visit, tmp_path: Path) -> None:
     assert not visit.page.locator("img[src=x]").count()
 
 
-@pytest.mark.timeout(300)
 def test_a_folder_of_the_server_is_no_dataset(visit: Visit) -> None:
     visit.tab("Hub dataset")
     visit.page.click("#rank-hub")
@@ -302,7 +284,6 @@ def test_datasets_of_the_hub(visit: Visit, hub: HubServer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_stop(visit: Visit) -> None:
     visit.tab("Sample")
     visit.page.click("#rank-sample")
