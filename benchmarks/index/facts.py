@@ -23,8 +23,7 @@ from hf_task2vec import __version__
 from hf_task2vec.evidence.rows import family_of
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.zoo.index import MANIFEST, ZooIndex
-from hf_task2vec.zoo.records import check_rows
-from hf_task2vec.zoo.schema import CheckpointRow, ScoreRow, SourceRow, TaskRow, is_leak
+from hf_task2vec.zoo.schema import SourceRow, TaskRow
 
 HERE = Path(__file__).resolve().parent
 Record = dict[str, Any]
@@ -47,10 +46,10 @@ def number(text: str) -> Decimal | None:
     return Decimal(text.replace(",", "")) if text else None
 
 
-def share(text: str) -> str | None:
+def share(text: str) -> Decimal | None:
     """Turn a percentage into a fraction, exactly."""
     value = number(text)
-    return None if value is None else str((value / 100).normalize())
+    return None if value is None else value / 100
 
 
 def timm_facts(hub_id: str, name: str) -> Record:
@@ -141,34 +140,25 @@ def only(values: set[str], what: str) -> str | None:
 def tasks(manifest: list[Record]) -> list[Record]:
     """Return the shared tasks and the published datasets that are no shared task."""
     declared = {row["task"]: row for row in read(HERE / "task_flags.csv")}
-    published = {row["task"] for row in read(HERE / "published_tasks.csv")}
-    records = []
+    records: dict[str, Record] = {}
     for entry in manifest:
-        if entry["name"] in published:  # its row below stands for the full dataset
-            continue
         extra = declared.get(entry["name"], {})
-        own = extra.get("images_from") or entry["benchmark_name"] or entry["name"]
-        records.append(
-            {
-                "task": entry["name"],
-                "title": entry["title"],
-                "domain": {"scenes": "scene"}.get(entry["domain"], re.sub(r"[^a-z0-9]+", "-", entry["domain"].lower())),
-                "n_classes": entry["n_classes"],
-                "n_images": entry["n_train"] + entry["n_test"],
-                "license": entry["license"],
-                "source": entry["source_repo"],
-                "source_revision": entry["source_commit"],
-                "benchmark_name": entry["benchmark_name"],
-                "near_duplicate_group": extra.get("near_duplicate_group") or None,
-                "images_from": own,
-                "flags": extra.get("flags", ""),
-            }
-        )
-    for row in read(HERE / "published_tasks.csv"):
-        record: Record = {name: value or None for name, value in row.items() if name != "published_as"}
-        record |= {"images_from": row["images_from"], "flags": row["flags"], "benchmark_name": row["task"]}
-        records.append(record)
-    return records
+        records[entry["name"]] = {
+            "task": entry["name"],
+            "domain": {"scenes": "scene"}.get(entry["domain"], re.sub(r"[^a-z0-9]+", "-", entry["domain"].lower())),
+            "n_images": entry["n_train"] + entry["n_test"],
+            "source": entry["source_repo"],
+            "source_revision": entry["source_commit"],
+            "near_duplicate_group": extra.get("near_duplicate_group") or None,
+            "images_from": extra.get("images_from") or entry["benchmark_name"] or entry["name"],
+            "flags": extra.get("flags", ""),
+            **{name: entry[name] for name in ("title", "n_classes", "license", "benchmark_name")},
+        }
+    for row in read(HERE / "published_tasks.csv"):  # stands for the full dataset, also where a sample has its name
+        texts = {"images_from": row["images_from"], "flags": row["flags"], "benchmark_name": row["task"]}
+        filled = {name: value or None for name, value in row.items() if name != "published_as"}
+        records[row["task"]] = filled | texts
+    return list(records.values())
 
 
 def published_hash(rows: list[dict[str, str]]) -> str:
@@ -208,34 +198,25 @@ def sources(rows: list[dict[str, str]], published: dict[str, list[dict[str, str]
 
 def scores(rows: list[dict[str, str]], index: ZooIndex) -> list[Record]:
     """Return the published scores of Hub checkpoints, as fractions."""
-    slugs = {row.task: row.task for row in index.rows["tasks"] if isinstance(row, TaskRow)}
+    slugs = {name: name for name in index.by_name(TaskRow)}
     for row in read(HERE / "published_tasks.csv"):
         slugs |= dict.fromkeys(row["published_as"].split(";"), row["task"])
-    by_task = {row.key[0]: row for row in index.rows["tasks"]}
-    by_id = {row.key[0]: row for row in index.rows["checkpoints"]}
-    records = []
-    for row in rows:
-        if not row["hub_id"]:
-            continue
-        task, checkpoint = by_task[slugs[row["dataset"]]], by_id[row["hub_id"]]
-        assert isinstance(task, TaskRow)
-        assert isinstance(checkpoint, CheckpointRow)
-        records.append(
-            {
-                "task": task.task,
-                "checkpoint": row["hub_id"],
-                "score": share(row["score"]),
-                "metric": rules.metric_of(row["source"], row["dataset"], row["metric"]),
-                "protocol": row["protocol"],
-                "split": rules.SPLIT_EXCEPTIONS.get((row["source"], row["dataset"]), "test"),
-                "source": row["source"],
-                "source_model": None if row["model_name_in_source"] == row["hub_id"] else row["model_name_in_source"],
-                "source_license": rules.LICENSE_OF_SOURCE[row["source"]],
-                "checkpoint_match": row["hub_id_confidence"],
-                "leak": is_leak(task, checkpoint),
-            }
-        )
-    return records
+    return [
+        {
+            "task": slugs[row["dataset"]],
+            "checkpoint": row["hub_id"],
+            "score": share(row["score"]),
+            "metric": rules.metric_of(row["source"], row["dataset"], row["metric"]),
+            "protocol": row["protocol"],
+            "split": rules.SPLIT_EXCEPTIONS.get((row["source"], row["dataset"]), "test"),
+            "source": row["source"],
+            "source_model": None if row["model_name_in_source"] == row["hub_id"] else row["model_name_in_source"],
+            "checkpoint_match": row["hub_id_confidence"],
+            **index.repeated_facts(slugs[row["dataset"]], row["hub_id"], row["source"]),
+        }
+        for row in rows
+        if row["hub_id"]
+    ]
 
 
 def build(shared: Path, created: str, only: Collection[str] | None = None) -> ZooIndex:
@@ -244,23 +225,18 @@ def build(shared: Path, created: str, only: Collection[str] | None = None) -> Zo
     names = {row["source"] for row in described}
     published = [row for row in read(shared / "published" / "transfer_scores.csv") if row["source"] in names]
     listed = timm_checkpoints(read(shared / "published" / "timm_checkpoints.csv"))
-    facts = {
-        "checkpoints": check_rows(
-            CheckpointRow, list((listed | scored_checkpoints(published, listed)).values()), "checkpoints"
-        ),
-        "tasks": check_rows(TaskRow, tasks(json.loads((shared / "tasks" / "MANIFEST.json").read_text())), "tasks"),
-        "sources": check_rows(SourceRow, sources(described, by_source(published)), "sources"),
-    }
-    empty = ZooIndex(rows={}, created=created, package_version=__version__)
-    index = empty.add_sources(facts["sources"]).add_tasks(facts["tasks"]).add_checkpoints(facts["checkpoints"])
-    return index.add_scores(check_rows(ScoreRow, scores(published, index), "scores"))
+    checkpoints = listed | scored_checkpoints(published, listed)
+    index = ZooIndex(rows={}, created=created, package_version=__version__)
+    index = index.add_sources(sources(described, by_source(published))).add_checkpoints(list(checkpoints.values()))
+    index = index.add_tasks(tasks(json.loads((shared / "tasks" / "MANIFEST.json").read_text(encoding="utf-8"))))
+    return index.add_scores(scores(published, index))
 
 
 def keep_measurements(index: ZooIndex, old: ZooIndex) -> ZooIndex:
     """Add to `index` what was measured: scores, their sources, embeddings and attachments of `old`."""
-    measured = [row for row in old.rows["scores"] if isinstance(row, ScoreRow) and row.checkpoint_match == "measured"]
-    known = {row.key for row in index.rows["sources"]}
-    index = index.add_sources([row for row in old.rows["sources"] if row.key not in known]).add_scores(measured)
+    known = index.by_name(SourceRow)
+    index = index.add_sources([row for name, row in old.by_name(SourceRow).items() if name not in known])
+    index = index.add_scores([row for row in old.score_rows if row.checkpoint_match == "measured"])
     if old.embedded is not None:
         index = index.with_embeddings(old.embeddings)
     return index.with_attachments(old.attachments)
@@ -277,10 +253,10 @@ def render_card(index: ZooIndex) -> str:
     return environment.get_template("zoo_card.md.j2").render(
         info=info,
         sources=rows["sources"],
-        left_out=sum(row.n_left_out for row in rows["sources"] if isinstance(row, SourceRow)),
+        left_out=sum(row.n_left_out for row in index.by_name(SourceRow).values()),
         columns={name: list(type(found[0]).model_fields) for name, found in rows.items() if found},
-        embedded=sum(row.embedded for row in rows["tasks"] if isinstance(row, TaskRow)),
-        leaks=sum(row.leak for row in rows["scores"] if isinstance(row, ScoreRow)),
+        embedded=sum(row.embedded for row in index.by_name(TaskRow).values()),
+        leaks=sum(row.leak for row in index.score_rows),
         licensed=int(index.checkpoints["license"].notna().sum()),
         matches=dict(sorted(index.scores["checkpoint_match"].value_counts().items())),
         tasks_scored=int(index.scores["task"].nunique()),
@@ -304,8 +280,7 @@ def main() -> None:
         index.save(args.out)
     index = ZooIndex.load(args.out)
     (args.out / "README.md").write_text(render_card(index), encoding="utf-8")
-    left_out = {row.source: row.n_left_out for row in index.rows["sources"] if isinstance(row, SourceRow)}
-    print(json.dumps(index.info() | {"left_out": left_out, "problems": index.validate()}, indent=2))
+    print(json.dumps(index.info() | {"problems": index.validate()}, indent=2))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, ROOT, TASKS, parser, records, write
+from benchmarks.common import RESULTS, ROOT, TASKS, parser, records, task_names, write
 from benchmarks.index.local_checkpoints import load
 from benchmarks.selection.baselines import Model2Vec
 from benchmarks.selection.fine_tune import shifted
@@ -143,10 +143,9 @@ def networks(folder: Path, epochs: int) -> dict[str, nn.Module]:
 
 def measure(folder: Path, nets: dict[str, nn.Module]) -> list[dict[str, Any]]:
     """Measure every network on every task."""
-    names = [row["name"] for row in json.loads((TASKS / "MANIFEST.json").read_text())]
     rows = []
     frozen = {}
-    for task in tqdm(names, desc="measuring", unit="task"):
+    for task in tqdm(task_names(), desc="measuring", unit="task"):
         path = folder / f"{task}.json"
         if not path.exists():
             images, labels, _ = pixels(task)

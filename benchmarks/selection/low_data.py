@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
+from sklearn.linear_model import RidgeCV
 from tqdm import tqdm
 
 from benchmarks.common import TASKS, parser, records, write
@@ -74,22 +75,10 @@ def embedding_of(task: Task, probe: Probe, path: Path) -> TaskEmbedding:
 
 def ridge_test(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:
     """Accuracy of the ridge regression of least leave-one-out error, trained on `x`, on other images."""
-    mean, n = x.mean(axis=0), len(x)
-    values, q = np.linalg.eigh((x - mean) @ (x - mean).T)
-    values = np.maximum(values, 0.0)
-    scale = float(values.sum()) / max(1, min(n - 1, x.shape[1])) or 1.0
-    classes = np.unique(y)
-    centred = (y[:, None] == classes) - (y[:, None] == classes).mean(axis=0)
-    projected, squares = q.T @ centred, q**2
-    errors = []
-    for penalty in RIDGE_GRID:
-        shrink = values / (values + penalty * scale)
-        left = 1.0 - np.minimum(squares @ shrink + 1.0 / n, 1.0 - 1e-9)
-        errors.append(np.mean(((centred - q @ (shrink[:, None] * projected)) / left[:, None]) ** 2))
-    penalty = RIDGE_GRID[int(np.argmin(errors))] * scale
-    dual = q @ (projected / (values + penalty)[:, None])
-    scores = (x_test - mean) @ ((x - mean).T @ dual) + (y[:, None] == classes).mean(axis=0)
-    return float(np.mean(classes[scores.argmax(axis=1)] == y_test))
+    classes, at = np.unique(y, return_inverse=True)
+    scale = float(np.square(x - x.mean(axis=0)).sum()) / max(1, min(len(x) - 1, x.shape[1])) or 1.0
+    ridge = RidgeCV([penalty * scale for penalty in RIDGE_GRID]).fit(x, np.eye(len(classes))[at])
+    return float(np.mean(classes[ridge.predict(x_test).argmax(axis=1)] == y_test))
 
 
 def picks_of(fold: Metric, case: Case, query: Any, known: np.ndarray, n: int, static: np.ndarray) -> dict[str, int]:
