@@ -88,42 +88,37 @@ def measure_promising(
     what is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
     prediction, and another is tried, `2k` in all.
 
-    Parameters
-    ----------
-    predict
-        Gives the prediction for what was measured so far.
-    checkpoints
-        Rows of ``checkpoints.csv`` that may be downloaded and measured.
-    task
-        The sample.
-    k
-        Candidates to measure, ≥ 1.
-    known
-        Candidates whose accuracy on the sample is known already, such as the probe: they are not measured again.
-    budget
-        Limits on downloads and time.
-    device, token, progress
-        As in :func:`~hf_task2vec.selection.select.select_backbone`.
+    `predict` gives the prediction for what was measured so far; `checkpoints` are rows of ``checkpoints.csv``; those
+    whose accuracy is `known` already, such as the probe's, are not measured again.
     """
     from hf_task2vec.probes import default_device
 
     device = device if device is not None else default_device()
+    budget = Budget() if budget is None else budget
     known = set(checkpoints["hub_id"]) & set(known)
     left = set(checkpoints["hub_id"]) - known
-    spending = _Spending(budget if budget is not None else Budget(), checkpoints)
-    found = Measurements()
+    # Candidates of unknown size fit into no limit.
+    params = checkpoints["params_m"].to_numpy(dtype=np.float64, na_value=np.inf)
+    sizes = dict(zip(checkpoints["hub_id"], _BYTES_PER_PARAMETER * 1e6 * params, strict=True))
+    found, spent, started = Measurements(), 0.0, time.monotonic()
     with tqdm(total=k, desc="measuring", unit="model", disable=not progress, leave=False) as bar:
-        while left and len(found.scores) < k and len(found.scores) + len(found.failures) < 2 * k:
-            affordable = spending.affordable(left)
-            if reason := spending.reason_to_stop(affordable):
+        while left and len(found.scores) < k and (tried := len(found.scores) + len(found.failures)) < 2 * k:
+            most, seconds, elapsed = budget.max_bytes, budget.max_seconds, time.monotonic() - started
+            affordable = {name for name in left if most is None or spent + sizes[name] <= most}
+            reason = ""
+            if seconds is not None and elapsed + elapsed / max(tried, 1) > seconds:
+                reason = f"{elapsed:.0f} s of {seconds:g} s spent"
+            elif not affordable:
+                reason = f"no candidate of known size fits into what is left of {most:g} bytes"
+            if reason:
                 found.notes.append(f"stopped after {len(found.scores)} of {k} measurements: {reason}")
                 break
             name = next_candidate(predict(found.scores), found.scores, affordable, known)
             if name is None:
                 break
             left.discard(name)
-            spending.add(name)
-            logger.debug("loading %s", name, extra={"stage": f"loading {name}"})
+            spent += sizes[name]  # whether or not it can be measured then
+            logger.debug("loading %s", name)
             try:
                 found.scores[name] = linear_probe(name, task, device=device, token=token, progress=progress)
             except Task2VecError as error:
@@ -132,37 +127,6 @@ def measure_promising(
                 continue
             bar.update()
     return found
-
-
-class _Spending:
-    """What has been spent of a budget."""
-
-    def __init__(self, budget: Budget, checkpoints: pd.DataFrame) -> None:
-        self._budget, self._started = budget, time.monotonic()
-        self._bytes, self._count = 0.0, 0
-        # Candidates of unknown size fit into no limit.
-        params = checkpoints["params_m"].to_numpy(dtype=np.float64, na_value=np.inf)
-        sizes = (_BYTES_PER_PARAMETER * 1e6 * params).tolist()
-        self._sizes: dict[str, float] = dict(zip(checkpoints["hub_id"], sizes, strict=True))
-
-    def add(self, name: str) -> None:
-        """Count the download of a candidate, whether or not it can be measured then."""
-        self._bytes += self._sizes[name]
-        self._count += 1
-
-    def affordable(self, names: Collection[str]) -> set[str]:
-        """Return the candidates that fit into what is left of the bytes."""
-        limit = self._budget.max_bytes
-        return {name for name in names if limit is None or self._bytes + self._sizes[name] <= limit}
-
-    def reason_to_stop(self, affordable: Collection[str]) -> str:
-        """Say why no further measurement may start, or nothing."""
-        elapsed, limit = time.monotonic() - self._started, self._budget.max_seconds
-        if limit is not None and elapsed + elapsed / max(self._count, 1) > limit:
-            return f"{elapsed:.0f} s of {limit:g} s spent"
-        if not affordable:
-            return f"no candidate of known size fits into what is left of {self._budget.max_bytes:g} bytes"
-        return ""
 
 
 def refined(before: Ranking, after: Ranking, measured: Measurements) -> Ranking:
