@@ -50,20 +50,10 @@ def load_embeddings(names: Sequence[str], index: str | None = None, **hub: Any) 
     """Return the embedding that each name stands for.
 
     A name is a file written by `embed` or `pull`, if there is one; else ``org/name`` is a repository of the
-    Hub, and anything else a task of the index, which is read only for that.
-
-    Parameters
-    ----------
-    index
-        Where the index is: see :func:`index_folder`.
-    **hub
-        ``token`` and ``timeout``.
+    Hub, and anything else a task of the index (see :func:`load_index`), which is read only for that. `hub` are
+    ``token`` and ``timeout``.
     """
-
-    @functools.cache
-    def table() -> TaskEmbedding:
-        return load_index(index, **hub).embeddings
-
+    table = functools.cache(lambda: load_index(index, **hub).embeddings)
     return [_load(name, table, hub) for name in names]
 
 

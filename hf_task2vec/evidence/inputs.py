@@ -211,21 +211,21 @@ def pinned_checkpoint(item: CheckpointInput, *, token: str | None = None) -> Che
         source = find_checkpoint(item, revision=None, token=token)
         stated = source.config.get("architecture") if source.library == "timm" else source.config["model_type"]
         facts = {"library": source.library, "architecture": stated}
-        identity: dict[str, Any]
         if source.packaged is not None:
-            identity = {"weights": sha256_file(source.packaged)}
-            return Checkpoint(source.name, identity, partial(load_probe_of, f"hf-hub:{source.name}"), facts)
+            weights, load = {"weights": sha256_file(source.packaged)}, partial(load_probe_of, f"hf-hub:{source.name}")
+            return Checkpoint(source.name, weights, load, facts)
         if source.repo_id is None:
             folder = source.folder.resolve()
-            identity = {"content": folder_digest(folder, deep=False)}
-            return Checkpoint(
-                _local_name(source.name), identity, partial(load_probe_of, str(folder)), facts, folder=folder
-            )
+            content, load = {"content": folder_digest(folder, deep=False)}, partial(load_probe_of, str(folder))
+            return Checkpoint(_local_name(source.name), content, load, facts, folder=folder)
     except (Task2VecError, OSError) as error:
-        return Checkpoint(_usable_name(os.fspath(item)), {}, partial(_fail, error), failure=error)
+        name = split_hub_id(text := os.fspath(item))[0]
+        on_hub = re.fullmatch(r"[\w.\-]+/[\w.\-]+", name)
+        load = partial(load_probe_of, text, None, token)
+        return Checkpoint(name if on_hub else _local_name(Path(text).name), {}, load, failure=error)
+    commit = {"id": source.repo_id, "revision": source.revision}
     load = partial(load_probe_of, f"hf-hub:{source.repo_id}", source.revision, token)
-    identity = {"id": source.repo_id, "revision": source.revision}
-    return Checkpoint(source.repo_id, identity, load, facts, source.revision)
+    return Checkpoint(source.repo_id, commit, load, facts, source.revision)
 
 
 def load_probe_of(checkpoint: str, revision: str | None = None, token: str | None = None) -> Probe:
@@ -250,15 +250,5 @@ def folder_digest(folder: Path, *, deep: bool = True) -> str:
     return sha256_bytes(canonical_json(kept))
 
 
-def _fail(error: Exception) -> Probe:
-    raise error
-
-
 def _local_name(name: str) -> str:
     return LOCAL_PREFIX + (re.sub(r"[^\w.\-]", "_", name).lstrip("_.-") or "checkpoint")
-
-
-def _usable_name(text: str) -> str:
-    """Return a name for what could not be found, as the index would spell it."""
-    name = split_hub_id(text)[0]
-    return name if re.fullmatch(r"[\w.\-]+/[\w.\-]+", name) else _local_name(Path(text).name)

@@ -18,8 +18,8 @@ from hf_task2vec.evidence.cells import Cell, Result, Worker, failed
 
 #: Weights that each of a node's several workers keeps loaded.
 _PROBE_BYTES = 1 << 30
-#: Cells submitted for each that can run at once: enough to keep workers busy, few enough for the driver's memory.
-_AHEAD = 3
+#: Cells that the cluster knows of at a time: enough to keep workers busy, few enough for the driver's memory.
+_AHEAD = 1000
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,9 @@ class Cluster:
     cpus_per_cell: float = 1.0
     max_retries: int = 3
 
-    def slots(self, resources: Mapping[str, float]) -> int:
-        """Return how many cells run at once on a node with these resources."""
-        needs = {"CPU": self.cpus_per_cell, "GPU": self.gpus_per_cell}
-        return min(int(resources.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need > 0)
+    def fits(self, node: Mapping[str, float]) -> bool:
+        """Say whether a cell can run on a node with these resources."""
+        return node.get("CPU", 0.0) >= self.cpus_per_cell and node.get("GPU", 0.0) >= self.gpus_per_cell
 
 
 def run_on_cluster(
@@ -65,7 +64,7 @@ def run_on_cluster(
     settings = tuple(sorted({**options, "device": device, "probe_bytes": _PROBE_BYTES}.items()))
     with _connected(cluster):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not (slots := sum(map(cluster.slots, nodes))):
+        if not any(map(cluster.fits, nodes)):  # Ray would wait for one for ever
             found = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise DistributedError(
                 f"no node of the cluster can run a cell of {cluster.cpus_per_cell:g} CPUs and "
@@ -80,7 +79,7 @@ def run_on_cluster(
         queue, running = iter(cells), dict[Any, Cell]()
         try:
             while True:
-                for cell in islice(queue, _AHEAD * slots - len(running)):
+                for cell in islice(queue, _AHEAD - len(running)):
                     running[remote.remote(__version__, settings, cell)] = cell
                 if not running:
                     return

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, SelectionError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
-from hf_task2vec.zoo.schema import LOCAL_PREFIX, CheckpointRow
+from hf_task2vec.zoo.schema import LOCAL_PREFIX, CheckpointRow, as_slug
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -261,19 +261,15 @@ def _checkpoint_row(info: ModelInfo, config: dict[str, Any], known: Sequence[Che
 def _family(architecture: str, model_type: str, library: str, known: Sequence[CheckpointRow]) -> str:
     """Return the family of the architecture in the index that begins with the most of the same words."""
     if library != "timm" and model_type and model_type != "timm_wrapper":
-        return _FAMILY_OF_TYPE.get(model_type) or _slug(model_type)
+        return _FAMILY_OF_TYPE.get(model_type) or as_slug(model_type)
     parts = architecture.split("_")
-    closest, family = 0, _slug(parts[0])
+    closest, family = 0, as_slug(parts[0]) or "unknown"
     for row in known:
         pairs = zip(parts, row.architecture.split("_"), strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) + (row.architecture == architecture)
         if same > closest:
             closest, family = same, row.family
     return family
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9_.\-]", "_", text.lower()).lstrip("_.-") or "unknown"
 
 
 def _pretraining(tag: str, model_type: str, card: dict[str, Any], known: Sequence[CheckpointRow]) -> str | None:

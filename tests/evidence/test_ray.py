@@ -134,13 +134,12 @@ def test_without_ray(tasks: list[str], nets: list[str], tmp_path: Path, monkeypa
         build_index(tmp_path / "out", tasks[:1], nets[:1], cache=tmp_path / "cells", embed=False, cluster=Cluster())
 
 
-def test_how_many_cells_run_at_once() -> None:
+def test_nodes_that_can_run_a_cell() -> None:
     node = {"CPU": 16.0, "GPU": 2.0, "memory": 1e9}
-    assert Cluster().slots(node) == 16
-    assert Cluster(gpus_per_cell=0.25).slots(node) == 8
-    assert Cluster(gpus_per_cell=0.1, cpus_per_cell=1.0).slots(node) == 16
-    assert Cluster(gpus_per_cell=1.0, cpus_per_cell=0.5).slots(node) == 2
-    assert Cluster(gpus_per_cell=0.25).slots({"CPU": 4.0}) == 0
+    assert Cluster(gpus_per_cell=0.25).fits(node)
+    assert Cluster(gpus_per_cell=2.0, cpus_per_cell=16.0).fits(node)
+    assert not Cluster(cpus_per_cell=17.0).fits(node)
+    assert not Cluster(gpus_per_cell=0.25).fits({"CPU": 4.0})
 
 
 def test_nothing_left_needs_no_cluster(tasks: list[str], nets: list[str], tmp_path: Path) -> None:
