@@ -116,24 +116,19 @@ def _inputs(pairs: Pairs, tasks: Mask) -> Array:
 
     Centre and components are those of `tasks`, shape (n,).
     """
+    sides = [TaskEmbedding.stack(side) for side in (pairs.general, pairs.special)]
     parts = []
-    for read in (_profile, _moments):
-        rows = np.array([[read(e) for e in side] for side in (pairs.general, pairs.special)])
+    for rows in (
+        np.array([log_profile(side.values, side.layer_sizes) for side in sides]),
+        np.array([np.hstack([side.feature_mean, 0.5 * np.log(side.feature_var + 1e-4)]) for side in sides], float),
+    ):
         known = rows[:, tasks].reshape(-1, rows.shape[-1])
         rows = (rows - known.mean(axis=0)) / (known.std(axis=0) + 1e-6)
         _, _, axes = np.linalg.svd(rows[:, tasks].reshape(-1, rows.shape[-1]), full_matrices=False)
         found = rows @ axes[:COMPONENTS].T
         parts.append(found / found[:, tasks].std())
-    classes = np.log([[[e.descriptors["n_classes"]] for e in side] for side in (pairs.general, pairs.special)])
+    classes = np.log([[[d["n_classes"]] for d in side.task_descriptors] for side in sides])
     return np.concatenate([*parts, classes], axis=-1)
-
-
-def _profile(e: TaskEmbedding) -> Array:
-    return log_profile(e.values.astype(np.float64), e.layer_sizes)[0]
-
-
-def _moments(e: TaskEmbedding) -> Array:
-    return np.concatenate([e.feature_mean[0], 0.5 * np.log(e.feature_var[0] + 1e-4)]).astype(np.float64)
 
 
 class Concatenated(nn.Module):
