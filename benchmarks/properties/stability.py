@@ -8,18 +8,17 @@
 
 The first two report medians of the distance from a task to itself and to the others, the share of tasks that are
 nearest to themselves, and the rank correlation of all distances with those under the reference condition. Raw output:
-results/stability.json; plot: results/stability.png. With `--tasks`, the first so many alone, nothing is written.
+results/stability.json; with `--tasks`, the first so many alone, nothing is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, parser, write
+from benchmarks.common import parser, write
 from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local
 from benchmarks.properties.distances import matched, rank_agreement
 from benchmarks.properties.samples import at_input_size, halves_of, shared_task, shrunk
@@ -93,41 +92,8 @@ def probes(names: Sequence[str], probe: Probe) -> dict[str, Any]:
     }
 
 
-def plot(document: dict[str, Any], path: Path) -> None:
-    """Draw distances against the number of images, their size, and the probe's input."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    counts, sizes = document["images"], document["resolution"]
-    figure, panels = plt.subplots(1, 3, figsize=(15, 4.4), constrained_layout=True)
-    for panel, rows, key, axis, same in (
-        (panels[0], counts["curve"], "images", "images of a sample", "another sample of the same task"),
-        (panels[1], sizes["images_shrunk"], "side_px", "images shrunk to, px", "the same task, full images"),
-        (panels[2], sizes["probe_input"], "input_px", "probe input side, px", "the same task at 224 px"),
-    ):
-        x = [row[key] for row in rows]
-        panel.plot(x, [row["other_tasks"] for row in rows], "s--", color="0.5", label="other tasks")
-        panel.plot(x, [row["same_task"] for row in rows], "o-", label=same)
-        for row in rows:
-            at, style = (row[key], row["same_task"]), {"ha": "center", "fontsize": 8, "color": "C0"}
-            panel.annotate(f"{row['top1']:.0%}", at, (0, -14), textcoords="offset points", **style)
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(x, [str(value) for value in x])
-        panel.minorticks_off()
-        high = max(row["other_tasks"] for row in rows)
-        panel.set_ylim(min(0.0, *(row["same_task"] for row in rows)) - 0.12 * high, 1.45 * high)
-        panel.set(xlabel=f"{axis} (in %: nearest to itself)", ylabel="median distance")
-        panel.grid(alpha=0.3)
-        panel.legend(frameon=False, loc="upper right", title="distance to")
-    figure.suptitle(f"Stability of task embeddings ({len(counts['tasks'])} tasks)")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main() -> None:
-    """Run, write the raw output, and draw."""
+    """Run, and write the raw output."""
     arguments = parser(__doc__)
     arguments.add_argument("--tasks", type=int)
     args = arguments.parse_args()
@@ -143,7 +109,6 @@ def main() -> None:
         print({key: round(value, 3) for key, value in row.items()})
     if n is None:
         write("stability", document)
-        plot(document, RESULTS / "stability.png")
 
 
 if __name__ == "__main__":

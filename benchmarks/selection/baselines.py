@@ -87,17 +87,13 @@ class NearestSymmetric(Static):
 
     def distances(self, task: TaskFeatures) -> Array:
         """Distances from the T known tasks to the task, shape (T,); infinite for those without an embedding."""
-        target = task.values[0].astype(np.float64)
         known = self.data.tasks
-        return np.array(
-            [
-                self._distance(source.astype(np.float64), target) if embedded else np.inf
-                for source, embedded in zip(known.values, known.embedded, strict=True)
-            ]
-        )
+        found = np.full(len(known.names), np.inf)
+        found[known.embedded] = self._distances(known.values[known.embedded].astype(np.float64), task.values)[:, 0]
+        return found
 
-    def _distance(self, source: Array, target: Array) -> float:
-        return float(symmetric(source[None], target[None])[0, 0])
+    def _distances(self, sources: Array, target: Array) -> Array:
+        return symmetric(sources, target)
 
     def residual(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
         """What the nearest task adds to the mean standing, shape (n,); 0 for candidates without a score."""
@@ -117,8 +113,8 @@ class NearestAsymmetric(NearestSymmetric):
 
     name: ClassVar[str] = "nearest_asymmetric"
 
-    def _distance(self, source: Array, target: Array) -> float:
-        return float(asymmetric(source[None], target[None], self.space.layer_sizes)[0, 0])
+    def _distances(self, sources: Array, target: Array) -> Array:
+        return asymmetric(sources, target, self.space.layer_sizes)
 
 
 class Model2Vec(Static):
