@@ -80,6 +80,11 @@ dataset_options = options(
     click.option("--revision", metavar="REVISION", help="Branch, tag or commit of a dataset on the Hub."),
     click.option("--image-column", metavar="COLUMN", help="Column of the images [default: found by its type]."),
     click.option("--label-column", metavar="COLUMN", help="Column of the labels [default: found by its type]."),
+    click.option(
+        "--labels-from",
+        metavar="PLACE",
+        help="Of a folder that can be read in several ways: folders, the name of a table in it, or a column.",
+    ),
     click.option("--streaming", is_flag=True, help="Read the dataset row by row, without downloading all of it."),
     click.option(
         "--max-samples", type=click.IntRange(1), metavar="N", default=256, show_default=True, help="Images to look at."

@@ -31,6 +31,7 @@ def select_backbone(
     revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    labels_from: str | None = None,
     streaming: bool = False,
     max_samples: int | None = 256,
     probe: Probe | str | None = None,
@@ -60,7 +61,7 @@ def select_backbone(
 
     Parameters
     ----------
-    dataset, name, split, revision, image_column, label_column, streaming, seed, token
+    dataset, name, split, revision, image_column, label_column, labels_from, streaming, seed, token
         What to rank for: see :meth:`Task.from_dataset`. A :class:`Task` or :class:`TaskEmbedding` is taken as it is.
     max_samples
         Images to draw, at least 2; None for all.
@@ -128,6 +129,7 @@ def select_backbone(
         "revision": revision,
         "image_column": image_column,
         "label_column": label_column,
+        "labels_from": labels_from,
         "streaming": streaming,
         "max_samples": max_samples,
         "seed": seed,

@@ -1,13 +1,16 @@
 """Which column holds the images and which the labels.
 
-The types of columns are told apart by the names that `datasets` itself writes them down with, so that no module that
-speaks of labels has to import it.
+The types of columns are told apart by the names that `datasets` itself writes them down with, so that nothing that
+speaks of columns has to import it: `Feature` stands for any of them.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError
@@ -18,19 +21,97 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IMAGE_NAMES = ("image", "img")
+IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 MASK_NAMES = ("mask", "masks", "segmentation", "segmentation_mask", "annotation", "seg", "label", "labels")
 CLASS_LABEL_NAMES = ("label", "labels", "target", "class")
-LABEL_NAMES = (*CLASS_LABEL_NAMES, "targets", "classes", "category", "categories", "class_name", "label_name", "y")
+LABEL_NAMES = (
+    *CLASS_LABEL_NAMES, "targets", "classes", "category", "categories", "class_name", "label_name", "y", "cls",
+    "species", "diagnosis", "dx", "breed", "choice", "class_label", "class_id", "label_id", "category_id",
+    "category_name", "tags", "attributes", "ground_truth", "gt", "disease", "finding", "finding_labels", "genus",
+    "variety", "cultivar",
+)  # fmt: skip
+"""Names of label columns, the likeliest first."""
+_BOOKKEEPING = re.compile(
+    r"__.*__|(.*[_ ])?(id|ids|uuid|guid|idx|index|key|url|uri|path|hash|date|datetime|time|timestamp|width|height|size)"
+    r"|(.*[_ ])?file[_ ]?(name|path)?|(.*[_ ])?(at|on)|(image|img)[_ ]?name|unnamed.*|md5|sha\d+|split|subset|fold"
+    r"|licen[cs]e",
+    re.IGNORECASE,
+)
+_DATE = r"^\d{4}[-/.]\d\d?[-/.]\d\d?|^\d\d?[-/.]\d\d?[-/.]\d{4}"
+_FILE = r"(?i)\.(jpe?g|png|gif|webp|tiff?|bmp|avif|heic)$|^[a-z]+[0-9]*://"
 _BOX_NAMES = ("bbox", "bboxes", "boxes", "bounding_box", "bounding_boxes")
 _DETECTION_NAMES = ("objects", "annotations", "detections", *_BOX_NAMES)
 _MASK_FOLDERS = tuple({image, mask} for image in ("image", "images") for mask in ("mask", "masks", "annotations"))
-_MOST_NAMED = 4  # columns spelt out in the code of a message
+_MOST_NAMED = 8  # columns spelt out in a message
+
+
+@dataclass(frozen=True)
+class Feature:
+    """The type of a column, by the names that `datasets` has for it."""
+
+    _type: str
+    dtype: str = ""
+    names: tuple[str, ...] = ()
+    feature: Any = None
+
+
+def of_arrow(kind: pa.DataType) -> Any:
+    """Return the type of an Arrow column that nothing else is known of."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return {field.name: of_arrow(field.type) for field in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return Feature("List", feature=of_arrow(kind.value_type))
+    if pa.types.is_dictionary(kind):
+        return of_arrow(kind.value_type)
+    return Feature("Value", "float64" if kind == pa.float64() else str(kind).replace("double", "float64"))
+
+
+def of_schema(schema: pa.Schema) -> dict[str, Any]:
+    """Return the types of the columns of a file: as `datasets` wrote them down in it, else as Arrow has them."""
+    try:
+        known = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        known = {}
+    return {field.name: _declared(known.get(field.name)) or of_arrow(field.type) for field in schema}
+
+
+def _declared(known: Any) -> Any:
+    if isinstance(known, list) and known:
+        return Feature("List", feature=_declared(known[0]))
+    if not isinstance(known, dict):
+        return None
+    kind = known.get("_type")
+    if not isinstance(kind, str):
+        return {name: _declared(inner) for name, inner in known.items()}
+    inner = _declared(known["feature"]) if "feature" in known else None
+    if kind == "Sequence" and isinstance(inner, Mapping):
+        return {name: Feature("List", feature=each) for name, each in inner.items()}
+    names = known.get("names") or map(str, range(known.get("num_classes") or 0))
+    return Feature("List" if kind == "Sequence" else kind, known.get("dtype") or "", tuple(names), inner)
+
+
+@dataclass(frozen=True)
+class LabelChoice:
+    """What the labels are read from."""
+
+    columns: tuple[str, ...]
+    """One column, or several of flags."""
+    by_name: bool = True
+    """Whether its type or name says so, not only that its values repeat."""
+
+    @property
+    def name(self) -> str:
+        """As `Task.label_column` has it."""
+        return ",".join(self.columns)
 
 
 def describe_columns(features: Mapping[str, Any]) -> str:
     """Return the columns and their types as one line for a message."""
-    return ", ".join(f"{name} ({type_name(feature)})" for name, feature in features.items()) or "none"
+    named = [f"{name[:40]} ({type_name(feature)[:60]})" for name, feature in list(features.items())[:_MOST_NAMED]]
+    more = f", … {len(features) - _MOST_NAMED} more" if len(features) > _MOST_NAMED else ""
+    return (", ".join(named) or "none") + more
 
 
 def type_name(feature: Any) -> str:
@@ -54,7 +135,7 @@ def is_class_label(feature: Any) -> bool:
 
 def is_float(feature: Any) -> bool:
     """Return whether a cell is one floating-point or decimal number."""
-    return _dtype(feature).startswith(("float", "decimal"))
+    return _dtype(feature).startswith(("float", "decimal", "halffloat"))
 
 
 def is_image(feature: Any) -> bool:
@@ -90,8 +171,8 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
     """Return the name of the image column.
 
     Columns of the type `datasets.Image` come first. Without one, binary and ``{bytes, path}`` columns count whose
-    first value starts like an image file. Of several, the one named ``image`` or ``img`` is taken, or the only one that
-    is no mask by its name. `first_value` returns the first value of a column that is not null, or None.
+    first value starts like an image file. Of several, the first that is named as in `IMAGE_NAMES` is taken, or the only
+    one that is no mask by its name. `first_value` returns the first value of a column that is not null, or None.
     """
     if requested is not None:
         _require(features, requested, "image_column")
@@ -127,23 +208,27 @@ def find_label_column(
     requested: str | None,
     image_column: str,
     values: Callable[[str], pa.ChunkedArray],
-) -> str:
-    """Return the name of the label column.
+) -> LabelChoice:
+    """Return which column holds the labels, or which several columns of flags.
 
     In this order: the only `ClassLabel` column (of several, the one named as in `CLASS_LABEL_NAMES`); in the same way
-    the ``List(ClassLabel)`` columns; a bool, integer, string, float or list column named as in `LABEL_NAMES`; the only
-    bool, integer or string column whose values repeat (at least two, and no more than half as many as rows); the only
-    column of lists of these whose elements repeat.
+    the ``List(ClassLabel)`` columns; a bool, integer, string, float or list column named as in `LABEL_NAMES`; columns
+    of zeros and ones that have exactly one 1 in every row, or beside which there is nothing else; the only bool,
+    integer or string column whose values repeat (at least two, and no more than half as many as rows); the only column
+    of lists of these whose elements repeat. Bookkeeping (ids, files, addresses, dates, ``__key__``) is never a label
+    unless it is asked for.
 
     Beside a column of boxes only the first rule and names of columns with one class an image are trusted, and beside
     masks no guess by repetition. `values` returns a column's values, for the rules of repetition.
     """
     if requested is not None:
-        _check_requested(features, requested, image_column)
-        return requested
+        names = (requested,) if requested in features else tuple(map(str.strip, requested.split(",")))
+        for each in names:
+            _check_requested(features, each, image_column)
+        return LabelChoice(names)
     others = {name: feature for name, feature in features.items() if name != image_column}
     boxes, mask = _box_column(others), _mask_column(others)
-    name = _by_class_label(features, [name for name, feature in others.items() if is_class_label(feature)])
+    name: str | None = _by_class_label(features, [x for x, feature in others.items() if is_class_label(feature)])
     if name is not None and {folder.lower() for folder in features[name].names} in _MASK_FOLDERS:
         raise ColumnError(
             f"the classes are the folders {' and '.join(map(repr, features[name].names))}, which looks like "
@@ -157,17 +242,12 @@ def find_label_column(
     if name is None:
         lists = [name for name, feature in others.items() if is_class_label(element(feature))]
         name = _by_class_label(features, lists) or _by_name(others)
-    if name is None and mask is not None:
+    if name is not None:
+        logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
+        return LabelChoice((name,))
+    if mask is not None:
         raise _masks_error(features, mask)
-    name = name or _by_repetition(features, others, values) or _only_list(features, others, values)
-    if name is None:
-        raise ColumnError(
-            f"no label column; columns found: {describe_columns(features)}. Pass label_column=… for a column of "
-            "classes (ClassLabel, int, string, bool, or a list of these for several labels an image); floats are no "
-            "classes, bin them first"
-        )
-    logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
-    return name
+    return _by_values(features, {name: kind for name, kind in others.items() if not is_bookkeeping(name)}, values)
 
 
 def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None:
@@ -180,57 +260,82 @@ def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None
 
 
 def _by_name(others: Mapping[str, Any]) -> str | None:
-    by_lower = {name.lower(): name for name in others}
+    by_lower = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in others if name[:2] != "__"}
     found = (by_lower[lower] for lower in LABEL_NAMES if lower in by_lower)
     return next((name for name in found if _is_label(others[name])), None)
 
 
-def _by_repetition(
-    features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray]
-) -> str | None:
-    found = [name for name, feature in others.items() if _is_discrete(feature) and _repeats(values(name))]
-    if len(found) > 1:
-        raise _several(features, found, [name for name in found if _is_flag(features[name], values(name))])
-    return found[0] if found else None
+def is_bookkeeping(name: str) -> bool:
+    """Return whether a column of that name tells rows apart rather than what they show."""
+    return _BOOKKEEPING.fullmatch(name) is not None
 
 
-def _only_list(
+def _by_values(
     features: Mapping[str, Any], others: Mapping[str, Any], values: Callable[[str], pa.ChunkedArray]
-) -> str | None:
+) -> LabelChoice:
+    """Choose by what is in the columns: flags, else what repeats."""
     import pyarrow.compute as pc
 
-    lists = [name for name, feature in others.items() if _is_discrete(element(feature))]
-    found = [name for name in lists if _repeats(pc.list_flatten(values(name)))]
+    flags = {name: values(name) for name, kind in others.items() if _is_discrete(kind) or is_float(kind)}
+    flags = {name: column for name, column in flags.items() if is_flag(column)}
+    if len(flags) > 1:
+        total = sum(
+            pc.fill_null(pc.equal(column.cast("float64"), 1.0), False).cast("int64").to_numpy()
+            for column in flags.values()
+        )
+        if bool((total == 1).all()) or (len(flags) > 2 and len(flags) == len(others)):
+            return LabelChoice(tuple(flags))
+    found = [name for name, kind in others.items() if _is_discrete(kind) and _repeats(values(name))]
+    if not found:
+        lists = [name for name, kind in others.items() if _is_discrete(element(kind))]
+        found = [name for name in lists if _repeats(pc.list_flatten(values(name)))]
     if len(found) > 1:
-        raise _several(features, found)
-    return found[0] if found else None
+        raise _several(features, found, [name for name in found if name in flags])
+    if not found:
+        raise ColumnError(
+            f"no label column; columns found: {describe_columns(features)}. Pass label_column=… for a column of "
+            "classes (ClassLabel, int, string, bool, or a list of these for several labels an image); floats are no "
+            "classes, bin them first"
+        )
+    return LabelChoice((found[0],), by_name=False)
 
 
-def _is_flag(feature: Any, column: pa.ChunkedArray) -> bool:
+def is_flag(column: pa.ChunkedArray) -> bool:
+    """Return whether the values are yes and no: booleans, 0 and 1, or -1 and 1."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    numbers = _dtype(feature).startswith(("int", "uint"))
-    return _dtype(feature) == "bool" or (numbers and set(pc.unique(column).to_pylist()) <= {0, 1, None})
+    if pa.types.is_boolean(column.type):
+        return True
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return False
+    found = set(pc.unique(column).to_pylist()) - {None}
+    return len(found) == 2 and (found == {0, 1} or found == {-1, 1})
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     distinct = int(pc.count_distinct(column).as_py())
-    return 2 <= distinct <= (len(column) - int(column.null_count)) // 2
+    if not 2 <= distinct <= (len(column) - int(column.null_count)) // 2:
+        return False
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        named = pc.match_substring_regex(pc.unique(column).drop_null(), f"{_DATE}|{_FILE}")
+        return not pc.all(named).as_py()
+    return True
 
 
 def _several(features: Mapping[str, Any], found: list[str], flags: Sequence[str] = ()) -> ColumnError:
     advice = ""
     if len(flags) > 1:
-        names = str(list(flags)) if len(flags) <= _MOST_NAMED else f"{list(flags[:_MOST_NAMED])!r} + […]"
-        advice = (
-            f". For all {len(flags)} flags as several labels an image, make a column of lists: dataset = dataset.map("
-            f'lambda row: {{"labels": [name for name in {names} if row[name]]}}) and label_column="labels"; in a '
-            'folder, a metadata.jsonl with lines {"file_name": "…", "labels": ["…"]}'
-        )
+        names = ",".join(flags[:_MOST_NAMED]) + (",…" if len(flags) > _MOST_NAMED else "")
+        advice = f', or all {len(flags)} flags as several labels an image: label_column="{names}"'
+    listed = ", ".join(found[:_MOST_NAMED]) + (
+        f", … {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    )
     return ColumnError(
-        f"several label columns: {', '.join(found)}; pass label_column=… to choose one{advice} "
+        f"several label columns: {listed}; pass label_column=… to choose one{advice} "
         f"(columns found: {describe_columns(features)})"
     )
 

@@ -31,7 +31,7 @@ MAX_BYTES = 4 * MAX_PIXELS
 DECODED_BUDGET = 256 * 2**20
 """Bytes of decoded pixels that one sample keeps in memory; images beyond it are decoded again when asked for."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "AVIF")
 """The formats of image datasets, by Pillow's name. The rest of Pillow's list stays out on purpose: some have no
 signature (any bytes would do), and some run other programs (EPS)."""
 
@@ -239,7 +239,8 @@ def _without_no_data(image: Image.Image) -> Image.Image:
 def read_encoded(
     value: Any, *, token: str | bool | None = None, may_read: Callable[[str], bool] | None = None
 ) -> bytes:
-    """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes, or the path or address of a file.
+    """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes or what returns them, or the
+    path or address of a file.
 
     `may_read` says of a path or address whether it may be opened; by default all may. An `ImageDecodeError` tells only
     the file's name, never its folder; an address that cannot be reached is no fault of the image, but a `HubError`.
@@ -275,8 +276,8 @@ def read_encoded(
 
 def _content(cell: Any) -> Any:
     if isinstance(cell, dict):
-        return cell.get("path") if cell.get("bytes") is None else cell["bytes"]
-    return cell
+        cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    return cell() if callable(cell) else cell
 
 
 def _check_bytes(size: int) -> None:
@@ -289,7 +290,10 @@ def identify(value: Any) -> Any:
 
     That is a checksum of bytes; of a file, its name, size and time of change; of an address, the address.
     """
-    value = _content(value)
+    try:
+        value = _content(value)
+    except ImageDecodeError as error:
+        return str(error)
     if value is None or isinstance(value, (bytes, bytearray, memoryview)):
         return None if value is None else hashlib.sha256(value).hexdigest()
     path = Path(value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 LabelKind = Literal["single_label", "multi_label"]
 SEPARATORS = ("|", ";", ",")
+_TAGS = ("tags", "labels", "keywords", "attributes", "attribute_ids", "classes", "categories")
+"""Names of columns whose blanks may join several labels."""
+Warn = Callable[[str], object]
 
 
 def score_name(label_kind: Any) -> str:
@@ -67,34 +72,64 @@ class Labels:
         return np.concatenate([self.rows, empty]), np.concatenate([self.classes, np.full_like(empty, len(self.names))])
 
 
-def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label") -> Labels:
+def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label", warn: Warn = logger.warning) -> Labels:
     """Read a whole label column of the type `feature`; `name` is for the advice in an error.
 
     `ClassLabel` names are kept, also those of classes without a row. For integers, strings and booleans the names are
-    the distinct values, sorted, as text. A list column is multi-label: its elements are the classes of the row, or, in
-    lists of one length made of zeros and ones (or booleans), the flags of classes ``"0"``, ``"1"``, …. Text that joins
-    several labels (``"cat|dog"``; see `split_joined`) is multi-label too.
+    the distinct values, sorted, as text; whole floats count as integers, which a blank cell turns into floats. A list
+    column is multi-label: its elements are the classes of the row, or, in lists of one length made of zeros and ones
+    (or booleans), the flags of classes ``"0"``, ``"1"``, …. Text that joins several labels (``"cat|dog"``; see
+    `split_joined`) is multi-label too.
 
     A row has no label where the cell is null, the empty string, or -1 (or below) in a `ClassLabel` column, where it
     cannot be a class. In a plain integer column **-1 is a class**: two classes coded -1 and 1 are common and nothing
     tells them from a mark.
     """
+    values = _combined(column)
+    inner = element(feature)
+    if is_float(feature):
+        values = _whole(values, name)
+    if inner is not None:
+        labels = _multi(values, inner, name)
+    elif (lists := split_joined(values, name, warn)) is not None:
+        labels = _multi(lists, None, name)
+    else:
+        labels = _single(values, feature, warn)
+    _check(labels, len(column), warn)
+    return labels
+
+
+def read_flags(columns: Mapping[str, pa.ChunkedArray], warn: Warn = logger.warning) -> Labels:
+    """Read columns of yes and no (1 and 0, or 1 and -1), each a class: of one label where every row has exactly one."""
+    flags = np.stack([np.asarray(_combined(column).cast("float64")) == 1 for column in columns.values()], axis=1)
+    labelled = np.ones(len(flags), dtype=bool)
+    rows, classes = (found.astype(np.int64) for found in np.nonzero(flags))
+    one_hot = bool((flags.sum(axis=1) == 1).all())
+    if not one_hot:
+        warn(f"{len(columns)} columns of flags are read as several labels an image; label_column=… takes one of them")
+    labels = Labels("single_label" if one_hot else "multi_label", tuple(columns), rows, classes, labelled)
+    _check(labels, len(flags), warn)
+    return labels
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
     import pyarrow as pa
 
     values = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):  # pyarrow before 23 does not combine an empty one
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], column.type)
-    inner = element(feature)
-    if is_float(feature):
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _whole(values: pa.Array, name: str) -> pa.Array:
+    """Return floats as integers if they can be class numbers: whole, and repeated or missing in places."""
+    import pyarrow as pa
+
+    numbers = np.asarray(values.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
+    there = numbers[~np.isnan(numbers)]
+    if not len(there) or not (there == np.floor(there)).all() or len(np.unique(there)) > max(2, len(there) // 2):
         raise _floats_error(name)
-    if inner is not None:
-        labels = _multi(values, inner, name)
-    elif (lists := split_joined(values)) is not None:
-        labels = _multi(lists, None, name)
-    else:
-        labels = _single(values, feature)
-    _check(labels, n_rows=len(column))
-    return labels
+    return pa.array(np.nan_to_num(numbers).astype(np.int64), mask=np.isnan(numbers))
 
 
 def _floats_error(name: str) -> LabelError:
@@ -106,8 +141,8 @@ def _floats_error(name: str) -> LabelError:
     )
 
 
-def _single(values: pa.Array, feature: Any) -> Labels:
-    codes, names = _encode(values, feature)
+def _single(values: pa.Array, feature: Any, warn: Warn) -> Labels:
+    codes, names = _encode(values, feature, warn)
     labelled = codes >= 0
     rows = np.flatnonzero(labelled)
     return Labels("single_label", names, rows, codes[rows], labelled)
@@ -168,12 +203,13 @@ def _flags(elements: pa.Array, parents: np.ndarray, n_lists: int) -> np.ndarray 
     return numbers if repeats or not pa.types.is_integer(kind) else None
 
 
-def split_joined(values: pa.Array) -> pa.Array | None:
+def split_joined(values: pa.Array, name: str = "label", warn: Warn = logger.warning) -> pa.Array | None:
     """Split text that joins several labels, as CSV files hold them: ``"cat|dog"``, ``"cat; dog"``, ``"cat,dog"``.
 
     Text counts as joined where, at one of `SEPARATORS`, the distinct values fall into parts that are fewer than the
     values, or as many, that come in varying numbers a value, and of which one at least occurs in several values. So
-    ``"tench, Tinca tinca"`` and ``"tomato, healthy"`` stay names of classes. None is returned for what is not joined.
+    ``"tench, Tinca tinca"`` and ``"tomato, healthy"`` stay names of classes. Blanks join labels only in a column whose
+    name says that there are several (``tags``). None is returned for what is not joined.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -188,13 +224,14 @@ def split_joined(values: pa.Array) -> pa.Array | None:
             "file, which hold lists, in place of metadata.csv"
         )
     separator = next((mark for mark in SEPARATORS if _joins(distinct, mark)), None)
+    if separator is None and name.lower() in _TAGS and _repeat_words(distinct):
+        separator = " "
     if separator is None:
         return None
-    logger.warning(
-        "labels such as %r are split at %r: several labels an image. If they are names of classes, cast the column to "
-        "ClassLabel",
-        next(value for value in distinct if separator in value),
-        separator,
+    example = next(value for value in distinct if separator in value)
+    warn(
+        f"labels such as {example[:60]!r} are split at {separator!r}: several labels an image. If they are names of "
+        "classes, cast the column to ClassLabel"
     )
     lists = [_parts(cell, separator) if cell else None for cell in values.to_pylist()]
     return pa.array(lists, pa.list_(pa.string()))
@@ -209,11 +246,18 @@ def _joins(distinct: list[str], mark: str) -> bool:
     return varied and 2 <= len(counts) <= len(distinct) and max(counts.values()) > 1
 
 
+def _repeat_words(distinct: list[str]) -> bool:
+    """Return whether the values look like several words each, most of which occur in several values."""
+    counts = Counter(word for value in distinct for word in set(value.split()))
+    several = sum(len(value.split()) > 1 for value in distinct)
+    return several > 0 and sum(times > 1 for times in counts.values()) >= max(1, len(counts) // 3)
+
+
 def _parts(value: str, mark: str) -> list[str]:
     return [part for part in map(str.strip, value.split(mark)) if part]
 
 
-def _encode(values: pa.Array, feature: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return class numbers, -1 where missing, and names."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -227,27 +271,39 @@ def _encode(values: pa.Array, feature: Any) -> tuple[np.ndarray, tuple[str, ...]
             )
         return np.maximum(codes, -1), tuple(feature.names)
     distinct = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, ""))
-    _warn_of_numbers(distinct, len(values))
+    _warn_of_numbers(distinct, len(values), warn)
     found = pc.index_in(values, pa.array(distinct, type=values.type))
     return np.asarray(pc.fill_null(found, -1)).astype(np.int64), tuple(map(str, distinct))
 
 
-def _warn_of_numbers(distinct: list[Any], n_values: int) -> None:
+def _warn_of_numbers(distinct: list[Any], n_values: int, warn: Warn) -> None:
     if len(distinct) > max(20, n_values // 2) and isinstance(distinct[0], int):
-        logger.warning(
-            "%d distinct integers in %d rows count as so many classes; if they are quantities, bin them",
-            len(distinct),
-            n_values,
+        warn(
+            f"{len(distinct)} distinct integers in {n_values} rows count as so many classes; if they are quantities, "
+            "bin them"
         )
     if len(distinct) > 2 and distinct[0] == -1 and distinct[1] == 0:
-        logger.warning("the label -1 counts as a class; if it marks rows without a label, replace it by null")
+        warn("the label -1 counts as a class; if it marks rows without a label, replace it by null")
 
 
-def _check(labels: Labels, n_rows: int) -> None:
+def _warn_of_spellings(names: tuple[str, ...], warn: Warn) -> None:
+    """Warn of classes whose names a person would call the same."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    alike = [found for found in groups.values() if len(found) > 1]
+    if alike:
+        shown = "; ".join(", ".join(repr(name[:40]) for name in found[:4]) for found in alike[:3])
+        more = f"; … {len(alike) - 3} more" if len(alike) > 3 else ""
+        warn(f"classes differ only by blanks, case or Unicode form: {shown}{more}; make them one if they are one")
+
+
+def _check(labels: Labels, n_rows: int, warn: Warn) -> None:
     if not labels.labelled.any():
         raise LabelError(f"no row has a label: all {n_rows} labels are missing (null, NaN, empty, or -1)")
     if labels.n_unlabelled:
-        logger.warning("%d of %d rows have no label and are left out", labels.n_unlabelled, n_rows)
+        warn(f"{labels.n_unlabelled} of {n_rows} rows have no label and are left out")
+    _warn_of_spellings(labels.names, warn)
     if labels.kind == "single_label":
         present = np.flatnonzero(labels.counts)
         if len(present) == 1:
@@ -258,7 +314,7 @@ def _check(labels: Labels, n_rows: int) -> None:
     elif np.isin(labels.counts, (0, int(labels.labelled.sum()))).all():
         raise LabelError("every row has the same set of labels; a task needs labels that differ between rows")
     elif (np.bincount(labels.rows, minlength=len(labels.labelled))[labels.labelled] == 1).all():
-        logger.warning(
+        warn(
             "every row has a list of exactly one label and counts as multi-label all the same; a column with the label "
             "itself in place of the list makes an ordinary classification task"
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hf_task2vec.errors import ColumnError, LabelError, TaskError
-from hf_task2vec.tasks.columns import find_image_column, find_label_column
-from hf_task2vec.tasks.labels import Labels, read_labels
+from hf_task2vec.tasks.columns import LabelChoice, find_image_column, find_label_column, is_bookkeeping
+from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
 from hf_task2vec.tasks.parquet.shards import NotCheap
 from hf_task2vec.tasks.sampling import Draw
 
@@ -18,14 +17,36 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from hf_task2vec.tasks.parquet.remote import RemoteSplit
     from hf_task2vec.tasks.sources import Source
 
 logger = logging.getLogger(__name__)
 
+Read = Callable[[Sequence[int]], Iterator[Any]]
+"""Returns the undecoded cells of the image column at some rows, a few at a time."""
+
 _PEEK_ROWS = 1024  # rows searched for a first value when only the bytes can tell whether a column holds images
 _READ_AT_ONCE = 64  # rows whose cells are in memory at a time
 _STREAMED, _LEAST_STREAMED = 8, 1024  # rows taken of a stream for each of the sample, and at least
+
+
+class Data(Protocol):
+    """The columns of one split."""
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """Types of the columns, as `datasets` or `columns.Feature` has them."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read a whole column of labels."""
+
+    def first_value(self, name: str) -> Any:
+        """Return a value of a column that is not null, None if there is none near."""
+
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
+        """Return `draw`, `read` and `note` of `Rows` for the images in column `name`."""
 
 
 @dataclass(frozen=True)
@@ -37,40 +58,51 @@ class Rows:
     labels: Labels
     draw: Draw
     """The sample."""
-    read: Callable[[Sequence[int]], Iterator[Any]]
-    """Returns the undecoded cells of the image column at some rows, a few at a time."""
+    read: Read
     note: str | None = None
     """Which rows the sample was drawn from, where not from all."""
 
 
-def open_rows(
-    source: Source, image_column: str | None, label_column: str | None, max_samples: int | None, seed: int
-) -> Rows:
-    """Find the columns of a split, read its labels and draw a sample."""
-    import datasets
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Rows in memory: columns of labels, and what each image is read from when it is drawn."""
 
-    if source.remote is not None:
-        try:
-            if max_samples is None:
-                raise NotCheap("all images are asked for")
-            images, names, labels = _find(source, source.remote, image_column, label_column)
-            return Rows(images, names, labels, *source.remote.sample(images, labels, max_samples, seed))
-        except NotCheap as why:
-            logger.info("%s is downloaded, not read in parts: %s", source, why)
-    data, note = source.load(), None
-    if isinstance(data, datasets.IterableDataset):
-        data, note = _taken(source, data, max_samples, seed)
-    local = _Local(data)
-    images, names, labels = _find(source, local, image_column, label_column)
-    draw = Draw(*labels.sampling_pairs(), max_samples, seed)
-    return Rows(images, names, labels, draw, local.reader(images), note)
+    columns: pa.Table
+    features: Mapping[str, Any]
+    images: Sequence[Any] | None = None
+    """What stands for the image of each row; None where they are in a column."""
+    cell: Callable[[Any], Any] = lambda image: image
+    """Turns that into a cell as `images.read_encoded` takes it."""
+    choice: LabelChoice | None = None
+    """The label column, where what read the rows knows it."""
+
+    def __len__(self) -> int:
+        return self.columns.num_rows
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column."""
+        return self.columns.column(name)
+
+    def first_value(self, name: str) -> Any:
+        """Return the first value that is not null, among a few."""
+        cells = self.columns.column(name)[:_PEEK_ROWS]
+        return next((cell.as_py() for cell in cells if cell.is_valid), None)
+
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
+        """Draw from all rows."""
+
+        def read(rows: Sequence[int]) -> Iterator[Any]:
+            for row in rows:
+                yield self.cell(self.columns.column(name)[row].as_py() if self.images is None else self.images[row])
+
+        return Draw(*labels.sampling_pairs(), size, seed), read, None
 
 
-class _Local:
+class _Dataset:
     """The columns of a dataset. Arrow cells are raw: nothing is decoded, whatever the user's format or transform."""
 
-    def __init__(self, data: datasets.Dataset) -> None:
-        self._data = data
+    def __init__(self, data: datasets.Dataset, note: str | None = None) -> None:
+        self._data, self._note = data, note
         self.features = data.features
 
     def __len__(self) -> int:
@@ -83,37 +115,80 @@ class _Local:
         cells = self._arrow(name)[:_PEEK_ROWS].column(name)
         return next((cell.as_py() for cell in cells if cell.is_valid), None)
 
-    def reader(self, name: str) -> Callable[[Sequence[int]], Iterator[Any]]:
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
         cells = self._arrow(name)
 
         def read(rows: Sequence[int]) -> Iterator[Any]:
             for start in range(0, len(rows), _READ_AT_ONCE):
                 yield from cells[list(rows[start : start + _READ_AT_ONCE])].column(name).to_pylist()
 
-        return read
+        return Draw(*labels.sampling_pairs(), size, seed), read, self._note
 
     def _arrow(self, name: str) -> datasets.Dataset:
         return self._data.select_columns([name]).with_format("arrow")
 
 
-def _find(
-    source: Source, data: _Local | RemoteSplit, image_column: str | None, label_column: str | None
-) -> tuple[str, str, Labels]:
+def open_rows(
+    source: Source,
+    image_column: str | None,
+    label_column: str | None,
+    max_samples: int | None,
+    seed: int,
+    warn: Warn = logger.warning,
+) -> Rows:
+    """Find the columns of a split, read its labels and draw a sample."""
+    if source.remote is not None:
+        try:
+            return _rows(source, source.remote, image_column, label_column, max_samples, seed, warn)
+        except NotCheap as why:
+            logger.info("%s is downloaded, not read in parts: %s", source, why)
+    return _rows(source, _opened(source, max_samples, seed), image_column, label_column, max_samples, seed, warn)
+
+
+def _rows(
+    source: Source,
+    data: Data,
+    image_column: str | None,
+    label_column: str | None,
+    max_samples: int | None,
+    seed: int,
+    warn: Warn,
+) -> Rows:
     if len(data) == 0:
         raise TaskError(f"{source} has no rows{source.advice}")
     features = data.features
     try:
         image_column = find_image_column(features, image_column, data.first_value)
-        if source.folder is not None and label_column is None and list(features) == [image_column]:
-            raise _unlabelled_folder(source)
-        label_column = find_label_column(features, label_column, image_column, data.column)
+        known = getattr(data, "choice", None)
+        choice = known or find_label_column(features, label_column, image_column, data.column)
     except (ColumnError, LabelError) as error:
         raise type(error)(f"{source}: {error}") from error
+    if not choice.by_name:
+        others = [name for name in features if name not in (image_column, choice.name) and not is_bookkeeping(name)]
+        instead = f" instead of {', '.join(others[:4])}" if others else ""
+        warn(
+            f"labels are taken from column {choice.name!r}{instead} only because its values repeat; if that is wrong, "
+            "pass label_column=…"
+        )
     try:
-        labels = read_labels(data.column(label_column), features[label_column], label_column)
+        if len(choice.columns) > 1:
+            labels = read_flags({name: data.column(name) for name in choice.columns}, warn)
+        else:
+            labels = read_labels(data.column(choice.name), features[choice.name], choice.name, warn)
     except LabelError as error:
-        raise LabelError(f"{source}, label column {label_column!r}: {error}{source.advice}") from error
-    return image_column, label_column, labels
+        raise LabelError(f"{source}, label column {choice.name!r}: {error}{source.advice}") from error
+    return Rows(image_column, choice.name, labels, *data.sample(image_column, labels, max_samples, seed))
+
+
+def _opened(source: Source, max_samples: int | None, seed: int) -> Data:
+    data = source.load()
+    if type(data).__module__.partition(".")[0] != "datasets":
+        return data
+    import datasets
+
+    if isinstance(data, datasets.IterableDataset):
+        return _Dataset(*_taken(source, data, max_samples, seed))
+    return _Dataset(data)
 
 
 def _taken(
@@ -138,23 +213,3 @@ def _taken(
     if len(rows) != wanted:
         return data, None
     return data, f"drawn from {len(rows):,} rows of the stream, shuffled {wanted:,} at a time"
-
-
-_WORDS = re.compile(r"[^a-z]+")  # what `datasets` looks for names of splits among
-
-
-def _unlabelled_folder(source: Source) -> LabelError:
-    from datasets.data_files import SPLIT_KEYWORDS
-
-    assert source.folder is not None
-    inner = [path for pattern in ("*/", "*/*/") for path in source.folder.glob(pattern) if path.is_dir()]
-    parents = {path.parent for path in inner}
-    leaves = sorted(path.relative_to(source.folder).as_posix() for path in inner if path not in parents)
-    found = f"only one class folder, {leaves[0]!r}" if len(leaves) == 1 else "images without labels"
-    words = {word for synonyms in SPLIT_KEYWORDS.values() for word in synonyms}
-    if len(leaves) > 1 and (taken := [leaf for leaf in leaves if words & set(_WORDS.split(leaf.lower()))]):
-        found += f" (subfolder {taken[0]!r} was taken for a split: if it is a class, rename it)"
-    return LabelError(
-        f"{found}; a folder needs at least two subfolders of images, one a class (or a metadata.csv with columns "
-        f"file_name and label). Subfolders found: {', '.join(leaves) or 'none'}"
-    )

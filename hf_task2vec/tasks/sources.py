@@ -1,58 +1,44 @@
-"""Opening datasets: a Hub id, a local folder, an object of `datasets`, or the built-in sample, down to one split."""
+"""Opening datasets: a Hub id or page, a local folder or file, an object, or the built-in sample, down to one split."""
 
 from __future__ import annotations
 
+import fnmatch
+import io
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
-from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
-from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files, of_the_dataset
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, ImageDecodeError, TaskError
+from hf_task2vec.tasks.columns import Feature, find_image_column, of_arrow, of_schema
+from hf_task2vec.tasks.folders import ARCHIVES, CURES, TABLES, Files, suffix_of, walk
+from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
+from hf_task2vec.tasks.layout import Reading, lay_out, pick_split, shard_split
+from hf_task2vec.tasks.parquet.local import LocalSplit, beside, understood
+from hf_task2vec.tasks.rows import Data, Listed
+from hf_task2vec.tasks.source import Source
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
+
+    from hf_task2vec.tasks.labels import Warn
+
+__all__ = ["DIGITS", "Source", "commit_of", "open_source", "reading"]
 
 logger = logging.getLogger(__name__)
 
 DIGITS = "sklearn:digits"
 """Name of the built-in offline sample: the 1,797 handwritten 8x8 digits that come with scikit-learn."""
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One split of a dataset, and where it came from."""
-
-    dataset: str
-    """Hub id, folder name, `DIGITS`, or for objects the name they carry, else "dataset". Never an absolute path."""
-    load: Callable[[], datasets.Dataset | datasets.IterableDataset]
-    """Returns all its rows."""
-    remote: RemoteSplit | None = None
-    """Returns those of its rows that are needed."""
-    revision: str | None = None
-    config_name: str | None = None
-    split: str | None = None
-    other_splits: tuple[str, ...] = ()
-    folder: Path | None = None
-    token: str | bool | None = None
-    may_read: Callable[[str], bool] | None = None
-    """Says which files and addresses its rows may name; None: any, for the user's own folders and objects."""
-
-    def __str__(self) -> str:
-        return f"split {self.split!r} of {self.dataset!r}" if self.split else f"{self.dataset!r}"
-
-    @property
-    def advice(self) -> str:
-        """The other splits, as the end of an error that another one may not have."""
-        return f"; other splits: {', '.join(self.other_splits)}" if self.other_splits else ""
+_PAGE = re.compile(
+    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?datasets/(?P<id>[\w.-]+(?:/[\w.-]+)?)"
+    r"(?:@(?P<at>[\w.-]+)|/(?:tree|blob|resolve)/(?P<revision>[^/?#]+)[^?#]*|/(?:viewer|discussions)[^?#]*)?/?(?:[?#].*)?"
+)
 
 
 def open_source(
@@ -63,27 +49,40 @@ def open_source(
     revision: str | None = None,
     token: str | bool | None = None,
     streaming: bool = False,
+    label_column: str | None = None,
+    labels_from: str | None = None,
+    warn: Warn = logger.warning,
 ) -> Source:
     """Open one split; see `Task.from_dataset` for the parameters and errors."""
     if not isinstance(dataset, (str, os.PathLike)):
         return _open_object(dataset, split)
     text = os.fspath(dataset)
     if text == DIGITS:
-        return Source(DIGITS, _digits, split=_pick_split(["train"], split, DIGITS))
+        return Source(DIGITS, _digits, split=pick_split(["train"], split, DIGITS))
     path = Path(text).expanduser()
     if path.exists():
-        return _open_folder(path, name=name, split=split, streaming=streaming)
-    if isinstance(dataset, os.PathLike) or _looks_like_path(text):
+        return _open_local(path.resolve(), name, split, label_column, labels_from, warn)
+    if isinstance(dataset, str) and (page := _PAGE.fullmatch(text)) and (text.count("/") > 2 or "://" in text):
+        text, revision = page["id"], revision or page["revision"] or page["at"]
+    elif isinstance(dataset, os.PathLike) or _looks_like_path(text):
         raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
-    return _open_hub(text, name=name, split=split, revision=revision, token=token, streaming=streaming)
+    return open_hub(text, name=name, split=split, revision=revision, token=token, streaming=streaming)
 
 
 def _open_object(dataset: Any, split: str | None, folder: Path | None = None) -> Source:
+    library = type(dataset).__module__.partition(".")[0]
+    if library != "datasets":
+        if split is not None:
+            raise DatasetNotFoundError(
+                f"split {split!r} was asked for, but a {type(dataset).__name__} is a single split"
+            )
+        data = _listed(dataset)
+        return Source("dataset", lambda: data)
     import datasets
 
     if isinstance(dataset, (datasets.DatasetDict, datasets.IterableDatasetDict)):
         names = [str(key) for key in dataset]
-        chosen: str | None = _pick_split(names, split, f"the {type(dataset).__name__}")
+        chosen: str | None = pick_split(names, split, f"the {type(dataset).__name__}")
         data = dataset[chosen]
     elif isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
         data, names = dataset, []
@@ -94,214 +93,277 @@ def _open_object(dataset: Any, split: str | None, folder: Path | None = None) ->
                 f"{f' ({chosen!r})' if chosen else ''}; pass the DatasetDict, or leave split out"
             )
     else:
-        raise TaskError(
-            f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, or a datasets.Dataset, "
-            "DatasetDict or IterableDataset (datasets.Dataset.from_dict and from_generator make one)"
-        )
+        raise _no_dataset(dataset)
     return Source(
         folder.name if folder is not None else data.info.dataset_name or "dataset",
         lambda: data,
         config_name=data.info.config_name,
         split=chosen,
         other_splits=tuple(key for key in names if key != chosen),
-        folder=folder,
     )
 
 
-def _open_folder(path: Path, *, name: str | None, split: str | None, streaming: bool) -> Source:
-    import datasets
-
-    path = path.resolve()  # an absolute path is never taken for a Hub id
-    if not path.is_dir():
-        raise DatasetNotFoundError(f"{path.name!r} is a file; pass the folder that holds it")
-    if not any(path.iterdir()):
-        raise DatasetNotFoundError(
-            f"the folder {path.name!r} is empty; what would work: one subfolder of images a class, or parquet files"
-        )
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return _open_object(datasets.load_from_disk(str(path)), split, path)
-    with _translated(path.name):
-        builder = datasets.load_dataset_builder(str(path), name)
-    return _open_builder(
-        builder, path.name, split, streaming, f"the folder {path.name!r}", config_name=name, folder=path
+def _no_dataset(dataset: Any) -> TaskError:
+    return TaskError(
+        f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, a datasets.Dataset, "
+        "DatasetDict or IterableDataset, a pandas.DataFrame with a column of images or paths, a torch dataset of "
+        "(image, class), or a list of (image, label) pairs"
     )
 
 
-def _open_hub(
-    hub_id: str, *, name: str | None, split: str | None, revision: str | None, token: Any, streaming: bool
-) -> Source:
-    import datasets
+def _listed(dataset: Any) -> Listed:
+    """Return the rows of a DataFrame, of a torch dataset, or of a list of pairs."""
+    import pyarrow as pa
 
-    if not _HUB_ID.fullmatch(hub_id):
-        raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
-    # Everything is read at one commit, so that the recorded revision is the one that was used.
-    kept = kept_listing(hub_id, name, revision, token)
-    commit = None
+    if hasattr(dataset, "columns") and hasattr(dataset, "to_dict"):
+        return _of_frame(dataset)
+    found = _pairs(dataset)
+    if found is None:
+        raise _no_dataset(dataset)
+    images, labels, names = found
+    plain = [label.item() if hasattr(label, "item") else label for label in labels]
     try:
-        commit = _ask_commit(hub_id, revision, token)
-        listing = kept if kept is not None and kept.commit == commit else None
-    except HubUnavailableError as error:
-        logger.info("%s", error)
-        listing = kept
-    except HubError as error:  # opening the dataset tells better
-        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
-        listing = None
+        column = pa.array(plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TaskError(f"the labels of the {type(dataset).__name__} are of mixed types: {error}") from error
+    label = Feature("ClassLabel", names=tuple(names)) if names else of_arrow(column.type)
+    features = {"image": Feature("Image"), "label": label}
+    return Listed(pa.table({"label": column}), features, images, as_cell)
 
-    def build() -> datasets.DatasetBuilder:
-        where = {"revision": commit or revision, "token": token}
-        with _translated(hub_id, token=token, revision=revision):
-            return datasets.load_dataset_builder(hub_id, name, **where)
 
-    def opened(builder: datasets.DatasetBuilder) -> Source:
-        facts = {"config_name": name, "revision": commit, "token": token, "may_read": of_the_dataset}
-        return _open_builder(builder, hub_id, split, streaming, f"dataset {hub_id!r}", **facts)
+def _of_frame(frame: Any) -> Listed:
+    import pyarrow as pa
 
-    if listing is None:
-        builder = build()
-        if commit is not None:
-            listing = list_files(hub_id, name, revision, token, commit, builder)
-        if listing is None:
-            return opened(builder)
-    chosen = _pick_split(list(listing.splits), split, f"dataset {hub_id!r}")
-    if chosen not in listing.splits:
-        logger.info("%s is downloaded, not read in parts: %r is no single whole split", hub_id, split)
-        return opened(build())
+    def cells(name: Any) -> list[Any]:
+        return list(frame[name])
+
+    def looks_like_images(name: Any) -> bool:
+        first = next((cell for cell in cells(name)[:100] if cell is not None and cell == cell), None)
+        text = isinstance(first, (str, os.PathLike)) and re.search(r"(?i)\.\w{2,5}$|://", os.fspath(first))
+        return bool(text) or isinstance(first, (bytes, dict)) or hasattr(first, "getbands")
+
+    found = [name for name in frame.columns if looks_like_images(name)]
+    if not found:
+        raise ColumnError(
+            f"no image column in the DataFrame; columns found: {', '.join(map(str, frame.columns))[:200]}. What would "
+            "work: a column of paths, bytes or PIL images"
+        )
+    found.sort(key=lambda name: str(name).lower() not in ("image", "img", "path", "file_name", "filename"))
+    image, columns = found[0], {}
+    for name in frame.columns:
+        if name != image:
+            try:
+                columns[str(name)] = pa.Array.from_pandas(frame[name])
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                columns[str(name)] = pa.array([None if cell is None else str(cell) for cell in cells(name)])
+    table = pa.table({name: c if isinstance(c, pa.Array) else c.combine_chunks() for name, c in columns.items()})
+    features = {str(image): Feature("Image"), **of_schema(table.schema)}
+    return Listed(table, features, cells(image), as_cell)
+
+
+def _pairs(dataset: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None:
+    """Return the images, labels and class names of a list of pairs or a torch dataset, None if it is neither.
+
+    Labels are taken from where torchvision's datasets keep them; only where there is no such place, images are opened.
+    """
+    if isinstance(dataset, (list, tuple)):
+        if not dataset or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in dataset):
+            return None
+        return [pair[0] for pair in dataset], [pair[1] for pair in dataset], ()
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(dataset, (str, bytes, dict)):
+        return None
+    names = [str(name) for name in getattr(dataset, "classes", ())]
+    if isinstance(samples := getattr(dataset, "samples", None), list) and samples and len(samples[0]) == 2:
+        return [sample[0] for sample in samples], [sample[1] for sample in samples], names
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        inner = _pairs(dataset.dataset)
+        if inner is None:
+            return None
+        return [inner[0][i] for i in dataset.indices], [inner[1][i] for i in dataset.indices], inner[2]
+    images = [partial(_item, dataset, i) for i in range(len(dataset))]
+    for attribute in ("targets", "labels", "_labels"):
+        found: Any = getattr(dataset, attribute, ())
+        if hasattr(found, "__len__") and len(found) == len(dataset) > 0:
+            return images, list(found), names
+    if not len(dataset) or not isinstance(first := dataset[0], (list, tuple)) or len(first) < 2:
+        return None
+    return images, [dataset[i][1] for i in range(len(dataset))], names
+
+
+def _item(dataset: Any, index: int) -> Any:
+    return dataset[index][0]
+
+
+def as_cell(image: Any) -> Any:
+    """Return an image in memory, or a way to it, as `images.read_encoded` takes it."""
+    if callable(image):
+        image = image()
+    if isinstance(image, (bytes, dict)) or image is None:
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return {"path": os.fspath(image)}
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        import numpy as np
+
+        values = np.asarray(image)
+        if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+            values = values.transpose(1, 2, 0)  # torch has the channels first
+        if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+            values = np.rint(values * 255)
+        elif values.dtype != np.uint8:
+            raise ImageDecodeError(
+                f"an array of {values.dtype} from {values.min():.3g} to {values.max():.3g} is no image; pass the "
+                "dataset without its transform"
+            )
+        image = Image.fromarray(values.astype(np.uint8).squeeze())
+    stream = io.BytesIO()
+    image.save(stream, "TIFF" if image.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV") else "PNG")
+    return stream.getvalue()
+
+
+def _open_local(
+    path: Path, name: str | None, split: str | None, label_column: str | None, labels_from: str | None, warn: Warn
+) -> Source:
+    """Open a folder, or a file that holds a dataset."""
+    if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+        import datasets
+
+        return _open_object(datasets.load_from_disk(str(path)), split, path)
+    place = f"the folder {path.name!r}" if path.is_dir() else repr(path.name)
+    if path.is_dir():
+        files = walk(path)
+    elif (suffix := suffix_of(path.name)) in ("parquet", "pq", "arrow", "feather"):
+        files = Files(path.parent, parquet=[path.name] if suffix in ("parquet", "pq") else [])
+        files.arrow = [] if files.parquet else [path.name]
+    elif suffix in TABLES:
+        files, labels_from = walk(path.parent), labels_from or path.name
+    elif suffix in ARCHIVES:
+        files = walk(path)
+    else:
+        raise DatasetNotFoundError(
+            f"{path.name!r} is a file; pass the folder that holds it, or a .parquet, .arrow, .zip, .tar or .csv file"
+        )
+    config, declared = _configuration(path, name, files, warn) if path.is_dir() else (name, {})
+    others: tuple[str, ...] = ()
+    chosen: str | None = None
+    if declared:
+        chosen = pick_split(list(declared), split, place)
+        files, split = files.only(partial(_matches, declared[chosen])), None
+        others = tuple(key for key in declared if key != chosen)
+    said = Reading()
+    if files.parquet or files.arrow:
+        by_split: dict[str, list[str]] = defaultdict(list)
+        for file in sorted(files.parquet or files.arrow):
+            by_split[(not declared and shard_split(file)) or "train"].append(file)
+        at = chosen if chosen in by_split else pick_split(list(by_split), split, place)
+        paths = by_split[at]
+        data: Data = LocalSplit(files.root, paths) if files.parquet else _arrow(files.root, paths)
+        if not files.n_images or _has_images(data):
+            chosen = chosen or at
+            said.left_out = {"a picture beside the data": files.n_images} if files.n_images else {}
+            others = others or tuple(key for key in by_split if key != at)
+            return Source(path.name, lambda: data, config_name=config, split=chosen, other_splits=others, reading=said)
+    laid = lay_out(
+        files, place=place, split=split, labels_from=labels_from, label_column=label_column, reading=said, warn=warn
+    )
+    for reason, left in files.left_out.items():
+        if reason in CURES:
+            more = ", …" if left.count > len(left.names) else ""
+            warn(f"{left.count} left out: {reason} ({', '.join(left.names)}{more}){CURES[reason]}")
+    said.left_out = {reason: left.count for reason, left in files.left_out.items()}
+    said.examples = {reason: tuple(left.names) for reason, left in files.left_out.items()}
+    listed = Listed(laid.columns, laid.features, laid.images, files.cell, laid.choice)
     return Source(
-        hub_id,
-        lambda: opened(build()).load(),
-        remote=RemoteSplit(listing, chosen, hub_id, token),
-        revision=listing.commit,
-        config_name=listing.config_name,
-        split=chosen,
-        other_splits=tuple(key for key in listing.splits if key != chosen),
-        token=token,
-        may_read=of_the_dataset,
+        path.name,
+        lambda: listed,
+        config_name=config,
+        split=chosen or laid.split,
+        other_splits=others or laid.other_splits,
+        reading=said,
     )
 
 
-def _open_builder(
-    builder: datasets.DatasetBuilder, dataset: str, split: str | None, streaming: bool, place: str, **facts: Any
-) -> Source:
-    """Open what `datasets` found, as `datasets.load_dataset` does."""
-    names = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
-    chosen = _pick_split(names, split, place)
-    token = facts.get("token")
-    with _translated(dataset, token=token, revision=facts.get("revision")):
-        if streaming:
-            data = builder.as_streaming_dataset(split=chosen)
-        else:
-            builder.download_and_prepare()
-            data = builder.as_dataset(split=chosen)
-    if facts.get("folder") is None:
-        facts["config_name"] = facts["config_name"] or data.info.config_name
-        facts["revision"] = facts["revision"] or _commit_of_cache(data)
-    others = tuple(key for key in names if key != chosen)
-    return Source(dataset, lambda: data, split=chosen, other_splits=others, **facts)
+def _has_images(data: Data) -> bool:
+    try:
+        find_image_column(data.features, None, data.first_value)
+    except ColumnError:
+        return False
+    return True
 
 
-def _pick_split(names: list[str], requested: str | None, place: str) -> str:
-    if requested is not None:
-        parts = [re.sub(r"\[.*?\]|\(.*?\)", "", part).strip() for part in requested.split("+")]
-        unknown = [part for part in parts if part not in names and part != "all"]
-        if unknown:
-            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {place}; splits found: {', '.join(names)}")
-        return requested
-    if "train" in names or len(names) == 1:
-        chosen = "train" if "train" in names else names[0]
-        logger.info("split %r of %s is used; splits found: %s", chosen, place, ", ".join(names))
-        return chosen
-    raise DatasetNotFoundError(
-        f"{place} has no split 'train' to take by default; pass split=… (splits found: {', '.join(names) or 'none'})"
+def _arrow(root: Path, paths: Iterable[str]) -> Listed:
+    """Return Arrow files, mapped into memory: only what is used of them is read."""
+    import pyarrow as pa
+
+    tables: list[pa.Table] = []
+    for path in paths:
+        with understood(root / path):
+            source = pa.memory_map(str(root / path))
+            try:
+                tables.append(pa.ipc.open_file(source).read_all())
+            except pa.ArrowInvalid:
+                source.seek(0)
+                tables.append(pa.ipc.open_stream(source).read_all())
+    table = pa.concat_tables(tables, promote_options="permissive")
+    return Listed(table, of_schema(tables[0].schema), cell=partial(beside, root))
+
+
+def _configuration(folder: Path, name: str | None, files: Files, warn: Warn) -> tuple[str | None, dict[str, list[str]]]:
+    """Return the configuration that a README chooses, and its patterns of files by split, none if it has none."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        text = ""
+    match = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, re.DOTALL)
+    configs: dict[str, Any] = {}
+    if match is not None and "configs:" in match[1]:
+        import yaml
+
+        try:
+            found = yaml.safe_load(match[1]).get("configs") or []
+            configs = {str(config["config_name"]): config for config in found}
+        except yaml.MarkedYAMLError as error:
+            line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
+            warn(f"README.md{line} is no valid YAML ({error.problem}); the configurations in it are not used")
+        except (AttributeError, KeyError, TypeError):
+            warn("the configurations in README.md are not understood and not used")
+    if name is not None and name not in configs:
+        raise DatasetNotFoundError(
+            f"dataset {folder.name!r} has no such configuration; pass name=… with one of {sorted(configs)}"
+        )
+    default = [key for key, config in configs.items() if config.get("default")] or list(configs)
+    if name is None and len(default) > 1:
+        raise DatasetNotFoundError(
+            f"dataset {folder.name!r} has several configurations; pass name=… with one of {list(configs)}"
+        )
+    chosen = name or next(iter(default), None)
+    if chosen is None:
+        return None, {}
+    config = configs[chosen]
+    inside, declared = config.get("data_dir"), config.get("data_files") or ["**"]
+    splits: dict[str, list[str]] = {}
+    for item in declared if isinstance(declared, list) else [declared]:
+        split, paths = (item.get("split", "train"), item.get("path")) if isinstance(item, dict) else ("", item)
+        found = paths if isinstance(paths, list) else [paths]
+        splits.setdefault(str(split), []).extend(f"{inside}/{path}" if inside else str(path) for path in found)
+    if list(splits) == [""]:  # no split is named: the names of files and folders tell
+        limited = files.only(partial(_matches, splits[""]))
+        vars(files).update(vars(limited))
+        return chosen, {}
+    return chosen, splits
+
+
+def _matches(patterns: Iterable[str], path: str) -> bool:
+    plain = (pattern.removeprefix("./").rstrip("/") for pattern in patterns)
+    return any(
+        path == item or path.startswith(f"{item}/") or fnmatch.fnmatch(path, item.replace("**", "*")) for item in plain
     )
 
 
 def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or text.endswith("/")
-
-
-def commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
-    """Return the commit that `revision` stands for, None if the Hub does not say; opening the dataset tells why."""
-    try:
-        return _ask_commit(hub_id, revision, token)
-    except HubError as error:
-        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
-        return None
-
-
-def _ask_commit(hub_id: str, revision: str | None, token: Any) -> str | None:
-    if revision is not None and _COMMIT.fullmatch(revision):
-        return revision
-    session = HubSession(hub_id, revision=revision, token=token)
-    info = session.call(
-        "finding its commit",
-        session.api.dataset_info,
-        hub_id,
-        revision=revision,
-        expand=["gated", "sha"],
-        limit=REQUEST_TIMEOUT,
-        attempts=2,
-    )
-    if info.gated:  # anyone may know its commit; what is in the cache is for those with access only
-        session.call("asking for access", session.api.auth_check, hub_id, repo_type="dataset", limit=REQUEST_TIMEOUT)
-    return info.sha
-
-
-def _commit_of_cache(data: Any) -> str | None:
-    """Return the commit that a cached copy was made of: `datasets` names its folder by it."""
-    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
-    return folders.pop() if len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)) else None
-
-
-@contextmanager
-def reading(dataset: str, token: str | bool | None = None) -> Iterator[None]:
-    """Turn failures of the connection while rows are read into `HubUnavailableError`."""
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import httpx  # the HTTP library that it was built on
-
-    try:
-        yield
-    except (ConnectionError, HfHubHTTPError, httpx.HTTPError, HubUnavailableError) as error:
-        raise HubUnavailableError(
-            f"dataset {dataset!r} cannot be read from the Hub: {_text(error, token)} Check the connection "
-            "(and HF_HUB_OFFLINE); a local folder or a dataset in the cache works without"
-        ) from error
-
-
-@contextmanager
-def _translated(dataset: str, *, token: str | bool | None = None, revision: str | None = None) -> Iterator[None]:
-    """Turn the errors of `datasets` into ours, with what would work."""
-    import datasets.exceptions
-
-    try:
-        with reading(dataset, token):
-            yield
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise DatasetNotFoundError(
-            f"no dataset {dataset!r}{f' at revision {revision!r}' if revision else ''}: {_text(error, token)} Check "
-            "the spelling; a private or gated dataset needs token=… of an account that has access"
-        ) from error
-    except RuntimeError as error:
-        if "script" not in str(error):
-            raise
-        raise TaskError(
-            f"dataset {dataset!r} is made by a Python script, which `datasets` no longer runs. What would work: "
-            "revision='refs/convert/parquet' (the Hub's own Parquet copy, where there is one), or a folder of Parquet "
-            "files or of images without the script"
-        ) from error
-    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
-        text = _text(error, token)
-        if match := re.search(r"(?:available configs: |not found\. Available: )(\[.*?\])", text):
-            what = "has no such configuration" if "not found" in match[0] else "has several configurations"
-            raise DatasetNotFoundError(f"dataset {dataset!r} {what}; pass name=… with one of {match[1]}") from error
-        raise DatasetNotFoundError(
-            f"dataset {dataset!r} cannot be read: {text} What would work: a Hub dataset id, or a folder with one "
-            "subfolder of images a class or with parquet files"
-        ) from error
-
-
-def _text(error: Exception, token: str | bool | None) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__  # on one line
-    return redact(text, token).rstrip(".") + "."
 
 
 def _digits() -> datasets.Dataset:

@@ -7,22 +7,18 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hf_task2vec.errors import ImageDecodeError, TaskError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify, settle
-from hf_task2vec.tasks.labels import LabelKind, Labels
+from hf_task2vec.tasks.labels import LabelKind, Labels, Warn
+from hf_task2vec.tasks.layout import Reading
 from hf_task2vec.tasks.rows import Rows, open_rows
 from hf_task2vec.tasks.sources import Source, open_source, reading
 from hf_task2vec.text import counted, listed, shown
-
-if TYPE_CHECKING:
-    import os
-
-    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -97,18 +93,14 @@ class Task:
     """Reads the images."""
     drawn_from: str | None = None
     """Which rows the sample was drawn from, where not from all: see `from_dataset`."""
+    other_splits: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading, repr=False)
+    """What was read of the dataset, and what was left out."""
 
     @classmethod
     def from_dataset(
         cls,
-        dataset: (
-            str
-            | os.PathLike[str]
-            | datasets.Dataset
-            | datasets.DatasetDict
-            | datasets.IterableDataset
-            | datasets.IterableDatasetDict
-        ),
+        dataset: Any,
         *,
         name: str | None = None,
         split: str | None = None,
@@ -117,6 +109,7 @@ class Task:
         streaming: bool = False,
         image_column: str | None = None,
         label_column: str | None = None,
+        labels_from: str | None = None,
         max_samples: int | None = 256,
         seed: int = 0,
     ) -> Task:
@@ -134,9 +127,12 @@ class Task:
         Parameters
         ----------
         dataset
-            A Hub dataset id, a local folder (one subfolder of images a class, optionally inside ``train``/``test``;
-            parquet files; or saved by ``save_to_disk``), an object of the `datasets` library, or ``"sklearn:digits"``,
-            an offline sample of 8x8 digits. An existing folder is never taken for a Hub id.
+            A Hub dataset id, or the address of its page; a local folder (one subfolder of images a class, optionally
+            inside ``train``/``test``; images and a table that names them; WebDataset tars; Parquet or Arrow files; or
+            saved by ``save_to_disk``); a file of these: zip, tar, table, Parquet, Arrow; an object of the `datasets`
+            library, a DataFrame with a column of paths, bytes or Pillow images, a torch dataset of (image, class), a
+            list of (image, label); or ``"sklearn:digits"``, an offline sample of 8x8 digits. An existing folder is
+            never taken for a Hub id. Nothing local is copied; `reading` says how it was understood.
         name
             Configuration of a dataset that has several.
         split
@@ -146,13 +142,16 @@ class Task:
         token
             Hub token for private and gated datasets.
         streaming
-            Read a folder, or a Hub dataset that is not Parquet, row by row instead of downloading all splits of it
-            first. The sample is then drawn from eight times as many rows as it holds (at least 1,024), shuffled as
-            `datasets` shuffles a stream.
+            Read a Hub dataset that is not Parquet row by row instead of downloading all splits of it first. The sample
+            is then drawn from eight times as many rows as it holds (at least 1,024), shuffled as `datasets` shuffles a
+            stream.
         image_column, label_column
             Columns to use where they cannot be found by type and name. A label column of `ClassLabel`, integers,
             strings or booleans makes a task with one label an image, one of lists of these (or of zeros and ones) a
-            task with several.
+            task with several; columns of flags are named together, with commas.
+        labels_from
+            Of a local folder: ``"folders"``, the name of a table in it, or a column, where it can be read in several
+            ways; see `reading`.
         max_samples
             Images to draw, at least 2; None for all.
         seed
@@ -186,12 +185,28 @@ class Task:
         if max_samples is not None and max_samples < 2:
             raise TaskError(f"max_samples={max_samples}: at least 2 images are needed, or None for all")
         logger.info("reading the dataset")
-        source = open_source(dataset, name=name, split=split, revision=revision, token=token, streaming=streaming)
+        warnings: list[str] = []
+
+        def warn(text: str) -> None:
+            logger.warning("%s", text)
+            warnings.append(text)
+
+        source = open_source(
+            dataset,
+            name=name,
+            split=split,
+            revision=revision,
+            token=token,
+            streaming=streaming,
+            label_column=label_column,
+            labels_from=labels_from,
+            warn=warn,
+        )
         with reading(source.dataset, token):
-            rows = open_rows(source, image_column, label_column, max_samples, seed)
+            rows = open_rows(source, image_column, label_column, max_samples, seed, warn)
             fingerprint = _fingerprint(source, rows, seed)
         labels = rows.labels
-        _warn_of_uncovered_classes(labels, max_samples)
+        _warn_of_uncovered_classes(labels, max_samples, warn)
         n_rows, classes = len(labels.labelled), len(labels.names)
         logger.info("%d of %d rows of %s drawn, %d classes", len(rows.draw.slots), n_rows, source.dataset, classes)
         return cls(
@@ -210,6 +225,12 @@ class Task:
             seed=seed,
             draw=partial(_read_sample, source, rows, token),
             drawn_from=rows.note,
+            other_splits=source.other_splits,
+            reading=replace(
+                source.reading,
+                labels_from=source.reading.labels_from or f"column {rows.label_column!r}",
+                warnings=tuple(warnings),
+            ),
         )
 
     @cached_property
@@ -239,19 +260,25 @@ class Task:
 
     @property
     def read(self) -> str:
-        """What was read, in a sentence that every answer starts with."""
-        split = "" if self.split is None else f", split {shown(self.split)!r}"
-        where = f"column {shown(self.label_column)!r}{split}"
-        facts = "".join(f"; {note}" for note in self.sample.notes)
-        return (
-            f"{len(self):,} of {counted(self.n_rows, 'image')} (seed {self.seed}), "
-            f"{self.num_classes:,} classes ({listed(self.label_names)}), {where}{facts}"
-        )
+        """What was read, in a line that every answer starts with: images, classes, labels, split, what was left out."""
+        parts = [
+            f"{len(self):,} of {counted(self.n_rows, 'image')} (seed {self.seed})",
+            f"{self.num_classes:,} classes ({listed(self.label_names)})",
+            f"labels from {shown(self.reading.labels_from, 80)}",
+        ]
+        if self.other_splits:
+            parts.append(f"split {shown(self.split)!r} of {listed((self.split, *self.other_splits))}")
+        left = {reason: count for reason, count in self.reading.left_out.items() if count}
+        left |= {"broken": len(self.skipped)} if self.skipped else {}
+        left |= {"without a label": self.n_unlabelled} if self.n_unlabelled else {}
+        what = ", ".join(f"{count:,} {reason}" for reason, count in left.items())
+        out = [f"{sum(left.values()):,} left out: {what}"] if left else []
+        return "; ".join([", ".join(parts), *self.sample.notes, *out])
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the sample less fit to judge by."""
-        return self.sample.warnings
+        """What a user should know of how the dataset was read, and what makes the sample less fit to judge by."""
+        return (*self.reading.warnings, *self.sample.warnings)
 
     @property
     def content_digest(self) -> str:
@@ -335,6 +362,13 @@ class Task:
             "seed": self.seed,
             "read": self.read,
             "warnings": list(self.warnings),
+            "reading": {
+                "labels_from": self.reading.labels_from,
+                "alternatives": list(self.reading.alternatives),
+                "left_out": dict(self.reading.left_out),
+                "examples": {reason: list(names) for reason, names in self.reading.examples.items()},
+                "other_splits": list(self.other_splits),
+            },
             **({} if self.drawn_from is None else {"drawn_from": self.drawn_from}),
             "content_digest": self.content_digest,
             "fingerprint": self.fingerprint,
@@ -403,15 +437,12 @@ def _drawn(sample: Sample) -> Sample:
     return sample
 
 
-def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None) -> None:
+def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None, warn: Warn) -> None:
     present = int(np.count_nonzero(labels.counts))
     if max_samples is not None and max_samples < present:
-        logger.warning(
-            "max_samples=%d covers at most %d of %d classes; max_samples=%d would cover all",
-            max_samples,
-            max_samples,
-            present,
-            present,
+        warn(
+            f"max_samples={max_samples} covers at most {max_samples} of {present} classes; max_samples={present} would "
+            "cover all"
         )
 
 

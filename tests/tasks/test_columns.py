@@ -30,7 +30,7 @@ def image_column(features: dict[str, Any], requested: str | None = None, **first
 
 def label_column(features: dict[str, Any], requested: str | None = None, **values: list[Any]) -> str:
     columns = {name: pa.chunked_array([pa.array(cells)]) for name, cells in values.items()}
-    return find_label_column(Features({"image": ImageFeature(), **features}), requested, "image", columns.get)
+    return find_label_column(Features({"image": ImageFeature(), **features}), requested, "image", columns.get).name
 
 
 def test_image_column_by_type_whatever_its_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -173,7 +173,7 @@ def test_rows_that_name_other_files_are_not_followed(
     data = data.set_column(0, data.schema.field(0), pa.array(cells, data.schema.field(0).type))
     hub.create_dataset("org/trap", shards(data, 1, ONE_PAGE))
     if way == "download":
-        monkeypatch.setattr("hf_task2vec.tasks.sources.list_files", lambda *args, **kwargs: None)
+        monkeypatch.setattr("hf_task2vec.tasks.hub_datasets.list_files", lambda *args, **kwargs: None)
     task = Task.from_dataset("org/trap", max_samples=None, streaming=way == "streaming")
     assert {image.row for image in task.skipped} == {0, 1, 2, 3}
     assert all("lies outside the dataset" in image.reason for image in task.skipped)

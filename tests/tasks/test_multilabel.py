@@ -98,21 +98,21 @@ def test_a_folder_with_metadata(tmp_path: Path) -> None:
     gc.collect()
 
 
-def test_flag_columns_are_ambiguous_and_the_message_says_how_to_join_them() -> None:
+def test_columns_of_flags_are_several_labels_an_image() -> None:
     flags = hot(sets()).astype(bool)
     dataset = data(flags[:, 0].tolist(), Value("bool"), "a")
     for column, kind in ((1, bool), (2, int)):
         dataset = dataset.add_column(ABC[column], flags[:, column].astype(kind).tolist())
-    with pytest.raises(ColumnError, match="several label columns: a, b, c; pass label_column=… to choose one") as error:
-        Task.from_dataset(dataset)
-    assert "For all 3 flags as several labels an image" in str(error.value)
-    code = str(error.value).partition("of lists: ")[2].partition(" and label_column")[0]
-    names: dict[str, Any] = {"dataset": dataset}
-    exec(code, names)
-    task = Task.from_dataset(names["dataset"], label_column="labels", max_samples=None)
-    assert task.label_names == tuple(ABC)
-    assert np.array_equal(task.labels, flags[task.indices])
+    for label_column in (None, "a,b,c"):
+        task = Task.from_dataset(dataset, max_samples=None, label_column=label_column)
+        assert (task.label_names, task.label_column) == (tuple(ABC), "a,b,c")
+        assert np.array_equal(task.labels, flags[task.indices])
+        assert "3 columns of flags are read as several labels" in task.reading.warnings[0]
     assert Task.from_dataset(dataset, label_column="b").label_kind == "single_label"
+    with pytest.raises(
+        ColumnError, match=r"several label columns: a, b, c, d; .* all 3 flags .*label_column=\"a,b,c\""
+    ):
+        Task.from_dataset(dataset.add_column("d", ["x", "y"] * (len(dataset) // 2)))
 
 
 def test_flags_with_marks_of_uncertainty_are_refused() -> None:

@@ -18,10 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hf_task2vec.files import cache_dir, canonical_json, sha256_bytes, write_json
 from hf_task2vec.hub import HubSession
+from hf_task2vec.tasks.parquet.plan import Pages
 from hf_task2vec.tasks.parquet.shards import Entry, NotCheap, RemoteFile, Shard, in_threads, open_shards
 from hf_task2vec.tasks.sampling import Draw
 
@@ -38,7 +37,6 @@ EXACT_BYTES = 32 << 20
 MOST_SHARE = 0.5
 """Beyond this share of all images (and `EXACT_BYTES`) the split is downloaded instead."""
 
-_SPARE = 1.25  # rows a class has to choose from, for each that the sample takes of it
 _PEEK_ROWS = 16  # rows searched for a first value
 _PATHS_AT_ONCE = 500
 
@@ -170,11 +168,11 @@ class RemoteSplit:
     def first_value(self, name: str) -> Any:
         """Return the first value of a binary column that is not null, among a few; None if there is none."""
         for entry in self._entries(name)[:1]:
-            return next((value for value in entry.values(min(_PEEK_ROWS, entry.rows)) if value is not None), None)
+            return next((value for value in entry.first_values(min(_PEEK_ROWS, entry.rows)) if value is not None), None)
         return None
 
     def sample(
-        self, name: str, labels: Labels, size: int, seed: int
+        self, name: str, labels: Labels, size: int | None, seed: int
     ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
         """Return `draw`, `read` and `note` of `rows.Rows` for the images in column `name`.
 
@@ -183,22 +181,13 @@ class RemoteSplit:
         NotCheap
             If it would take more bytes than a download is worth.
         """
-        pages = _Pages(self._entries(name))
-        rows, classes = labels.sampling_pairs()
-        draw = Draw(rows, classes, size, seed)
-        exact = needed = pages.cost(draw.rows)
-        note = None
-        if exact > EXACT_BYTES:
-            near = pages.near(rows, classes, draw)
-            draw = Draw(rows[near], classes[near], size, seed)
-            needed, total = pages.cost(draw.rows), pages.total
-            if needed > max(EXACT_BYTES, MOST_SHARE * total):
-                raise NotCheap(f"the sample would take {needed / 1e6:,.0f} MB of {total / 1e6:,.0f} MB")
-            note = (
-                f"drawn from the {len(np.unique(rows[near])):,} of {len(labels.labelled):,} rows that lie near the "
-                f"start of a row group or page: about {needed / 1e6:.1f} MB to read instead of {exact / 1e6:.1f} MB"
-            )
-            logger.info("sample %s", note)
+        if size is None:
+            raise NotCheap("all images are asked for")
+        pages = Pages(self._entries(name))
+        draw, note = pages.draw(labels, size, seed, EXACT_BYTES)
+        needed, total = pages.cost(draw.rows), pages.total
+        if note is not None and needed > max(EXACT_BYTES, MOST_SHARE * total):
+            raise NotCheap(f"the sample would take {needed / 1e6:,.0f} MB of {total / 1e6:,.0f} MB")
         return draw, pages.read, note
 
     def _entries(self, name: str) -> list[Entry]:
@@ -209,50 +198,3 @@ class RemoteSplit:
             raise NotCheap(f"column {name!r} ({kind}) does not hold the images themselves")
         leaf = f"{name}.bytes" if pa.types.is_struct(kind) else name
         return [entry for found in in_threads(lambda shard: shard.entries(leaf), self._shards) for entry in found]
-
-
-class _Pages:
-    """What it takes to read the images at some rows."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = entries
-        self._first = np.array([entry.first for entry in entries], dtype=np.int64)
-
-    @property
-    def total(self) -> int:
-        """About how many bytes all images take."""
-        return sum(entry.cost(entry.rows) for entry in self._entries)
-
-    def cost(self, rows: Sequence[int]) -> int:
-        """Return about how many bytes it takes to have some rows."""
-        return sum(self._entries[entry].cost(count) for entry, count in self._counts(rows).items())
-
-    def near(self, rows: np.ndarray, classes: np.ndarray, draw: Draw) -> np.ndarray:
-        """Return the positions of the rows of each class that are nearest to where an entry starts."""
-        depth = rows - self._first[self._entry_of(rows)]
-        quota = np.bincount([label for _, label in draw.slots], minlength=int(classes.max(initial=0)) + 1)
-        needed = np.ceil(_SPARE * quota).astype(np.int64) + 1
-        order = np.lexsort((depth, classes))
-        kept = []
-        for positions in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
-            last = min(needed[classes[positions[0]]], len(positions)) - 1
-            kept.append(positions[depth[positions] <= depth[positions[last]]])
-        return np.sort(np.concatenate(kept))
-
-    def read(self, rows: Sequence[int]) -> Iterator[Any]:
-        """Yield the images at some rows; each page is entered once."""
-        counts = self._counts(rows)
-        values = in_threads(lambda item: self._entries[item[0]].values(item[1]), counts.items())
-        found = dict(zip(counts, values, strict=True))
-        for entry, row in zip(self._entry_of(rows).tolist(), rows, strict=True):
-            yield found[entry][row - self._entries[entry].first]
-
-    def _entry_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        return np.searchsorted(self._first, np.asarray(rows, dtype=np.int64), side="right") - 1
-
-    def _counts(self, rows: Sequence[int]) -> dict[int, int]:
-        """Return how many rows of each entry must be read to have some rows."""
-        counts: dict[int, int] = {}
-        for entry, row in zip(self._entry_of(rows).tolist(), rows, strict=True):
-            counts[entry] = max(counts.get(entry, 0), row - self._entries[entry].first + 1)
-        return counts

@@ -27,7 +27,7 @@ from hf_task2vec.tasks.parquet.pages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -150,7 +150,12 @@ class Entry:
         """Return about how many bytes the first `count` rows take."""
         return expected_bytes(min(count, self.rows), self.leaf.mean)
 
-    def values(self, count: int) -> list[bytes | None]:
+    def at(self, positions: Sequence[int]) -> list[bytes | None]:
+        """Return the values at some positions."""
+        values = self.first_values(max(positions) + 1)
+        return [values[position] for position in positions]
+
+    def first_values(self, count: int) -> list[bytes | None]:
         """Return the first `count` values."""
 
         def fetch(offset: int, length: int) -> bytes:

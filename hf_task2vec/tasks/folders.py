@@ -1,0 +1,294 @@
+"""The files of a folder, zip or tar: one walk, which opens a file only where its name does not tell what it is.
+
+Only names are kept, by folder: a million files take 100 MB and a few seconds. Archives look like folders named by
+their stem. Links are followed, each folder once; hidden files and those of operating systems are not there.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from hf_task2vec.errors import DatasetNotFoundError, ImageDecodeError
+from hf_task2vec.tasks.images import FORMATS, MAX_BYTES, looks_like_image
+
+_SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
+_SYSTEM |= {"system volume information", "icon\r"}
+TABLES = {"csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt"}
+_PARQUET, _ARROW = {"parquet", "pq"}, {"arrow", "feather"}
+ARCHIVES = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
+_KNOWN = {"aae", "xmp", "npy", "npz", "dcm", "nii", "nii.gz", "heic", "heif", "md", "yaml", "yml", "py", "ini", "log"}
+CURES = {
+    "HEIC": "; pip install hf-task2vec[heic] reads it",
+    "a broken link": "",
+    "cannot be read": "; check its permissions",
+    "no regular file": "",
+    "a link to a folder that is read already": "",
+    "an archive beside the data": "; pass it by itself to read it",
+}
+"""Reasons to leave a file out that a user should hear of, and what would help."""
+_HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")}
+_SAMPLED = 3  # names kept of the files left out for one reason
+_BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+@dataclass
+class LeftOut:
+    """Files that were left out for one reason."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+    """The first few."""
+    folders: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Files:
+    """What lies below a place. Paths are relative to it, joined by ``/``."""
+
+    root: Path
+    images: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the images, by folder."""
+    folders: set[str] = field(default_factory=set)
+    """All folders, also empty ones."""
+    tables: list[str] = field(default_factory=list)
+    parquet: list[str] = field(default_factory=list)
+    arrow: list[str] = field(default_factory=list)
+    sides: dict[str, list[str]] = field(default_factory=dict)
+    """Names of what lies in tars beside the images of WebDataset: labels."""
+    left_out: defaultdict[str, LeftOut] = field(default_factory=lambda: defaultdict(LeftOut))
+    archives: dict[str, _Archive] = field(default_factory=dict)
+
+    @property
+    def n_images(self) -> int:
+        """How many images there are."""
+        return sum(map(len, self.images.values()))
+
+    def leave_out(self, reason: str, path: str, count: int = 1) -> None:
+        """Count a file, or several beginning with `path`, as left out."""
+        left = self.left_out[reason]
+        left.count += count
+        left.folders[path.rpartition("/")[0]] += count
+        if len(left.names) < _SAMPLED:
+            left.names.append(text(path))
+
+    def only(self, matches: Callable[[str], bool]) -> Files:
+        """Return the files whose path matches, in the same folders."""
+        kept = {
+            folder: names
+            for folder, found in self.images.items()
+            if (names := [name for name in found if matches(f"{folder}/{name}" if folder else name)])
+        }
+        parents = {str(parent) for folder in kept for parent in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+        return replace(
+            self,
+            images=kept,
+            folders=parents - {"."} | {""},
+            tables=[path for path in self.tables if matches(path)],
+            parquet=[path for path in self.parquet if matches(path)],
+            arrow=[path for path in self.arrow if matches(path)],
+        )
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file, which may lie in an archive; raises `ImageDecodeError`."""
+        for folder in map(str, PurePosixPath(path).parents):
+            if (archive := self.archives.get("" if folder == "." else folder)) is not None:
+                return archive.read(path)
+        return (self.root / path).read_bytes()
+
+    def cell(self, path: str) -> dict[str, Any]:
+        """Return an image as `images.read_encoded` takes it: its path, or its bytes where it lies in an archive."""
+        if "://" in path:
+            return {"path": path}
+        if self.archives:
+            return {"bytes": partial(self.read, path), "path": path}
+        return {"path": str(self.root / path)}
+
+    def add(self, folder: str, name: str, start: Callable[[], bytes | None], *, in_tar: bool = False) -> None:
+        """Sort a file by its name, or by its first bytes, which ``start()`` returns."""
+        suffix, path = suffix_of(name), f"{folder}/{name}" if folder else name
+        if suffix in _images():
+            self.images.setdefault(folder, []).append(name)
+        elif in_tar and suffix in ("cls", "txt", "json", "cls.txt", "label", "class"):
+            self.sides.setdefault(folder, []).append(name)
+        elif suffix in TABLES:
+            self.tables.append(path)
+        elif suffix in _PARQUET:
+            self.parquet.append(path)
+        elif suffix in _ARROW:
+            self.arrow.append(path)
+        elif suffix in ("heic", "heif"):
+            self.leave_out("HEIC", path)
+        elif suffix in _KNOWN or (suffix and mimetypes.guess_type(f"x.{suffix}")[0] is not None):
+            self.leave_out("not an image", path)
+        else:
+            data = start()
+            if data is None:
+                self.leave_out("cannot be read", path)
+            elif looks_like_image(data):
+                self.images.setdefault(folder, []).append(name)
+            else:
+                self.leave_out("HEIC" if data[4:12] in _HEIC else "not an image", path)
+
+
+def text(path: str) -> str:
+    """Return a path as text that can be written anywhere: names may be any bytes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def walk(root: Path) -> Files:
+    """List the files below a folder, or in an archive."""
+    if not root.is_dir():
+        files = Files(root.parent)
+        _add_archive(files, root.name, "")
+        return files
+    files, archives = Files(root), []
+    seen: set[Any] = set()
+    queue, links = [""], list[str]()
+    while queue or links:
+        # Links come last: a folder that can be reached without one keeps its own name.
+        folder = queue.pop() if queue else links.pop()
+        place = root / folder
+        try:
+            facts = place.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                files.leave_out("a link to a folder that is read already", folder)
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            with os.scandir(place) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            files.leave_out("cannot be read", folder)
+            continue
+        finally:
+            files.folders.add(folder)
+        inner = []
+        for entry in found:
+            name = entry.name
+            path = f"{folder}/{name}" if folder else name
+            if name[0] == "." or name.lower() in _SYSTEM:
+                continue
+            if entry.is_file(follow_symlinks=False) or entry.is_file():
+                if suffix_of(name) in ARCHIVES:
+                    archives.append(path)
+                else:
+                    files.add(folder, name, partial(_start, entry.path))
+            elif entry.is_dir(follow_symlinks=False):
+                inner.append(path)
+            elif entry.is_dir():
+                links.insert(0, path)
+            else:
+                files.leave_out("a broken link" if entry.is_symlink() else "no regular file", path)
+        queue += reversed(inner)
+    alone = not (files.images or files.parquet or files.arrow)
+    for path in archives:
+        if alone:
+            _add_archive(files, path, path[: -len(suffix_of(path)) - 1])
+        else:
+            files.leave_out("an archive beside the data", path)
+    return files
+
+
+def _add_archive(files: Files, path: str, folder: str) -> None:
+    """Add what an archive holds, as if it were the folder `folder`."""
+    archive = _Archive(files.root / path, folder)
+    files.archives[folder] = archive
+    files.folders.add(folder)
+    try:
+        for member in archive.members():
+            parts = [part for part in PurePosixPath(member).parts if part not in ("/", "..")]
+            if not parts or any(part[0] == "." or part.lower() in _SYSTEM for part in parts):
+                continue
+            inside = "/".join(filter(None, [folder, *parts[:-1]]))
+            for depth in range(1, len(parts)):
+                files.folders.add("/".join(filter(None, [folder, *parts[:depth]])))
+            full = f"{inside}/{parts[-1]}" if inside else parts[-1]
+            archive.names[full] = member
+            files.add(inside, parts[-1], partial(archive.start, full), in_tar=archive.is_tar)
+    except _BROKEN as error:
+        raise DatasetNotFoundError(
+            f"{path!r} cannot be read as an archive: {type(error).__name__} ({error}); is it whole? Fetch it anew"
+        ) from error
+    for names in files.images.values():
+        names.sort()
+
+
+class _Archive:
+    """A zip, or a tar of any compression, whose members are read one at a time."""
+
+    def __init__(self, path: Path, folder: str) -> None:
+        self._lock = threading.Lock()
+        self.names: dict[str, str] = {}
+        self.is_tar = not zipfile.is_zipfile(path)
+        self._path = path
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def members(self) -> Iterator[str]:
+        """Yield the names of the files."""
+        if not self.is_tar:
+            self._zip = zipfile.ZipFile(self._path)
+            yield from (info.filename for info in self._zip.infolist() if not info.is_dir())
+            return
+        self._tar = tarfile.open(self._path)  # noqa: SIM115  (stays open for the images drawn)
+        for member in self._tar:
+            self._tar.members = []  # type: ignore[attr-defined]  # else a kilobyte of each stays
+            if member.isfile():
+                self._places[member.name] = member.offset_data, member.size
+                yield member.name
+
+    def start(self, path: str) -> bytes | None:
+        """Return the first bytes of a member, None if it cannot be read."""
+        try:
+            return self.read(path)[:16]
+        except ImageDecodeError:
+            return None
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of the member that `path` stands for."""
+        name = self.names[path]
+        size = self._places[name][1] if self.is_tar else self._zip.getinfo(name).file_size
+        if size > MAX_BYTES:
+            raise ImageDecodeError(f"a file of {size:,} bytes is larger than the limit of {MAX_BYTES:,} bytes")
+        try:
+            if not self.is_tar:
+                return self._zip.read(name)
+            with self._lock:
+                handle = self._tar.fileobj
+                assert handle is not None
+                handle.seek(self._places[name][0])
+                return handle.read(size)
+        except _BROKEN as error:
+            raise ImageDecodeError(f"cannot be read from {self._path.name!r}: {error}") from error
+
+
+def suffix_of(name: str) -> str:
+    """Return the ending of a name that says what a file is, in small letters: ``jpg``, ``tar.gz``."""
+    parts = name.lower().rsplit(".", 2)
+    if len(parts) == 3 and parts[1] in ("tar", "nii", "cls"):
+        return f"{parts[1]}.{parts[2]}"
+    return parts[-1] if len(parts) > 1 else ""
+
+
+@cache
+def _images() -> frozenset[str]:
+    return frozenset(suffix[1:] for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO"))
+
+
+def _start(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(16)
+    except OSError:
+        return None

@@ -1,0 +1,180 @@
+"""Datasets of the Hub: read at one commit, in parts where they are Parquet, else by `datasets`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
+from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
+from hf_task2vec.tasks.layout import pick_split
+from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files, of_the_dataset
+from hf_task2vec.tasks.source import Source
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def open_hub(
+    hub_id: str, *, name: str | None, split: str | None, revision: str | None, token: Any, streaming: bool
+) -> Source:
+    """Open one split of a dataset of the Hub; see `Task.from_dataset` for the parameters and errors."""
+    import datasets
+
+    if not _HUB_ID.fullmatch(hub_id):
+        raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
+    # Everything is read at one commit, so that the recorded revision is the one that was used.
+    kept = kept_listing(hub_id, name, revision, token)
+    commit = None
+    try:
+        commit = _ask_commit(hub_id, revision, token)
+        listing = kept if kept is not None and kept.commit == commit else None
+    except HubUnavailableError as error:
+        logger.info("%s", error)
+        listing = kept
+    except HubError as error:  # opening the dataset tells better
+        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
+        listing = None
+
+    def build() -> datasets.DatasetBuilder:
+        where = {"revision": commit or revision, "token": token}
+        with _translated(hub_id, token=token, revision=revision):
+            return datasets.load_dataset_builder(hub_id, name, **where)
+
+    def opened(builder: datasets.DatasetBuilder) -> Source:
+        facts = {"config_name": name, "revision": commit, "token": token, "may_read": of_the_dataset}
+        return _open_builder(builder, hub_id, split, streaming, f"dataset {hub_id!r}", **facts)
+
+    if listing is None:
+        builder = build()
+        if commit is not None:
+            listing = list_files(hub_id, name, revision, token, commit, builder)
+        if listing is None:
+            return opened(builder)
+    chosen = pick_split(list(listing.splits), split, f"dataset {hub_id!r}")
+    if chosen not in listing.splits:
+        logger.info("%s is downloaded, not read in parts: %r is no single whole split", hub_id, split)
+        return opened(build())
+    return Source(
+        hub_id,
+        lambda: opened(build()).load(),
+        remote=RemoteSplit(listing, chosen, hub_id, token),
+        revision=listing.commit,
+        config_name=listing.config_name,
+        split=chosen,
+        other_splits=tuple(key for key in listing.splits if key != chosen),
+        token=token,
+        may_read=of_the_dataset,
+    )
+
+
+def _open_builder(
+    builder: datasets.DatasetBuilder, dataset: str, split: str | None, streaming: bool, place: str, **facts: Any
+) -> Source:
+    """Open what `datasets` found, as `datasets.load_dataset` does."""
+    names = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
+    chosen = pick_split(names, split, place)
+    with _translated(dataset, token=facts["token"], revision=facts["revision"]):
+        if streaming:
+            data = builder.as_streaming_dataset(split=chosen)
+        else:
+            builder.download_and_prepare()
+            data = builder.as_dataset(split=chosen)
+    facts["config_name"] = facts["config_name"] or data.info.config_name
+    facts["revision"] = facts["revision"] or _commit_of_cache(data)
+    others = tuple(key for key in names if key != chosen)
+    return Source(dataset, lambda: data, split=chosen, other_splits=others, **facts)
+
+
+def commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
+    """Return the commit that `revision` stands for, None if the Hub does not say; opening the dataset tells why."""
+    try:
+        return _ask_commit(hub_id, revision, token)
+    except HubError as error:
+        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
+        return None
+
+
+def _ask_commit(hub_id: str, revision: str | None, token: Any) -> str | None:
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    session = HubSession(hub_id, revision=revision, token=token)
+    info = session.call(
+        "finding its commit",
+        session.api.dataset_info,
+        hub_id,
+        revision=revision,
+        expand=["gated", "sha"],
+        limit=REQUEST_TIMEOUT,
+        attempts=2,
+    )
+    if info.gated:  # anyone may know its commit; what is in the cache is for those with access only
+        session.call("asking for access", session.api.auth_check, hub_id, repo_type="dataset", limit=REQUEST_TIMEOUT)
+    return info.sha
+
+
+def _commit_of_cache(data: Any) -> str | None:
+    """Return the commit that a cached copy was made of: `datasets` names its folder by it."""
+    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
+    return folders.pop() if len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)) else None
+
+
+@contextmanager
+def reading(dataset: str, token: str | bool | None = None) -> Iterator[None]:
+    """Turn failures of the connection while rows are read into `HubUnavailableError`."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # the HTTP library that it was built on
+
+    try:
+        yield
+    except (ConnectionError, HfHubHTTPError, httpx.HTTPError, HubUnavailableError) as error:
+        raise HubUnavailableError(
+            f"dataset {dataset!r} cannot be read from the Hub: {_text(error, token)} Check the connection "
+            "(and HF_HUB_OFFLINE); a local folder or a dataset in the cache works without"
+        ) from error
+
+
+@contextmanager
+def _translated(dataset: str, *, token: str | bool | None = None, revision: str | None = None) -> Iterator[None]:
+    """Turn the errors of `datasets` into ours, with what would work."""
+    import datasets.exceptions
+
+    try:
+        with reading(dataset, token):
+            yield
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DatasetNotFoundError(
+            f"no dataset {dataset!r}{f' at revision {revision!r}' if revision else ''}: {_text(error, token)} Check "
+            "the spelling; a private or gated dataset needs token=… of an account that has access"
+        ) from error
+    except RuntimeError as error:
+        if "script" not in str(error):
+            raise
+        raise TaskError(
+            f"dataset {dataset!r} is made by a Python script, which `datasets` no longer runs. What would work: "
+            "revision='refs/convert/parquet' (the Hub's own Parquet copy, where there is one), or a folder of Parquet "
+            "files or of images without the script"
+        ) from error
+    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
+        text = _text(error, token)
+        if match := re.search(r"(?:available configs: |not found\. Available: )(\[.*?\])", text):
+            what = "has no such configuration" if "not found" in match[0] else "has several configurations"
+            raise DatasetNotFoundError(f"dataset {dataset!r} {what}; pass name=… with one of {match[1]}") from error
+        raise DatasetNotFoundError(
+            f"dataset {dataset!r} cannot be read: {text} What would work: a Hub dataset id, or a folder with one "
+            "subfolder of images a class or with parquet files"
+        ) from error
+
+
+def _text(error: Exception, token: str | bool | None) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__  # on one line
+    return redact(text, token).rstrip(".") + "."

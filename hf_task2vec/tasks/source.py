@@ -1,0 +1,41 @@
+"""One split of a dataset, opened but not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_task2vec.tasks.layout import Reading
+
+if TYPE_CHECKING:
+    from hf_task2vec.tasks.parquet.remote import RemoteSplit
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a dataset, and where it came from."""
+
+    dataset: str
+    """Hub id, folder name, ``"sklearn:digits"``, or for objects the name they carry, else "dataset". Never a path."""
+    load: Callable[[], Any]
+    """Returns all its rows: a `rows.Data`, or a dataset or stream of `datasets`."""
+    remote: RemoteSplit | None = None
+    """Returns those of its rows that are needed."""
+    revision: str | None = None
+    config_name: str | None = None
+    split: str | None = None
+    other_splits: tuple[str, ...] = ()
+    token: str | bool | None = None
+    may_read: Callable[[str], bool] | None = None
+    """Says which files and addresses its rows may name; None: any, for the user's own folders and objects."""
+    reading: Reading = field(default_factory=Reading)
+    """What was read of it; the warnings are added by who reads."""
+
+    def __str__(self) -> str:
+        return f"split {self.split!r} of {self.dataset!r}" if self.split else f"{self.dataset!r}"
+
+    @property
+    def advice(self) -> str:
+        """The other splits, as the end of an error that another one may not have."""
+        return f"; other splits: {', '.join(self.other_splits)}" if self.other_splits else ""

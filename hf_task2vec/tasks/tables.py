@@ -1,0 +1,248 @@
+"""Tables beside images: CSV with any separator, encoding and heading, JSON, lines of JSON, WebDataset's side files."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from hf_task2vec.tasks.folders import Files, text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE_NAMES = ("file_name", "filename", "file", "image", "image_path", "image_name", "path", "img", "image_id", "id")
+"""Names of columns that name files, the likeliest first."""
+
+SIDES = "the side files"
+"""What the labels in WebDataset's tars are called, in place of the name of a table."""
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "<NA>")
+_ADDRESS = re.compile(r"(https?|s3|gs|hf|az)://", re.IGNORECASE)
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio writes before a name
+_PROBED = 1000  # rows of a column in which names of files are looked for at first
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table, and the image that each of its rows is about."""
+
+    path: str
+    columns: pa.Table
+    file_column: str | None
+    """The column that names files, None if none does."""
+    images: list[str | None]
+    """Path in the folder, or address, for each row; None where there is no such file."""
+
+    @property
+    def n_found(self) -> int:
+        """Rows whose image is there."""
+        return len(self.images) - self.images.count(None)
+
+
+class Names:
+    """The images of a folder, found by what a table calls them: with or without folders, suffix, escapes."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._tails = {folder.rpartition("/")[2] for folder in files.images if folder}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for folder, names in self._files.images.items():
+            for name in names:
+                found[name].append(f"{folder}/{name}" if folder else name)
+        return found
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, paths in self._by_name.items():
+            found[name.rpartition(".")[0] or name] += paths
+        return found
+
+    def find(self, value: Any, base: str = "") -> str | None:
+        """Return the image that `value`, in a table of the folder `base`, stands for."""
+        value = str(value).strip().replace("\\", "/").rpartition("?d=")[2]
+        folder, _, name = value.rpartition("/")
+        for spelling in (name, unquote(name), _UPLOADED.sub("", name, count=1)):
+            if paths := self._by_name.get(spelling) or self._by_stem.get(spelling):
+                return self._nearest(paths, folder.strip("/").split("/"), base)
+        return None
+
+    def _nearest(self, paths: list[str], folders: list[str], base: str) -> str | None:
+        """Return the path that lies in most of the folders named, None where that is not one."""
+        if len(paths) == 1 and folders[-1] not in self._tails:
+            return paths[0]
+
+        def agreement(path: str) -> tuple[int, bool]:
+            own = path.split("/")[-2::-1]
+            pairs = zip(own, [part for part in reversed(folders) if part not in ("", ".")], strict=False)
+            common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(folders)))
+            return common, path.rpartition("/")[0] == base
+
+        ranked = sorted(((agreement(path), path) for path in paths), reverse=True)
+        if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+            return None
+        (common, here), best = ranked[0]
+        return best if common or here or folders[-1] not in self._tails else None
+
+
+def read_sheet(files: Files, names: Names, path: str) -> Sheet:
+    """Read a table and find the column that names images; raises `ValueError` where it is no table."""
+    content = _decode(files.read(path))
+    base = path.rpartition("/")[0]
+    is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson"))
+    columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, base) is not None)
+    return match(path, columns, names)
+
+
+def match(path: str, columns: pa.Table, names: Names) -> Sheet:
+    """Find the column of a table that names images of the folder, or addresses."""
+    base, n = path.rpartition("/")[0], columns.num_rows
+    best: tuple[float, int, str] | None = None
+    for name in columns.column_names:
+        probed = [cell for cell in columns.column(name)[:: max(1, n // _PROBED)].to_pylist() if cell is not None]
+        if not probed or not isinstance(probed[0], (str, int)):
+            continue
+        hits = sum(names.find(cell, base) is not None or bool(_ADDRESS.match(str(cell))) for cell in probed)
+        known = FILE_NAMES.index(name.lower()) if name.lower() in FILE_NAMES else len(FILE_NAMES)
+        rank = (hits / len(probed), -known, name)
+        if hits and (best is None or rank[:2] > best[:2]):
+            best = rank
+    if best is None:
+        return Sheet(path, columns, None, [None] * n)
+    cells = columns.column(best[2]).to_pylist()
+    found = [cell if _ADDRESS.match(str(cell)) else names.find(cell, base) for cell in cells]
+    return Sheet(path, columns, best[2], found)
+
+
+def side_files(files: Files, warn: Callable[[str], object]) -> Sheet | None:
+    """Return what WebDataset's tars say beside images of the same key, None where they say nothing."""
+    rows: list[dict[str, Any]] = []
+    images: list[str | None] = []
+    for folder, sides in files.sides.items():
+        by_key: dict[str, dict[str, Any]] = defaultdict(dict)
+        for name in sides:
+            key, _, kind = name.partition(".")
+            content = _decode(files.read(f"{folder}/{name}" if folder else name))
+            if kind.lower() != "json":
+                by_key[key][kind.lower().removesuffix(".txt")] = content.strip() or None
+                continue
+            try:
+                said = json.loads(content)
+                by_key[key] |= said if isinstance(said, dict) else {"label": said}
+            except ValueError:
+                warn(f"{text(name)} is no JSON and is left out")
+        for name in files.images.get(folder, ()):
+            if (key := name.partition(".")[0]) in by_key:
+                rows.append(by_key[key])
+                images.append(f"{folder}/{name}" if folder else name)
+    return Sheet(SIDES, _typed(from_rows(rows)), "", images) if rows else None
+
+
+def _decode(data: bytes) -> str:
+    encoding = next((name for mark, name in _BOMS if data.startswith(mark)), None)
+    if encoding is None and data[:4096].count(0) > len(data[:4096]) // 4:
+        encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    try:
+        return data.decode(encoding or "utf-8", "replace" if encoding else "strict").lstrip("\ufeff")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def _from_json(content: str) -> pa.Table:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = [json.loads(line) for line in content.splitlines() if line.strip()]
+    if isinstance(found, dict) and all(isinstance(value, (str, int)) for value in found.values()):
+        found = [{"file_name": name, "label": value} for name, value in found.items()]
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise ValueError("no list of rows")
+    return from_rows(found)
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Make a table of dictionaries; a column of mixed types becomes text."""
+    import pyarrow as pa
+
+    rows = list(rows)
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(str(name) for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[name] = pa.array([x if x is None or isinstance(x, str) else json.dumps(x) for x in values])
+    return pa.table(columns)
+
+
+def _from_csv(content: str, is_file: Callable[[str], bool]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv
+
+    declared = content[:4].lower() == "sep="  # the first line that spreadsheets may write
+    mark, content = (content[4:5], content.partition("\n")[2]) if declared else (_separator(content), content)
+    if mark == " ":
+        content = re.sub(r"[ \t]+", " ", content)
+    head = next(csv.reader(io.StringIO(content), delimiter=mark), [])
+    heading = not any(map(is_file, filter(None, head)))
+    names = [name.strip() if heading and name.strip() else f"column {i + 1}" for i, name in enumerate(head)]
+    names = [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
+    as_text = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+    )
+    shape = pa.csv.ParseOptions(delimiter=mark, newlines_in_values=True, invalid_row_handler=lambda row: "skip")
+    data = io.BytesIO(content.encode("utf-8", "replace"))
+    try:
+        read = pa.csv.ReadOptions(column_names=names, skip_rows=int(heading))
+        return _typed(pa.csv.read_csv(data, read, shape, as_text))
+    except pa.ArrowInvalid as error:
+        raise ValueError(str(error)) from error
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    """Turn columns of text that are numbers into numbers.
+
+    ``NA``, ``null`` and the like are cells without a value, unless others are truly empty: then someone meant a class.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for i, name in enumerate(table.column_names):
+        column = table.column(name)
+        if not pa.types.is_string(column.type):
+            continue
+        if not column.null_count:
+            column = pc.if_else(pc.is_in(column, pa.array(_MISSING)), pa.scalar(None, pa.string()), column)
+        padded = pc.any(pc.match_substring_regex(column, r"^\s*-?0\d")).as_py()  # "007" is a name
+        for kind in () if padded else (pa.int64(), pa.float64()):
+            try:
+                column = pc.utf8_trim_whitespace(column).cast(kind)
+                break
+            except pa.ArrowInvalid:
+                continue
+        table = table.set_column(i, name, column)
+    return table
+
+
+def _separator(content: str) -> str:
+    """Return what cuts most of the first lines into the same number of columns, above one."""
+    lines = [line for line in content[:100_000].splitlines()[:20] if line.strip()]
+    votes = {}
+    for mark in (",", ";", "\t", "|", " "):
+        counts = Counter(len(row) for row in csv.reader(lines, delimiter=mark))
+        columns, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        votes[mark] = times if columns > 1 else 0
+    return max(votes, key=lambda mark: votes[mark])
