@@ -10,6 +10,7 @@ import mimetypes
 import os
 import tarfile
 import threading
+import weakref
 import zipfile
 import zlib
 from collections import Counter, defaultdict
@@ -239,9 +240,11 @@ class _Archive:
         """Yield the names of the files."""
         if not self.is_tar:
             self._zip = zipfile.ZipFile(self._path)
+            weakref.finalize(self, self._zip.close)
             yield from (info.filename for info in self._zip.infolist() if not info.is_dir())
             return
         self._tar = tarfile.open(self._path)  # noqa: SIM115  (stays open for the images drawn)
+        weakref.finalize(self, self._tar.close)
         for member in self._tar:
             self._tar.members = []  # type: ignore[attr-defined]  # else a kilobyte of each stays
             if member.isfile():

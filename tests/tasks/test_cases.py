@@ -1,0 +1,461 @@
+"""Datasets as people have them that once went wrong: every row is a public report, and stands for its kind.
+
+Each is built small, with pictures that tell their number, and read. The numbers are those of the collection of reports
+that the cases come from; L stands for everyday layouts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
+
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
+from hf_task2vec.tasks import Task
+from tests.support.pictures import png
+
+CLASSES = ("glass", "metal", "paper")
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+def write(root: Path, files: Iterable[str], content: bytes | None = None) -> None:
+    """Write pictures that differ, or the same content, at some paths."""
+    for row, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(png(row + 1) if content is None else content)
+
+
+def classes(root: Path, pattern: str = "{c}/{i}.png", n: int = 4, names: Iterable[str] = CLASSES) -> None:
+    write(root, [pattern.format(c=c, i=i) for c in names for i in range(n)])
+
+
+def table(root: Path, text: str, name: str = "metadata.csv", encoding: str = "utf-8") -> None:
+    (root / name).write_bytes(text.encode(encoding))
+
+
+def rows(
+    file: str = "{c}{i}.png", label: str = "{c}", mark: str = ",", head: str = "file_name,label", n: int = 4
+) -> str:
+    lines = [f"{file.format(c=c, i=i)}{mark}{label.format(c=c, i=i)}" for c in CLASSES for i in range(n)]
+    return "\n".join([head.replace(",", mark), *lines]) + "\n"
+
+
+def tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def packed(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def pictures(pattern: str = "{c}/{i}.png", n: int = 4) -> dict[str, bytes]:
+    return {pattern.format(c=c, i=i): png(row * n + i + 1) for row, c in enumerate(CLASSES) for i in range(n)}
+
+
+def shard(start: int, side: Callable[[int], tuple[str, bytes]], kind: Callable[[int], str]) -> dict[str, bytes]:
+    members = {}
+    for i in range(start, start + 6):
+        image = io.BytesIO()
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(image, {"jpg": "JPEG", "png": "PNG", "JPG": "JPEG"}[kind(i)])
+        ending, content = side(i % 3)
+        members |= {f"s{i:03d}.{kind(i)}": image.getvalue(), f"s{i:03d}.{ending}": content}
+    return members
+
+
+@dataclass
+class Case:
+    """A folder, and how it is to be read."""
+
+    build: Callable[[Path], object]
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 4))
+    labels_from: str = "the folders"
+    split: str = "train"
+    said: tuple[str, ...] = ()
+    """Texts that the warnings have."""
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def several(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda root: [step(root) for step in steps]
+
+
+METADATA = "column 'label' of metadata.csv"
+READ = {
+    "01 names with split words": Case(
+        lambda r: write(r, [f"{c}/{n}" for c in CLASSES for n in ("val-1.png", "test_1.png", "train.png", "x.png")])
+    ),
+    "24 classes with split words": Case(
+        lambda r: classes(r, names=("test_tube", "flask", "train")), {"flask": 4, "test_tube": 4, "train": 4}
+    ),
+    "02 a test split without classes": Case(
+        several(lambda r: classes(r, "train/{c}/{i}.png"), lambda r: write(r, ["test/0.png", "test/1.png"])),
+        said=("test have no class folders, so no labels",),
+    ),
+    "03 a stray picture": Case(
+        several(classes, lambda r: write(r, ["overview.png"])),
+        said=("1 images lie beside the class folders and are left out: overview.png",),
+        left_out={"in no class folder": 1},
+    ),
+    "03 batches inside the classes": Case(lambda r: classes(r, "{c}/batch{i}/{i}.png")),
+    "04 files of operating systems": Case(
+        several(
+            classes,
+            lambda r: write(r, [f"__MACOSX/{c}/._0.png" for c in CLASSES] + ["glass/._1.png"], b"\0\5\x16\7"),
+            lambda r: write(r, ["glass/Thumbs.db", ".DS_Store", ".ipynb_checkpoints/x.png"], b"x"),
+        )
+    ),
+    "06 classes that are links": Case(
+        several(
+            lambda r: classes(r.parent / "store"),
+            lambda r: [(r / c).symlink_to(r.parent / "store" / c) for c in CLASSES],
+            lambda r: (r.parent / "store" / "glass" / "again").symlink_to(r),
+        ),
+        said=("a link to a folder that is read already",),
+        left_out={"a link to a folder that is read already": 1},
+    ),
+    "06 pictures that are links": Case(
+        several(
+            lambda r: classes(r.parent / "pool"),
+            lambda r: [(r / c).mkdir() for c in CLASSES],
+            lambda r: [(r / p).symlink_to(r.parent / "pool" / p) for p in pictures()],
+        )
+    ),
+    "07 HEIC": Case(
+        several(classes, lambda r: write(r, ["glass/a.HEIC", "metal/b"], HEIC)),
+        said=("2 left out: HEIC (glass/a.HEIC, metal/b); pip install hf-task2vec[heic]",),
+        left_out={"HEIC": 2},
+    ),
+    "07 no suffix, and others": Case(
+        several(
+            lambda r: classes(r, "{c}/{i}", names=["paper"]),
+            lambda r: classes(r, "{c}/{i}.PNG", names=["glass"]),
+            lambda r: classes(r, "{c}/{i}.photo", names=["metal"]),
+        )
+    ),
+    "08 WebDataset, mixed formats": Case(
+        lambda r: [
+            tar(
+                r / f"train-{n:03d}.tar",
+                shard(6 * n, lambda k: ("cls", b"%d" % k), lambda i: "png" if i % 2 else "jpg"),
+            )
+            for n in range(2)
+        ],
+        {"0": 4, "1": 4, "2": 4},
+        "column 'cls' of the side files",
+    ),
+    "16 WebDataset, json": Case(
+        lambda r: tar(
+            r / "0000.tar",
+            shard(0, lambda k: ("json", json.dumps({"label": CLASSES[k], "id": 7}).encode()), lambda i: "JPG"),
+        ),
+        dict.fromkeys(CLASSES, 2),
+        "column 'label' of the side files",
+    ),
+    "09 empty class folders": Case(
+        several(classes, lambda r: (r / "plastic").mkdir(), lambda r: write(r, ["card/x.npy"], b"x")),
+        said=("no image that can be read in 2 folders", "'plastic' (empty)", "'card' (1 not an image)"),
+        left_out={"not an image": 1},
+    ),
+    "10 no suffix in the table": Case(
+        several(lambda r: classes(r, "{c}{i}.png"), lambda r: table(r, rows("{c}{i}"))), labels_from=METADATA
+    ),
+    "10 semicolons, UTF-16": Case(
+        several(lambda r: classes(r, "{c}{i}.png"), lambda r: table(r, rows(mark=";"), encoding="utf-16")),
+        labels_from=METADATA,
+    ),
+    "10 a byte order mark, another name": Case(
+        several(
+            lambda r: classes(r, "{c}{i}.png"), lambda r: table(r, rows(head="filename,label"), encoding="utf-8-sig")
+        ),
+        labels_from=METADATA,
+    ),
+    "10 paths of another machine": Case(
+        several(lambda r: classes(r, "{c}{i}.png"), lambda r: table(r, rows("C:\\ana\\{c}{i}.png"))),
+        labels_from=METADATA,
+    ),
+    "10 lost files": Case(
+        several(lambda r: classes(r, "{c}{i}.png"), lambda r: table(r, rows(n=6))),
+        labels_from=METADATA,
+        said=("6 of 18 rows of metadata.csv name files that are not there: glass4.png",),
+        left_out={"named in the table but not there": 6},
+    ),
+    "11 classes that look alike": Case(
+        several(
+            lambda r: classes(r, "{c}{i}.png"),
+            lambda r: table(r, rows().replace("0.png,glass", "0.png,Glass").replace("1.png,glass", "1.png,glass ")),
+        ),
+        {"Glass": 1, "glass": 2, "glass ": 1, "metal": 4, "paper": 4},
+        METADATA,
+        said=("classes differ only by blanks, case or Unicode form: 'Glass', 'glass', 'glass '",),
+    ),
+    "12 a table of other facts": Case(
+        several(
+            classes, lambda r: table(r, rows("{c}/{i}.png", "{i}", head="file_name,photographer").replace("3\n", "0\n"))
+        ),
+        said=("column 'photographer' of metadata.csv has no name of a label; labels are taken from the folders",),
+    ),
+    "12 a table without a label": Case(
+        several(classes, lambda r: table(r, rows("{c}/{i}.png", "2026-01-0{i}", head="file_name,taken_at"))),
+        said=("metadata.csv has no label column",),
+    ),
+    "19 a clone and a download": Case(
+        several(classes, lambda r: write(r, [".git/index", ".cache/huggingface/x.metadata", ".gitattributes"], b"x"))
+    ),
+    "21 one-hot floats": Case(
+        several(
+            lambda r: classes(r, "{c}{i}.png"),
+            lambda r: table(
+                r,
+                "image,MEL,NV\n"
+                + "".join(f"{c}{i},{float(c == 'glass')},{float(c != 'glass')}\n" for c in CLASSES for i in range(4)),
+            ),
+        ),
+        {"MEL": 4, "NV": 8},
+        "column 'MEL,NV' of metadata.csv",
+    ),
+    "L1 images and a table": Case(
+        several(lambda r: classes(r, "images/{c}{i}.png"), lambda r: table(r, rows(), "train.csv")),
+        labels_from="column 'label' of train.csv",
+    ),
+    "L1 train, test, and a submission": Case(
+        several(
+            lambda r: classes(r, "train/{c}{i}.png"),
+            lambda r: write(r, ["test/a.png", "test/b.png"]),
+            lambda r: table(r, rows("{c}{i}", head="id,label"), "train.csv"),
+            lambda r: table(r, "id\na\nb\n", "test.csv"),
+            lambda r: table(r, "id,label\na,glass\nb,glass\n", "sample_submission.csv"),
+        ),
+        labels_from="column 'label' of train.csv",
+        said=("test have no labels",),
+    ),
+    "L1 lines of JSON in folders of parts": Case(
+        several(
+            lambda r: classes(r, "images/part{i}/{c}{i}.png"),
+            lambda r: table(
+                r, "\n".join(json.dumps({"image": f"{c}{i}.png", "y": c}) for c in CLASSES for i in range(4)), "a.jsonl"
+            ),
+        ),
+        labels_from="column 'y' of a.jsonl",
+    ),
+    "L1 a list without heading": Case(
+        several(
+            lambda r: classes(r, "images/{c}{i}.png"), lambda r: table(r, rows(mark=" ").partition("\n")[2], "list.txt")
+        ),
+        labels_from="column 'column 2' of list.txt",
+        said=("only because its values repeat",),
+    ),
+    "L1 a table of splits": Case(
+        several(
+            lambda r: classes(r, "images/{c}{i}.png", n=6),
+            lambda r: table(r, rows(), "train.csv"),
+            lambda r: table(r, rows("{c}4.png"), "val.csv"),
+        ),
+        labels_from="column 'label' of train.csv, val.csv",
+        said=("not named",),
+        left_out={"not named in the table": 3},
+    ),
+    "L2 a zip": Case(lambda r: packed(r / "photos.zip", pictures("photos/{c}/{i}.png"))),
+    "L2 a zip a class": Case(
+        lambda r: [packed(r / f"{c}.zip", {f"{i}.png": png(i)}) for c in CLASSES for i in range(1)],
+        dict.fromkeys(CLASSES, 1),
+    ),
+    "L2 a compressed tar": Case(lambda r: tar(r / "photos.tar.gz", pictures(), "w:gz")),
+    "L3 Training and Testing": Case(
+        lambda r: classes(r, "Training/{c}/{i}.png") or write(r, ["Testing/glass/9.png"]), split="Training"
+    ),
+    "L3 splits in the classes": Case(
+        several(lambda r: classes(r, "{c}/train/{i}.png"), lambda r: classes(r, "{c}/test/{i}.png", n=2)),
+        labels_from="the folders (splits inside the class folders)",
+    ),
+    "L3 a folder around it": Case(
+        several(lambda r: classes(r, "data/set/train/{c}/{i}.png"), lambda r: classes(r, "data/set/val/{c}/{i}.png"))
+    ),
+    "L3 folds": Case(
+        lambda r: classes(r, "fold{i}/{c}/{i}.png"),
+        labels_from="the folders (fold0, fold1, fold2, fold3 taken together as parts)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ.values(), ids=READ)
+def test_what_is_read(case: Case, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    case.build(root)
+    task = Task.from_dataset(root, max_samples=None)
+    assert dict(zip(task.label_names, task.class_counts.tolist(), strict=True)) == case.counts
+    assert len(task) == sum(case.counts.values())
+    assert (task.reading.labels_from, task.split) == (case.labels_from, case.split)
+    warned = "\n".join(task.reading.warnings)
+    assert all(text in warned for text in case.said), warned
+    assert bool(task.reading.warnings) == bool(case.said), warned
+    assert dict(task.reading.left_out) == case.left_out
+    assert str(tmp_path) not in json.dumps(task.describe())
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
+    "02 splits without classes": (
+        lambda r: write(r, ["train/0.png", "train/1.png", "test/2.png"]),
+        LabelError,
+        "'train', 'test' are splits and hold no class folders",
+    ),
+    "07 HEIC only": (
+        lambda r: write(r, ["a/0.heic", "b/1.heic"], HEIC),
+        DatasetNotFoundError,
+        r"holds no image that can be read; 2 HEIC \(a/0.heic, b/1.heic\).*pip install hf-task2vec\[heic\]",
+    ),
+    "09 one class": (
+        lambda r: classes(r, names=["metal"]) or (r / "glass").mkdir(),
+        LabelError,
+        "only one class folder, 'metal'.*without images: glass",
+    ),
+    "10 a table that names nothing": (
+        lambda r: write(r, ["0.png", "1.png"]) or table(r, "name,label\nx.png,a\ny.png,b\n"),
+        LabelError,
+        "metadata.csv names no image here: columns name, label",
+    ),
+    "15 LFS pointers": (
+        lambda r: write(r, ["train-00000-of-00001.parquet"], LFS),
+        DatasetNotFoundError,
+        "'train-00000-of-00001.parquet' is a Git LFS pointer, not the data: git lfs pull",
+    ),
+    "19 configurations": (
+        lambda r: (
+            classes(r, "small/{c}/{i}.png")
+            or table(
+                r,
+                "---\nconfigs:\n- config_name: small\n  data_files: 'small/**'\n- config_name: full\n---\n",
+                "README.md",
+            )
+        ),
+        DatasetNotFoundError,
+        r"several configurations; pass name=… with one of \['small', 'full'\]",
+    ),
+    "21 several columns would do": (
+        lambda r: classes(r, "{c}{i}.png") or table(r, rows(label="{c},{c}", head="file_name,defect,operator")),
+        ColumnError,
+        "metadata.csv of the folder 'photos': several label columns: defect, operator; pass label_column=",
+    ),
+    "23 other files": (
+        lambda r: write(r, ["a/0.npy", "b/1.dcm"], b"x"),
+        DatasetNotFoundError,
+        r"holds no image that can be read; 2 not an image \(a/0.npy, b/1.dcm\)",
+    ),
+    "L2 a damaged zip": (
+        lambda r: write(r, ["photos.zip"], b"PK\3\4 cut"),
+        TaskError,
+        "'photos.zip' cannot be read as an archive",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_and_why(
+    build: Callable[[Path], object], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    build(root)
+    with pytest.raises(error, match=message) as caught:
+        Task.from_dataset(root)
+    assert len(str(caught.value)) < 400
+
+
+def test_another_interpretation_can_be_asked_for(tmp_path: Path) -> None:
+    classes(tmp_path)
+    table(tmp_path, rows("{c}/{i}.png", "{i}", head="file_name,photographer").replace("3\n", "0\n"))
+    assert Task.from_dataset(tmp_path).reading.alternatives == ("column 'photographer' of metadata.csv",)
+    for labels_from in ("metadata.csv", "photographer"):
+        assert Task.from_dataset(tmp_path, labels_from=labels_from).label_names == ("0", "1", "2")
+    assert Task.from_dataset(tmp_path, label_column="photographer").label_names == ("0", "1", "2")
+    assert Task.from_dataset(tmp_path, labels_from="folders").label_names == CLASSES
+    assert Task.from_dataset(tmp_path / "metadata.csv").label_names == ("0", "1", "2")
+
+
+def test_the_first_line_of_an_answer(tmp_path: Path) -> None:
+    classes(tmp_path, "train/{c}/{i}.png")
+    write(tmp_path, ["test/glass/0.png", "test/metal/0.png"])
+    write(tmp_path, ["train/glass/a.heic"], HEIC)
+    write(tmp_path, ["train/glass/notes.md"], b"x")
+    assert Task.from_dataset(tmp_path, max_samples=6).read == (
+        "6 of 12 images (seed 0), 3 classes (glass, metal, paper), labels from the folders, "
+        "split 'train' of train, test; 2 left out: 1 HEIC, 1 not an image"
+    )
+
+
+NAMES = st.sampled_from(
+    [
+        "glass",
+        "test_tube",
+        "train",
+        "val",
+        "Testing",
+        "a b",
+        "batch1",
+        "0",
+        "images",
+        "É",
+        "[x]",
+        "dev",
+        "*",
+        "x.jpg",
+        "~",
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    folders=st.dictionaries(NAMES, st.lists(NAMES, max_size=2), min_size=2, max_size=5),
+    strays=st.integers(0, 2),
+    raw=st.booleans(),
+    link=st.booleans(),
+    empty=st.sampled_from([None, "plastic"]),
+)
+def test_every_class_folder_is_a_class_or_named(
+    tmp_path_factory: pytest.TempPathFactory,
+    folders: dict[str, list[str]],
+    strays: int,
+    raw: bool,
+    link: bool,
+    empty: str | None,
+) -> None:
+    """Whatever they are called, nested and mixed with: folders with a picture are classes, or a warning names them."""
+    root = tmp_path_factory.mktemp("photos")
+    for name, nested in folders.items():
+        write(root, [f"{name}/{'/'.join(nested[:depth])}/{depth}.png" for depth in range(len(nested) + 1)])
+    write(root, [f"stray{i}.png" for i in range(strays)])
+    if raw:
+        place = bytes(root) + b"/\xff\xfe"
+        Path(place.decode("utf-8", "surrogateescape")).mkdir()
+        (Path(place.decode("utf-8", "surrogateescape")) / "0.png").write_bytes(png(1))
+    if link:
+        (root / "linked").symlink_to(root / next(iter(folders)))
+    if empty:
+        (root / empty).mkdir()
+    try:
+        task = Task.from_dataset(root, max_samples=None)
+        said = " ".join([*task.label_names, *task.reading.warnings, task.reading.labels_from, str(task.other_splits)])
+    except LabelError as error:
+        said = str(error)
+    for name in [*folders, *(["plastic"] if empty else []), *(["linked"] if link else []), *(["��"] if raw else [])]:
+        assert name in said or str(task.split) == name
+    assert str(root) not in said
