@@ -7,6 +7,7 @@ that the cases come from; L stands for everyday layouts.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 import zipfile
@@ -24,15 +25,16 @@ from hf_task2vec.tasks import Task
 from tests.support.pictures import png
 
 CLASSES = ("glass", "metal", "paper")
+NUMBERS = itertools.count()  # no two pictures are the same
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
 
 
 def write(root: Path, files: Iterable[str], content: bytes | None = None) -> None:
     """Write pictures that differ, or the same content, at some paths."""
-    for row, file in enumerate(files):
+    for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_bytes(png(row + 1) if content is None else content)
+        (root / file).write_bytes(png(next(NUMBERS)) if content is None else content)
 
 
 def classes(root: Path, pattern: str = "{c}/{i}.png", n: int = 4, names: Iterable[str] = CLASSES) -> None:
@@ -67,14 +69,16 @@ def packed(path: Path, members: dict[str, bytes]) -> None:
 
 
 def pictures(pattern: str = "{c}/{i}.png", n: int = 4) -> dict[str, bytes]:
-    return {pattern.format(c=c, i=i): png(row * n + i + 1) for row, c in enumerate(CLASSES) for i in range(n)}
+    return {pattern.format(c=c, i=i): png(next(NUMBERS)) for c in CLASSES for i in range(n)}
 
 
 def shard(start: int, side: Callable[[int], tuple[str, bytes]], kind: Callable[[int], str]) -> dict[str, bytes]:
     members = {}
     for i in range(start, start + 6):
         image = io.BytesIO()
-        Image.new("RGB", (4, 4), (i, 0, 0)).save(image, {"jpg": "JPEG", "png": "PNG", "JPG": "JPEG"}[kind(i)])
+        Image.new("RGB", (8, 8), (20 * i, 255 - 20 * i, 0)).save(
+            image, {"jpg": "JPEG", "png": "PNG", "JPG": "JPEG"}[kind(i)]
+        )
         ending, content = side(i % 3)
         members |= {f"s{i:03d}.{kind(i)}": image.getvalue(), f"s{i:03d}.{ending}": content}
     return members
@@ -274,7 +278,7 @@ READ = {
     ),
     "L2 a zip": Case(lambda r: packed(r / "photos.zip", pictures("photos/{c}/{i}.png"))),
     "L2 a zip a class": Case(
-        lambda r: [packed(r / f"{c}.zip", {f"{i}.png": png(i)}) for c in CLASSES for i in range(1)],
+        lambda r: [packed(r / f"{c}.zip", {"0.png": png(next(NUMBERS))}) for c in CLASSES],
         dict.fromkeys(CLASSES, 1),
     ),
     "L2 a compressed tar": Case(lambda r: tar(r / "photos.tar.gz", pictures(), "w:gz")),
