@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hf_task2vec.fisher.cotangents import LIKELIHOODS, SAMPLINGS, householder_root, logit_cotangents, sigmoid, softmax
+from hf_task2vec.fisher.cotangents import LIKELIHOODS, SAMPLINGS, logit_cotangents, sigmoid, softmax
 
 logit_arrays = arrays(
     np.float64, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.floats(-700, 700) | st.floats(-3, 3)
@@ -54,28 +54,10 @@ def test_exact_cotangents_have_the_fisher_information_as_covariance(logits: np.n
 
 
 @few
-@given(logits=arrays(np.float64, st.tuples(st.integers(1, 5), st.just(2)), elements=st.floats(-700, 700)))
-def test_one_sketch_is_exact_for_two_classes(logits: np.ndarray) -> None:
-    cotangents = draw("categorical", logits, "sketch", seed=3)
-    assert cotangents.shape[0] == 1
-    np.testing.assert_allclose(outer(cotangents), covariance("categorical", logits), rtol=0, atol=1e-12)
-
-
-@few
 @given(logits=logit_arrays, sampling=st.sampled_from(["sketch", "exact", "monte_carlo"]))
 def test_categorical_cotangents_sum_to_zero(logits: np.ndarray, sampling: str) -> None:
     # Adding a constant to all logits changes nothing, so no gradient may point there.
     np.testing.assert_allclose(draw("categorical", logits, sampling).sum(2), 0, atol=1e-12)
-
-
-def test_householder_ignores_the_coordinate_of_the_likeliest_class() -> None:
-    p = softmax(np.array([[0.1, 2.0, -1.0]]))
-    v = np.array([[[1.0, 5.0, -1.0]]])
-    before = v.copy()
-    changed = v.copy()
-    changed[0, 0, 1] = -7.0
-    np.testing.assert_allclose(householder_root(p, v), householder_root(p, changed), rtol=1e-14)
-    np.testing.assert_array_equal(v, before)
 
 
 LOGITS = np.array([[0.3, -1.0, 2.0, 0.0, -700.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.5, 1.0, -1.0, 0.2, 0.0]])
@@ -125,22 +107,10 @@ def test_draws_depend_on_seed_and_id_only(likelihood: str, sampling: str) -> Non
     for i in range(6):
         alone = logit_cotangents(likelihood, logits[i : i + 1], ids[i : i + 1], sampling, seed=7)
         np.testing.assert_allclose(alone, together[:, i : i + 1], rtol=1e-12)
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("sampling", ["sketch", "monte_carlo"])
-def test_draws_change_with_the_seed_and_the_id(likelihood: str, sampling: str) -> None:
-    logits = np.zeros((64, 6))
-    first, again, other = (draw(likelihood, logits, sampling, seed=seed) for seed in (0, 0, 1))
-    np.testing.assert_allclose(first, again, rtol=1e-12)
-    assert (first != other).any()
-    assert len(np.unique(first[0], axis=0)) > 1
-
-
-def test_draws_leave_the_global_random_state_alone() -> None:
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
-    draw("categorical", LOGITS, "sketch")
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    if sampling != "exact":
+        same = np.zeros((64, 6))
+        assert (draw(likelihood, same, sampling, seed=0) != draw(likelihood, same, sampling, seed=1)).any()
+        assert len(np.unique(draw(likelihood, same, sampling, seed=0)[0], axis=0)) > 1, "each id draws its own"
 
 
 def test_float32_logits_are_computed_in_float64() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -13,15 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hf_task2vec.fisher import autotune, kernels
-from hf_task2vec.fisher.autotune import able_conv_kernels, conv_squares, linear_squares, rule_of_cpu
+from hf_task2vec.fisher.autotune import able_conv_kernels, conv_squares, linear_squares
 from hf_task2vec.fisher.kernels import CONV_KERNELS, TOKEN_KERNELS, Convolution
+from tests.support.fisher_oracle import noise
 
-CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 few = settings(max_examples=60, deadline=None)
-
-
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def brute_force(function: Any, x: Tensor, g: Tensor, weight_shape: tuple[int, ...]) -> Tensor:
@@ -60,7 +57,7 @@ def test_large_products_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(kernels._CHUNK_BYTES, "cpu", 2 * 8 * 6 * 8)
     x, g = noise(5, 60, 8), noise(5, 60, 6, seed=1)
     close(TOKEN_KERNELS["products"](x, g), brute_force(F.linear, x, g, (6, 8)))
-    check_convolution(case([5, 6], (4, 3, 3, 3), padding=1))
+    check_convolution(plane((5, 6), (4, 3, 3, 3), padding=1))
 
 
 def test_tokens_may_have_any_strides() -> None:
@@ -68,227 +65,162 @@ def test_tokens_may_have_any_strides() -> None:
     close(linear_squares(x, g), brute_force(F.linear, x, g, (6, 8)))
 
 
-@st.composite
-def convolutions(draw: st.DrawFn) -> dict[str, Any]:
-    d = draw(st.integers(1, 3))
-    groups = draw(st.integers(1, 4))
-    depthwise = draw(st.booleans())
-    per_group = 1 if depthwise else draw(st.integers(1, 5))
-    multiplier = draw(st.integers(1, 5))
-    kernel, stride, dilation = (draw(st.lists(st.integers(1, m), min_size=d, max_size=d)) for m in (5, 3, 2))
-    padding = [draw(st.integers(0, (k - 1) * e)) for k, e in zip(kernel, dilation, strict=True)]
-    reach = [e * (k - 1) + 1 - 2 * p for k, e, p in zip(kernel, dilation, padding, strict=True)]
-    return {
-        "n": draw(st.integers(1, 3)),
-        "size": [max(1, r) + draw(st.integers(0, 6 if d < 3 else 3)) for r in reach],
-        "weight_shape": (groups * multiplier, per_group, *kernel),
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-        "channels_last": draw(st.booleans()),
-        "seed": draw(st.integers(0, 9)),
-    }
+@dataclass(frozen=True)
+class Case:
+    """A convolution and the size of its inputs."""
+
+    size: tuple[int, ...]
+    weight: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    n: int = 3
+    channels_last: bool = False
+    seed: int = 0
+
+    @property
+    def conv(self) -> Convolution:
+        return Convolution(self.weight, self.stride, self.padding, self.dilation, self.groups)
+
+    def run(self, x: Tensor, weight: Tensor) -> Tensor:
+        function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(self.size)]
+        return function(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """Return the layer's input and the gradient of its output."""
+        x = noise(self.n, self.weight[1] * self.groups, *self.size, seed=self.seed)
+        g = noise(*self.run(x, torch.zeros(self.weight, dtype=x.dtype)).shape, seed=self.seed + 10)
+        if self.channels_last and len(self.size) > 1:
+            memory = torch.channels_last if len(self.size) == 2 else torch.channels_last_3d
+            x, g = x.contiguous(memory_format=memory), g.contiguous(memory_format=memory)
+        return x, g
 
 
-def check_convolution(case: dict[str, Any]) -> None:
+def squares_of(x: Tensor, g: Tensor, conv: Convolution) -> Tensor:
+    return conv_squares(x, g, *vars(conv).values())
+
+
+def check_convolution(case: Case) -> None:
     """Compare the kernel that a CPU takes, and each that is able, with brute force."""
-    shape, groups = case["weight_shape"], case["groups"]
-    geometry = {key: case[key] for key in ("stride", "padding", "dilation", "groups")}
-    spatial = len(case["size"])
-
-    def convolve(xi: Tensor, weight: Tensor) -> Tensor:
-        return CONVOLUTIONS[spatial](xi[None], weight, **geometry)[0]
-
-    x = noise(case["n"], shape[1] * groups, *case["size"], seed=case.get("seed", 0))
-    out = CONVOLUTIONS[spatial](x, torch.zeros(shape, dtype=torch.float64), **geometry)
-    g = noise(*out.shape, seed=case.get("seed", 0) + 10)
-    expected = brute_force(convolve, x, g, shape)
-    if case.get("channels_last") and spatial > 1:
-        memory = torch.channels_last if spatial == 2 else torch.channels_last_3d
-        x, g = x.contiguous(memory_format=memory), g.contiguous(memory_format=memory)
+    x, g = case.inputs()
     before = x.clone(), g.clone()
-    conv = convolution(case)
+    expected = brute_force(lambda xi, weight: case.run(xi[None], weight)[0], x, g, case.weight)
+    close(squares_of(x, g, case.conv), expected)
     with mock.patch.object(autotune, "_HOPELESS", 1e9):
-        names = able_conv_kernels(x, g, conv)
-    assert rule_of_cpu(x, g, conv) in names
-    close(conv_squares(x, g, shape, case["stride"], case["padding"], case["dilation"], groups), expected)
+        names = able_conv_kernels(x, g, case.conv)
     for name in names:
-        actual = CONV_KERNELS[name](x, g, conv)
-        assert actual.shape == (case["n"], shape[0]), name
-        close(actual, expected)
+        close(CONV_KERNELS[name](x, g, case.conv), expected)
     assert torch.equal(x, before[0])
     assert torch.equal(g, before[1])
 
 
-def convolution(case: dict[str, Any]) -> Convolution:
-    geometry = (tuple(case[key]) for key in ("weight_shape", "stride", "padding", "dilation"))
-    return Convolution(*geometry, case["groups"])
-
-
-def inputs(case: dict[str, Any], n: int | None = None) -> tuple[Tensor, Tensor, Convolution]:
-    """Return a layer's input, the gradient of its output, and its geometry."""
-    conv = convolution(case)
-    n = case["n"] if n is None else n
-    x = noise(n, conv.weight_shape[1] * conv.groups, *case["size"])
-    weight = torch.zeros(conv.weight_shape, dtype=x.dtype)
-    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    return x, noise(*CONVOLUTIONS[len(case["size"])](x, weight, None, *geometry).shape, seed=1), conv
+@st.composite
+def convolutions(draw: st.DrawFn) -> Case:
+    d, groups = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    per_group = 1 if draw(st.booleans()) else draw(st.integers(1, 5))
+    kernel, stride, dilation = (
+        tuple(draw(st.lists(st.integers(1, most), min_size=d, max_size=d))) for most in (5, 3, 2)
+    )
+    padding = tuple(draw(st.integers(0, (k - 1) * e)) for k, e in zip(kernel, dilation, strict=True))
+    reach = [e * (k - 1) + 1 - 2 * p for k, e, p in zip(kernel, dilation, padding, strict=True)]
+    size = tuple(max(1, r) + draw(st.integers(0, 6 if d < 3 else 3)) for r in reach)
+    weight = (groups * draw(st.integers(1, 5)), per_group, *kernel)
+    rest = {"n": st.integers(1, 3), "channels_last": st.booleans(), "seed": st.integers(0, 9)}
+    return Case(size, weight, stride, padding, dilation, groups, **{name: draw(value) for name, value in rest.items()})
 
 
 @settings(max_examples=200, deadline=None)
 @given(case=convolutions())
-def test_convolutions(case: dict[str, Any]) -> None:
+def test_convolutions(case: Case) -> None:
     check_convolution(case)
 
 
-def case(size: list[int], weight: tuple[int, ...], stride: int = 1, padding: int = 0, **more: Any) -> dict[str, Any]:
-    d = len(size)
-    geometry = {"stride": [stride] * d, "padding": [padding] * d, "dilation": [more.pop("dilation", 1)] * d}
-    return {"n": 3, "size": size, "weight_shape": weight, "groups": 1, "channels_last": False} | geometry | more
+def plane(size: tuple[int, ...], weight: tuple[int, ...], stride: int = 1, padding: int = 0, dilation: int = 1,
+          groups: int = 1) -> Case:  # fmt: skip
+    """Return a case whose geometry is the same in every dimension."""
+    return Case(size, weight, *((value,) * len(size) for value in (stride, padding, dilation)), groups)
 
 
 CASES = {
-    "one by one weight": case([4, 5], (70, 40, 1, 1)),
-    "strided one by one weight": case([7, 6], (7, 4, 1, 1), stride=2),
-    "padded one by one weight": case([16, 16], (4, 3, 1, 1), padding=1),
-    "one by one weight, 3d": case([4, 3, 5], (7, 4, 1, 1, 1), stride=2),
-    "stride one": case([4, 3], (40, 40, 3, 3), padding=1),
-    "stride one, dilated, rectangular": case([4, 5], (40, 40, 3, 2), padding=2, dilation=2),
-    "strided": case([5, 6], (40, 40, 3, 3), stride=2, padding=1),
-    "depthwise, strided": case([9, 8], (6, 1, 7, 5), stride=2, padding=3, groups=6),
-    "depthwise, dilated": case([12, 13], (6, 1, 5, 5), padding=2, dilation=2, groups=6),
-    "grouped": case([9, 8], (12, 2, 3, 3), padding=1, groups=3),
+    "one by one weight": plane((4, 5), (70, 40, 1, 1)),
+    "strided one by one weight": plane((7, 6), (7, 4, 1, 1), stride=2),
+    "padded one by one weight": plane((16, 16), (4, 3, 1, 1), padding=1),
+    "one by one weight, 3d": plane((4, 3, 5), (7, 4, 1, 1, 1), stride=2),
+    "stride one": plane((4, 3), (40, 40, 3, 3), padding=1),
+    "stride one, dilated, rectangular": plane((4, 5), (40, 40, 3, 2), padding=2, dilation=2),
+    "strided": plane((5, 6), (40, 40, 3, 3), stride=2, padding=1),
+    "depthwise, strided": plane((9, 8), (6, 1, 7, 5), stride=2, padding=3, groups=6),
+    "depthwise, dilated": plane((12, 13), (6, 1, 5, 5), padding=2, dilation=2, groups=6),
+    "grouped": plane((9, 8), (12, 2, 3, 3), padding=1, groups=3),
 }
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_layers_of_networks(name: str, channels_last: bool) -> None:
-    check_convolution(CASES[name] | {"channels_last": channels_last})
+    check_convolution(replace(CASES[name], channels_last=channels_last))
 
 
 def test_the_cases_reach_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotune, "_HOPELESS", 1e9)
-    assert {kernel for c in CASES.values() for kernel in able_conv_kernels(*inputs(c))} == set(CONV_KERNELS)
-    taken = {rule_of_cpu(*inputs(c)) for c in CASES.values()}
-    assert taken == {"gram", "products", "pixel_gram", "patch_gram", "shifts", "loop"}
+    assert {kernel for c in CASES.values() for kernel in able_conv_kernels(*c.inputs(), c.conv)} == set(CONV_KERNELS)
 
 
-# ---------------------------------------------------------------------- choice by time
-
-
-class Stopwatch:
-    """A timer that makes one kernel the fastest, and notes what it timed."""
-
-    def __init__(self, seconds: Any) -> None:
-        self.seconds, self.timed = seconds, 0
-
-    def __call__(self, run: autotune.Run, device: torch.device) -> float:
-        assert device.type == "cpu"
-        self.timed += 1
-        run()
-        return self.seconds[self.timed - 1]
+# ---------------------------------------------------------------------- choice by time, as on a GPU
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Choose on the CPU by the times given."""
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Choose kernels on the CPU by the seconds that this list is given; the first is taken away for each timing."""
+    seconds: list[float] = []
 
-    def use(seconds: Any) -> Stopwatch:
-        watch = Stopwatch(seconds)
-        monkeypatch.setitem(autotune.TIMERS, "cpu", watch)
-        monkeypatch.setattr(autotune, "_CHOSEN", {})
-        return watch
+    def timer(run: autotune.Run, device: torch.device) -> float:
+        run()
+        return seconds.pop(0)
 
-    return use
-
-
-def squares_of(x: Tensor, g: Tensor, conv: Convolution) -> Tensor:
-    return conv_squares(x, g, conv.weight_shape, conv.stride, conv.padding, conv.dilation, conv.groups)
+    monkeypatch.setitem(autotune.TIMERS, "cpu", timer)
+    monkeypatch.setattr(autotune, "_CHOSEN", {})
+    return seconds
 
 
-@pytest.mark.parametrize("name", ["stride one", "depthwise, strided", "one by one weight"])
-def test_the_fastest_kernel_is_taken(name: str, timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, g, conv = inputs(CASES[name])
-    names = able_conv_kernels(x, g, conv)
-    for best in names:
-        watch = timed([float(name != best) for name in names])
-        squares_of(x, g, conv)
-        with monkeypatch.context() as patch:
-            patch.setitem(CONV_KERNELS, best, lambda *_: "the fastest")
-            assert squares_of(x, g, conv) == "the fastest"
-        assert watch.timed == len(names)
-
-
-def test_the_fastest_kernel_for_tokens(timed: Any) -> None:
+@pytest.mark.parametrize("seconds", [(1.0, 0.0), (0.0, 1.0)])
+def test_a_shape_is_timed_once_and_anew_for_more_examples(timed: list[float], seconds: tuple[float, ...]) -> None:
     x, g = noise(3, 5, 7), noise(3, 5, 4, seed=1)
-    watch = timed([1.0, 0.0])
-    for _ in range(2):
-        close(linear_squares(x, g), brute_force(F.linear, x, g, (4, 7)))
-    assert [choice for _, choice in autotune._CHOSEN.values()] == ["gram"]
-    linear_squares(x[:, 0], g[:, 0])  # there is one way
-    assert watch.timed == 2
+    expected = brute_force(F.linear, x, g, (4, 7))
+    timed += seconds
+    for n in (3, 3, 1):
+        close(linear_squares(x[:n], g[:n]), expected[:n])
+    assert timed == []
+    timed += seconds
+    close(linear_squares(x.repeat(2, 1, 1), g.repeat(2, 1, 1)), expected.repeat(2, 1))
+    assert timed == []
 
 
-def test_what_is_timed_again(timed: Any) -> None:
-    grouped = CASES["grouped"]
-    watch = timed([1.0] * 100)
-    x, g, conv = inputs(grouped, 4)
-    per_shape = len(able_conv_kernels(x, g, conv))
-
-    def count(x: Tensor, g: Tensor, conv: Convolution = conv) -> int:
-        before = watch.timed
-        squares_of(x, g, conv)
-        return (watch.timed - before) // per_shape
-
-    assert count(x, g) == 1
-    assert count(x, g) == count(x[:3], g[:3]) == count(x[:1], g[:1]) == 0  # a last batch is no reason to stop
-    more = inputs(grouped, 5)
-    assert count(*more) == 1  # a first batch of one image says little of a large one
-    assert count(x, g) == count(*more) == 0
-    assert count(x.float(), g.float()) == 1
-    assert count(*inputs(case([10, 8], (12, 2, 3, 3), padding=1, groups=3), 4)) == 1
-    assert count(*inputs(case([9, 8], (12, 2, 3, 3), padding=1, groups=3, stride=2), 4)) == 1
-
-
-def test_a_kernel_that_fails_is_passed_over(timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_fails_is_passed_over(timed: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    x, g, conv = inputs(CASES["stride one"])
+    conv, (x, g) = CASES["stride one"].conv, CASES["stride one"].inputs()
     names = able_conv_kernels(x, g, conv)
+    timed += [0.0] * len(names)
     expected = squares_of(x, g, conv)
-    timed([0.0] * len(names))
+    autotune._CHOSEN.clear()
     for name in names[:-1]:
         monkeypatch.setitem(CONV_KERNELS, name, fail)
+    timed += [0.0]
     close(squares_of(x, g, conv), expected)
-    timed([0.0] * len(names))
+    autotune._CHOSEN.clear()
     monkeypatch.setitem(CONV_KERNELS, names[-1], fail)
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         squares_of(x, g, conv)
 
 
-def test_kernels_that_cannot_win_or_fit_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    def able_at(size: int, channels: int, kernel: int, n: int = 64) -> set[str]:
-        conv = Convolution((channels, channels, kernel, kernel), (1, 1), (kernel // 2,) * 2, (1, 1), 1)
-        x = torch.empty(n, channels, size, size, device="meta")
-        return set(able_conv_kernels(x, x, conv))
-
-    always = {"loop", "patch_products"}
-    assert able_at(7, 512, 3) == always | {"pixel_gram", "patch_gram"}  # 604 MB of gradients, twice
-    assert able_at(14, 128, 3) == always | {"grouped", "pixel_gram", "patch_gram"}
-    assert able_at(112, 32, 3) == always | {"grouped"}
-    assert able_at(56, 256, 3, 32) == always | {"grouped"}, "Gram matrices of 1.2 GB"
-    assert able_at(7, 256, 1) == {"loop", "grouped", "products", "gram"}
-    assert able_at(112, 32, 1) == {"loop", "grouped", "products"}
-    depthwise = Convolution((96, 1, 3, 3), (1, 1), (1, 1), (1, 1), 96)
-    x = torch.empty(64, 96, 56, 56, device="meta")
-    assert set(able_conv_kernels(x, x, depthwise)) == {*always, "grouped", "shifts"}
-    monkeypatch.setattr(autotune, "_WORKSPACE_BYTES", 1 << 20)
-    assert autotune.able_token_kernels(torch.empty(4, 99, 8), 0.1) == ["products", "gram"]
-    assert autotune.able_token_kernels(torch.empty(64, 99, 8), 0.1) == ["products"]
-    assert autotune.able_token_kernels(torch.empty(4, 99, 8), 9.0) == ["products"]
+def test_kernels_that_need_too_much_memory_are_not_tried() -> None:
+    conv = Convolution((256, 256, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    x = torch.empty(32, 256, 56, 56, device="meta")  # Gram matrices of 1.2 GB
+    assert not {"pixel_gram", "patch_gram"} & set(able_conv_kernels(x, x, conv))
+    assert autotune.able_token_kernels(torch.empty(32, 4096, 8, device="meta"), 0.1) == ["products"]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -308,7 +240,7 @@ def test_an_example_of_several_inputs(groups: int) -> None:
 
 
 def test_float32_is_kept() -> None:
-    x, g = noise(2, 8, 12, dtype=torch.float32), noise(2, 8, 9, seed=1, dtype=torch.float32)
+    x, g = noise(2, 8, 12).float(), noise(2, 8, 9, seed=1).float()
     squares = linear_squares(x, g)
     assert squares.dtype == torch.float32
     torch.testing.assert_close(squares.double(), linear_squares(x.double(), g.double()), rtol=1e-5, atol=1e-5)
@@ -324,8 +256,8 @@ GRAM = {
 @pytest.mark.parametrize("name", GRAM)
 def test_gram_kernels_that_cancel_do_not_fall_below_zero(name: str) -> None:
     squares, side = GRAM[name]
-    x = 1e3 * noise(8, 64, 1, 1, dtype=torch.float32).expand(8, 64, side, side).contiguous()
-    g = noise(8, 64, 4, 4, seed=1, dtype=torch.float32)
+    x = 1e3 * noise(8, 64, 1, 1).float().expand(8, 64, side, side).contiguous()
+    g = noise(8, 64, 4, 4, seed=1).float()
     g -= g.mean((2, 3), keepdim=True)
     assert (squares(x, g) >= 0).all()
     assert squares(x * float("nan"), g).isnan().all(), "what is not finite must stay visible"
