@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -18,19 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local, local_checkpoints
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.probes import probe as probe_module
 from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe, weights_hash
+from tests.support.synthetic import to_tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from benchmarks.index.local_checkpoints import CHECKPOINTS, load_local, local_checkpoints
-
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = (3, 16, 16)
-
-
-def transform(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(image.resize(SIZE[1:]), np.float32)).permute(2, 0, 1) / 255
 
 
 def small_net(**settings: Any) -> nn.Sequential:
@@ -40,7 +36,7 @@ def small_net(**settings: Any) -> nn.Sequential:
 
 
 def wrap(module: nn.Module, **settings: Any) -> Probe:
-    return Probe.wrap(module, **({"transform": transform, "feature_dim": 8, "input_size": SIZE} | settings))
+    return Probe.wrap(module, **({"transform": to_tensor, "feature_dim": 8, "input_size": SIZE} | settings))
 
 
 class Function(nn.Module):
@@ -98,16 +94,13 @@ def test_wrap_refuses_what_is_no_module_or_cannot_be_copied() -> None:
         wrap(module)
 
 
-@given(st.integers(0, 8 * 27 - 1), st.floats(1e-6, 10))
+@given(st.integers(0, 8 * 27 - 1), st.floats(1e-3, 10))
 def test_hash_sees_every_weight(position: int, change: float) -> None:
     module = small_net()
     before = weights_hash(module)
-    assert weights_hash(module) == before
     with torch.no_grad():
-        weight = module[0].weight.view(-1)
-        old = weight[position].item()
-        weight[position] += change
-    assert (weights_hash(module) == before) == (module[0].weight.view(-1)[position].item() == old)
+        module[0].weight.view(-1)[position] += change
+    assert weights_hash(module) != before
 
 
 def test_hash_is_of_names_dtypes_shapes_and_values() -> None:
@@ -136,7 +129,7 @@ def test_features_are_float32_without_gradient_whatever_surrounds_them() -> None
 
 
 def test_config_is_json_and_the_same_in_every_process() -> None:
-    probe = wrap(small_net(), transform=lambda image: transform(image), name="mine")
+    probe = wrap(small_net(), transform=lambda image: to_tensor(image), name="mine")
     config = json.loads(json.dumps(probe.config))
     assert config["name"] == "mine"
     assert config["revision"] is None
@@ -158,25 +151,21 @@ def test_unusable_device(device: str) -> None:
 
 def test_default_probe_is_offline(tmp_path: Path) -> None:
     script = """
-import socket
+import json, socket
 def refuse(*_):
     raise AssertionError("the network was used")
 socket.socket.connect = socket.getaddrinfo = refuse
-from hf_task2vec.probes.probe import Probe
+from hf_task2vec.probes import Probe
 probe = Probe.default()
-import json
-filters = [layer.n_filters for layer in probe.layers]
-print(json.dumps(probe.config | {"covered": len(filters), "filters": sum(filters)}))
+print(json.dumps(probe.config | {"filters": [layer.n_filters for layer in probe.layers]}))
 """
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", script]
     run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     config = json.loads(run.stdout)
-    assert config["name"] == DEFAULT_PROBE
-    assert (config["feature_dim"], config["input_size"]) == (1280, [3, 224, 224])
-    assert config["weights_hash"] == Probe.default().weights_hash
-    assert (config["covered"], config["filters"]) == (49, 21008)
+    filters = config.pop("filters")
+    assert (len(filters), sum(filters)) == (49, 21008)
+    assert config == Probe.from_pretrained(DEFAULT_PROBE).config
 
 
 def test_default_probe_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,21 +177,11 @@ def test_default_probe_without_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 # --- real weights on real images --------------------------------------------------------------------------------------
 
 
-def trashnet(shared: Path, split: str, count: int) -> tuple[list[Image.Image], np.ndarray]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(shared / "tasks" / "trashnet" / f"{split}.parquet")
-    rows = np.random.default_rng(0).permutation(table.num_rows)[:count]
-    encoded = table.column("image").take(rows).to_pylist()
-    pictures = [Image.open(io.BytesIO(cell["bytes"])).convert("RGB") for cell in encoded]
-    return pictures, table.column("label").take(rows).to_numpy()
-
-
 @pytest.mark.parametrize("folder", local_checkpoints() or [CHECKPOINTS], ids=lambda folder: folder.name)
 def test_local_checkpoints(folder: Path, shared: Path) -> None:
+    table = pq.read_table(shared / "tasks" / "trashnet" / "train.parquet", columns=["image"])
+    pictures = [Image.open(io.BytesIO(table["image"][row]["bytes"].as_py())).convert("RGB") for row in (0, -1)]
     loaded = load_local(folder)
-    assert {p.dtype for p in loaded.module.parameters()} == {torch.float32}
-    pictures, _ = trashnet(shared, "train", 2)
     batch = torch.stack([loaded.transform(picture) for picture in pictures])
     assert batch.shape[1:] == loaded.input_size
     features = loaded.module(batch)
