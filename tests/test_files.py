@@ -12,16 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hf_task2vec.files import atomic_path, cache_dir, canonical_json, sha256_bytes, sha256_file, write_json
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text('aé"\\\n'),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 def names(folder: Path) -> list[str]:
@@ -38,24 +30,13 @@ def test_a_file_appears_whole_and_folders_are_made(tmp_path: Path) -> None:
     assert names(target.parent) == ["file"]
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_an_error_or_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
-
-    def write() -> None:
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(b"new")
-            raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        write()
-    assert target.read_bytes() == b"old"
+    with pytest.raises(TypeError), atomic_path(target) as temporary:  # noqa: PT012
+        temporary.write_bytes(b"new")
+        temporary.write_bytes(None)  # type: ignore[arg-type]
     assert names(tmp_path) == ["file"]
-
-
-def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    target.write_bytes(b"old")
     code = (
         "import os, sys; from hf_task2vec.files import atomic_path\n"
         "with atomic_path(sys.argv[1]) as path: path.write_bytes(b'new'); os._exit(9)"
@@ -110,14 +91,8 @@ def test_write_json_refuses_what_is_no_json_before_touching_the_file(tmp_path: P
     assert json.loads(target.read_text(encoding="utf-8")) == {"é": 1}
 
 
-@given(JSON)
-def test_canonical_json_keeps_the_content(document: object) -> None:
-    assert json.loads(canonical_json(document)) == document
-
-
 def test_canonical_json_is_one_form() -> None:
     assert canonical_json({"b": [1, "é"], "a": None}) == '{"a":null,"b":[1,"é"]}'.encode()
-    assert canonical_json({"a": 1, "b": 2}) == canonical_json({"b": 2, "a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json([float("inf")])
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,39 +95,34 @@ def test_index_build(hub: HubServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_push_and_pull(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedding(0).save(tmp_path / "mine")
+@pytest.mark.parametrize(
+    ("arguments", "method", "pattern", "fault"),
+    [
+        (("push", "mine", "org/mine"), "POST", "/commit/", {"delay": 5}),
+        (("pull", "org/shared", "-o", "pulled"), "GET", "resolve/.*safetensors", {"delay": 5, "after": 10}),
+    ],
+)
+def test_push_and_pull(
+    hub: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    method: str,
+    pattern: str,
+    fault: dict[str, Any],
+) -> None:
     monkeypatch.setenv("HF_TOKEN", hub.tokens.write)
-    hub.inject(method="POST", pattern="/commit/", delay=5)
-
-    def interrupt_when(pattern: str, method: str, process: subprocess.Popen[str]) -> None:
+    embedding(0).save(tmp_path / "mine")
+    embedding(0).push_to_hub("org/shared")
+    hub.forget_requests()
+    hub.inject(method=method, pattern=pattern, **fault)
+    command = [sys.executable, "-m", "hf_task2vec.cli", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         while process.poll() is None and not hub.requested(pattern, method):
             threading.Event().wait(0.05)
         process.send_signal(signal.SIGINT)
-
-    def stopped(*arguments: str, pattern: str, method: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "hf_task2vec.cli", *arguments]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            interrupt_when(pattern, method, process)
-            assert process.stderr is not None
-            return process.wait(), process.stderr.read()
-
-    push = ("push", str(tmp_path / "mine"), "org/mine")
-    code, said = stopped(*push, pattern="/commit/", method="POST")
-    assert (code, said) == (130, f"{SAID}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_task2vec.cli", *push, "-q"], capture_output=True, text=True, check=False
-    )
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait()) == (f"{SAID}\n", 130)
+    assert not (tmp_path / "pulled").exists()
+    done = subprocess.run([*command, "-q"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-
-    hub.inject(method="GET", pattern="resolve/.*safetensors", delay=5, after=10)
-    hub.forget_requests()
-    output = tmp_path / "pulled.safetensors"
-    pull = ("pull", "org/mine", "-o", str(output))
-    code, said = stopped(*pull, pattern="resolve/.*safetensors", method="GET")
-    assert (code, said) == (130, f"{SAID}\n")
-    assert not output.exists()
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_task2vec.cli", *pull, "-q"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, f"{output}\n"), done.stderr

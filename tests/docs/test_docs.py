@@ -27,7 +27,8 @@ from tests.support.doc_blocks import (
     shell,
 )
 from tests.support.hub import HubServer
-from tests.support.synthetic import dataset, pictures
+from tests.support.pictures import TRAIN, parquet
+from tests.support.synthetic import dataset, image_folder
 
 #: Pages whose blocks run in order in one folder (`prepare` says what lies there) and one set of Python names.
 RUN = ("tutorial", "own-probe", "own-index", "several-processes", "private-hub", "own-cases")
@@ -35,7 +36,6 @@ RUN = ("tutorial", "own-probe", "own-index", "several-processes", "private-hub",
 RUN_SLOWLY = ("index", "offline", "several-processes", "label-types")
 #: Pages with tests of their own.
 ELSEWHERE = ("README.md", "CONTRIBUTING.md", "zoo_index/README.md")
-CLASSES = 3
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +49,15 @@ def _own_folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HF_TASK2VEC_CACHE", str(cache))
 
 
-def folder_of_images(folder: Path, seed: int, count: int = 12) -> None:
-    from PIL import Image
-
-    for i, pixels in enumerate(pictures(count, CLASSES, seed=seed, size=(48, 40))):
-        path = folder / f"class {i % CLASSES}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+def folders_of_images(folder: Path) -> None:
+    """Make the folders of images that the pages name."""
+    for seed, name in enumerate(("photos", "textures", "datasets/flowers", "datasets/textures", "datasets/parts")):
+        image_folder(folder / name, 12 + 12 * (name == "photos"), seed=seed, size=(48, 40))
 
 
 def prepare(hub: HubServer, folder: Path) -> Callable[[str], None]:
     """Lay out what the pages take for granted; return what puts a checkpoint on the Hub."""
-    from tests.support.pictures import TRAIN, parquet
-
-    folder_of_images(folder / "photos", seed=0, count=24)
-    for seed, name in enumerate(("textures", "datasets/flowers", "datasets/textures", "datasets/parts"), 1):
-        folder_of_images(folder / name, seed)
+    folders_of_images(folder)
     hub.create_dataset("my-org/my-dataset", {TRAIN: parquet(dataset(24))})
     save_timm(folder / "saved" / "timm")
     small = files_of(folder / "saved" / "timm")
@@ -192,15 +185,7 @@ def test_python_of_the_index_card() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # each command is a process that imports PyTorch
 def test_shell_of_the_readme(hub: HubServer, tmp_path: Path) -> None:
-    from hf_task2vec.tasks.task import Task
-    from tests.support.pictures import TRAIN, parquet
-
-    digits = Task.from_dataset("sklearn:digits", max_samples=60)
-    for i, label in enumerate(digits.labels):
-        (tmp_path / "photos" / f"digit {label}").mkdir(parents=True, exist_ok=True)
-        digits.images[i].save(tmp_path / "photos" / f"digit {label}" / f"{i}.png")
-    for seed, name in enumerate(("flowers", "textures", "parts")):
-        folder_of_images(tmp_path / "datasets" / name, seed)
+    folders_of_images(tmp_path)
     (scores,) = [block for block in blocks("docs/own-cases.md", "text") if block.mark.startswith("file: ")]
     write_file(scores, tmp_path)
     hub.create_dataset("my-org/my-dataset", {TRAIN: parquet(dataset(24))})

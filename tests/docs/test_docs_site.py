@@ -92,7 +92,7 @@ def test_files_of_the_repository_are_shown(site: Path) -> None:
     assert "Add a checkpoint" in text(site / "contributing.html")
     assert "Keep a Changelog" in text(site / "changelog.html")
     assert "checkpoints.csv" in text(site / "zoo_index.html")
-    assert "select_cost.py" in text(site / "measured.html")
+    assert "commands.py" in text(site / "measured.html")
 
 
 # ---------------------------------------------------------------------- in a browser

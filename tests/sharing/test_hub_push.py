@@ -45,12 +45,6 @@ def push(hub: HubServer, what: TaskEmbedding | None = None, repo_id: str = REPO,
     return (what or embedding()).push_to_hub(repo_id, **{"token": hub.tokens.write, "index": PLAIN, **options})
 
 
-def cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE)
-
-
 # ---------------------------------------------------------------------------------------------------- embeddings
 
 
@@ -84,7 +78,7 @@ def test_again(hub: HubServer) -> None:
     assert "| probe | org/other-probe |" in card
 
 
-def test_another_task_or_somebody_elses_card_is_refused(hub: HubServer) -> None:
+def test_another_task_another_visibility_or_somebody_elses_card_is_refused(hub: HubServer) -> None:
     push(hub)
     before = hub.repo(REPO).files()
     with pytest.raises(
@@ -94,15 +88,11 @@ def test_another_task_or_somebody_elses_card_is_refused(hub: HubServer) -> None:
     with pytest.raises(HubConflictError, match=r"the kind in .* is 'embedding', and this one is 'index'"):
         zoo().push_to_hub(REPO, token=hub.tokens.write)
     assert hub.repo(REPO).files() == before
+    with pytest.raises(HubConflictError, match=r"exists and is public, but private=True"):
+        push(hub, private=True)
     hub.create_dataset("org/data", {"README.md": card(license="mit", tags=["task2vec"])})
     with pytest.raises(HubConflictError, match=r"holds something else: .*with into_dataset=True \(--into-dataset\)"):
         push(hub, repo_id="org/data")
-
-
-def test_private_is_not_put_into_public(hub: HubServer) -> None:
-    push(hub)
-    with pytest.raises(HubConflictError, match=r"exists and is public, but private=True"):
-        push(hub, private=True)
 
 
 def test_into_the_dataset_by_a_pull_request(hub: HubServer) -> None:
@@ -193,8 +183,6 @@ def test_an_index_there_and_back(hub: HubServer, tmp_path: Path) -> None:
     loaded = ZooIndex.from_pretrained("org/index")
     assert loaded.fingerprint == index.fingerprint
     assert not loaded.validate()
-    assert loaded.path is not None
-    assert cache() in loaded.path.parents
     pushed = zoo().push_to_hub("org/index", token=hub.tokens.write)
     assert pushed.deleted == ("notes.txt",)
     assert "notes.txt" not in hub.repo("org/index").files()
@@ -223,14 +211,9 @@ def test_an_index_changed_by_hand_is_refused(hub: HubServer) -> None:
 
 
 OFFLINE = f"""
-import sys
 from hf_task2vec import TaskEmbedding, ZooIndex
-from hf_task2vec.errors import HubUnavailableError
 print(len(TaskEmbedding.from_pretrained({REPO!r})), ZooIndex.from_pretrained("org/index").fingerprint)
-try:
-    TaskEmbedding.from_pretrained("org/unknown")
-except HubUnavailableError as error:
-    print(error)
+TaskEmbedding.from_pretrained("org/unknown")
 """
 
 
@@ -241,13 +224,11 @@ def test_offline_after_the_first_time(hub: HubServer) -> None:
     ZooIndex.from_pretrained("org/index")
     hub.forget_requests()
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, check=True
-    )
-    first, second = result.stdout.strip().splitlines()
-    assert first == f"{len(embedding())} {zoo().fingerprint}"
-    assert "'org/unknown'" in second
-    assert "offline mode is on (HF_HUB_OFFLINE=1, --offline)" in second
+    command = [sys.executable, "-c", OFFLINE]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout == f"{len(embedding())} {zoo().fingerprint}\n"
+    assert "'org/unknown'" in result.stderr
+    assert "offline mode is on (HF_HUB_OFFLINE=1, --offline)" in result.stderr
     assert not hub.requests
 
 

@@ -208,6 +208,14 @@ def save_timm(folder: Path, architecture: str = "resnet10t", **settings: Any) ->
     return model
 
 
+def saved(case: str, folder: Path) -> Path:
+    """Save a random checkpoint of `TRANSFORMERS_CASES`, or "timm", and return the folder."""
+    if case != "timm":
+        return TRANSFORMERS_CASES[case](folder)
+    save_timm(folder)
+    return folder
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
