@@ -19,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.hub import Fault, HubServer
+from tests.support.hub.waits import hurried
 
 if "huggingface_hub" in sys.modules:
     raise pytest.UsageError("huggingface_hub was imported before tests/conftest.py could point it to the loopback Hub")
@@ -146,19 +147,10 @@ def hub_fault(hub: HubServer) -> Iterator[Callable[..., Fault]]:
 
 
 @pytest.fixture
-def retry_sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Make the retries of huggingface_hub and our own immediate; the list collects how long each would have slept."""
-    from types import SimpleNamespace
-
-    from huggingface_hub import file_download
-    from huggingface_hub.utils import _http
-
-    from hf_task2vec.hub import client as hub
-
-    sleeps: list[float] = []
-    for module in (_http, file_download, hub):  # they use nothing else of `time`
-        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleeps.append))
-    return sleeps
+def retry_sleeps() -> Iterator[list[float]]:
+    """Make every retry immediate; the list collects how long each would have slept."""
+    with hurried() as sleeps:
+        yield sleeps
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_index_build(hub: HubServer, tmp_path: Path) -> None:
     ("arguments", "method", "pattern", "fault"),
     [
         (("push", "mine", "org/mine"), "POST", "/commit/", {"delay": 5}),
-        (("pull", "org/shared", "-o", "pulled"), "GET", "resolve/.*safetensors", {"delay": 5, "after": 10}),
+        (("pull", "org/shared", "-o", "pulled"), "GET", "resolve/.*safetensors", {"delay": 600, "after": 10}),
     ],
 )
 def test_push_and_pull(

@@ -9,18 +9,13 @@ import errno
 import io
 import os
 import re
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -34,6 +29,7 @@ from hf_task2vec.sharing.search import search_hub
 from hf_task2vec.zoo.index import ZooIndex
 from tests import conftest
 from tests.support.hub import HubServer, card
+from tests.support.hub.waits import hurried
 from tests.support.synthetic import embedding, zoo
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
@@ -209,21 +205,6 @@ def fresh(call: Call, hub: HubServer) -> None:
     hub.forget_requests()
 
 
-@contextmanager
-def hurried(real: bool = False) -> Iterator[list[float]]:
-    """Make every wait between tries short, unless it shall be real; the list says how long each would have been."""
-    from huggingface_hub import file_download
-    from huggingface_hub.utils import _http
-
-    from hf_task2vec.hub import client as hub
-
-    sleeps: list[float] = []
-    with ExitStack() as stack:
-        for module in () if real else (_http, file_download, hub):
-            stack.enter_context(mock.patch.object(module, "time", SimpleNamespace(sleep=sleeps.append)))
-        yield sleeps
-
-
 def outcome(call: Call, hub: HubServer, **options: Any) -> str:
     """Run the call and say in a word what came of it; it must leave nothing half done and tell no token."""
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -254,7 +235,7 @@ def measure(call: Call, request: str, trouble: Trouble, hub: HubServer) -> str:
     fresh(call, hub)
     running = set(threading.enumerate())
     fault = hub.inject(method=method, pattern=pattern, times=trouble.times, **trouble.settings)
-    with hurried(trouble.timeout is not None) as sleeps:
+    with hurried() if trouble.timeout is None else nullcontext([]) as sleeps:
         word = outcome(call, hub, **({} if trouble.timeout is None else {"timeout": trouble.timeout}))
     assert fault.fired, f"{call.name}, {request}, {trouble.name}: never struck; requests: {hub.requests}"
     # (The client repeats a HEAD once without any wait.)
@@ -442,16 +423,3 @@ def test_messages_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     signed = "https://cdn.example/f?X-Amz-Signature=12"
     told = f"hf_{'abcDEF123' * 3} given secret-of-the-environment {signed} end\nsecond line"
     assert redact(told, "given") == "*** *** *** https://cdn.example/f?… end"
-
-
-def test_interruption_does_not_wait(hub: HubServer) -> None:
-    """Ctrl-C ends a stalled download at once: the request runs in a daemon thread."""
-    share(hub)
-    hub.inject(method="GET", pattern=r"resolve/.*safetensors", delay=600, after=10)
-    code = f"from hf_task2vec import TaskEmbedding; TaskEmbedding.from_pretrained({REPO!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    while not hub.requested(r"resolve/.*safetensors", "GET") and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=300)[1]
