@@ -163,7 +163,7 @@ def test_answer_in_a_pipe_progress_on_the_terminal() -> None:
     assert "\x1b" not in terminal.piped
 
 
-def test_json_in_a_pipe_is_one_document() -> None:
+def test_json_in_a_pipe_is_one_document_and_details_are_on_the_terminal() -> None:
     terminal = Terminal(selecting("--json", "-vv"), 80, piped="stdout")
     assert len(json.loads(terminal.piped)["candidates"]) == 3
     assert "hf_task2vec.test: a detail" in terminal.raw

@@ -67,7 +67,6 @@ def test_text_of_users_stays_text() -> None:
     assert "<img" not in page
     assert page.count("<h1>") == 1
     assert "{{ 7*7 }}" in page
-    assert "49" not in page.replace("1902.03545", "")
     assert "\u202e" not in page
     assert page.count("<table>") == html(card_of(embedding())).count("<table>")
     assert card_metadata(text)["task2vec"]["dataset"] == HOSTILE
@@ -76,7 +75,8 @@ def test_text_of_users_stays_text() -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
-def test_escaped_text_is_shown_as_it_is(text: str) -> None:
+def test_escaped_text_is_shown_as_it_is_and_long_text_cut(text: str) -> None:
+    assert escape("a" * 1000) == "a" * 299 + "…"
     plain = " ".join("".join(c if c.isprintable() or c.isspace() else " " for c in text).split())
     for source in (f"x {escape(text)} x", f"| a |\n|---|\n| x {escape(text)} x |"):
         tokens = MARKDOWN.parse(source)
@@ -86,10 +86,6 @@ def test_escaped_text_is_shown_as_it_is(text: str) -> None:
         (inline_only,) = (t for t in MARKDOWN.parse(f"x {escape(text)} x") if t.type == "inline")
         shown = "".join(child.content for child in inline_only.children or ())
         assert " ".join(shown.split()) == " ".join(f"x {plain} x".split())
-
-
-def test_long_text_is_cut() -> None:
-    assert escape("a" * 1000) == "a" * 299 + "…"
 
 
 @pytest.mark.parametrize("index", [zoo(), ZooIndex.load()], ids=["small", "shipped"])
