@@ -182,10 +182,13 @@ class ZooIndex(IndexOnHub):
             except OSError as error:
                 raise ZooIndexError(f"{folder / name}: part of the index but not readable ({error.strerror})") from None
 
+        embeddings = folder / EMBEDDINGS_FILE if manifest.probe else None
+        if embeddings is not None and not embeddings.is_file():
+            raise ZooIndexError(f"{embeddings}: part of the index but not there")
         csv_names = [f"{name}.csv" for name in ROW_TYPES]
         return cls(
             rows={name: read_csv(row_type, read(f"{name}.csv"), f"{name}.csv") for name, row_type in ROW_TYPES.items()},
-            embedded=folder / EMBEDDINGS_FILE if manifest.probe else None,
+            embedded=embeddings,
             attachments={n: read(n) for n in sorted(manifest.files) if n not in (*csv_names, EMBEDDINGS_FILE)},
             created=manifest.created,
             package_version=manifest.package_version,
