@@ -34,7 +34,6 @@ from tests.support.pages import CLOSING, CONTRAST, QUOTED, SCRIPT, Page, check_s
 from tests.support.synthetic import as_dataset, pictures, tiny_probe, zoo
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
     from playwright.sync_api import Page as BrowserPage
 
 Visit = Callable[..., "BrowserPage"]
@@ -261,7 +260,8 @@ def test_small_images_stay_as_they_are() -> None:
 def test_sheet_of_several_labels_and_of_odd_sizes() -> None:
     image = datasets.Image()
     labels = datasets.List(datasets.ClassLabel(names=["x", "y"]))
-    rows = {"image": [np.full((1, 3000, 3), 9, np.uint8), np.full((60, 50, 3), 7, np.uint8)] * 4}
+    rng = np.random.default_rng(0)
+    rows = {"image": [rng.integers(255, size=(*size, 3), dtype=np.uint8) for size in ((1, 3000), (60, 50)) * 4]}
     rows["label"] = [[0], [0, 1], [1], [0]] * 2
     data = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": image, "label": labels}))
     found = thumbnails(Task.from_dataset(data))
@@ -376,24 +376,6 @@ def test_no_foreign_script_runs(visit: Visit, files: dict[str, Path]) -> None:
     heading(page, "Licence").click()
     assert page.evaluate("document.images.length") == 24
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-
-
-def test_the_page_may_not_reach_out(browser: Browser, files: dict[str, Path]) -> None:
-    page = browser.new_page()
-    page.goto(files["plain"].as_uri())
-    page.evaluate(
-        "window.refused = []; addEventListener('securitypolicyviolation', e => refused.push(e.effectiveDirective))"
-    )
-    page.evaluate(
-        """() => {
-            document.body.append(Object.assign(new Image(), {src: "http://127.0.0.1:9/x.png"}));
-            document.body.append(Object.assign(document.createElement("script"), {textContent: "window.ran = 1"}));
-            return new Promise((done) => setTimeout(done, 100));
-        }"""
-    )
-    assert set(page.evaluate("refused")) == {"img-src", "script-src-elem"}
-    assert page.evaluate("window.ran") is None
-    page.context.close()
 
 
 def test_it_fits_a_telephone(visit: Visit, files: dict[str, Path]) -> None:
