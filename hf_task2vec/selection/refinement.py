@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,6 +21,7 @@ from hf_task2vec.selection.ranking import Ranking, percent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hf_task2vec.selection.recommendation import Recommender
     from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -129,8 +130,12 @@ def measure_promising(
     return found
 
 
-def refined(before: Ranking, after: Ranking, measured: Measurements) -> Ranking:
-    """Say in the ranking `after` measuring what was measured, and what changed."""
+def refine_ranking(recommender: Recommender, task: Task, k: int, *, top_k: int, **options: Any) -> Ranking:
+    """Measure up to `k` candidates, rank all again with that, and say what changed; `options` as in measuring."""
+    measured = measure_promising(
+        recommender.predict, recommender.checkpoints, task, k, known=recommender.known, **options
+    )
+    before, after = recommender.rank({}, top_k=1), recommender.rank(measured.scores, top_k=top_k)
     notes = (*after.warnings, *measured.failures.values(), *measured.notes)
     return replace(after, summary=_summary(before, after, measured), warnings=notes)
 

@@ -134,6 +134,7 @@ def select_backbone(
         "max_samples": max_samples,
         "seed": seed,
     }
+    computing: dict[str, Any] = {"device": device, "token": token, "progress": progress}
     if isinstance(dataset, TaskEmbedding):
         if refine:
             raise SelectionError("refine needs the images: pass the dataset or a Task instead of an embedding")
@@ -145,20 +146,15 @@ def select_backbone(
             from hf_task2vec.probes import check_measurable
 
             check_measurable(task)
-        computing: dict[str, Any] = {"device": device, "token": token, "batch_size": batch_size}
         embedding = cached_embedding(
-            task, network, known_hash=known_hash, seed=seed, **computing, cache=cache, progress=progress
+            task, network, known_hash=known_hash, seed=seed, cache=cache, batch_size=batch_size, **computing
         )
     not_in_index = sorted(row.hub_id for row in asked.rows)
     recommender = Recommender(embedding, zoo, ranker, eligible, not_in_index)
     if refine and task is not None:
-        from hf_task2vec.selection.refinement import measure_promising, refined
+        from hf_task2vec.selection.refinement import refine_ranking
 
-        measured = measure_promising(
-            recommender.predict, eligible, task, refine, known=recommender.known, budget=budget, progress=progress,
-            device=device, token=token,
-        )  # fmt: skip
-        ranking = refined(recommender.rank({}, top_k=1), recommender.rank(measured.scores, top_k=top_k), measured)
+        ranking = refine_ranking(recommender, task, refine, top_k=top_k, budget=budget, **computing)
     else:
         ranking = recommender.rank({}, top_k=top_k)
     limits = {key: value for key, value in vars(filters).items() if value is not None}
