@@ -208,7 +208,7 @@ def as_cell(image: Any) -> Any:
         import numpy as np
 
         values = np.asarray(image)
-        if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+        if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in (1, 3):
             values = values.transpose(1, 2, 0)  # torch has the channels first
         if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
             values = np.rint(values * 255)

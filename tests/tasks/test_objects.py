@@ -1,0 +1,188 @@
+"""Objects that people hold, files that are datasets, and addresses of pages."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
+from hf_task2vec.tasks import Task
+from tests.support.hub import HubServer
+from tests.support.pictures import TRAIN, make, number, parquet, png
+
+WORDS = ["cat", "dog"]
+
+
+def read(data: Any, **options: Any) -> dict[int, str]:
+    """The class of every picture, by its number."""
+    task = Task.from_dataset(data, max_samples=None, **options)
+    return {number(image): task.label_names[label] for image, label in zip(task.images, task.labels, strict=True)}
+
+
+def expected(n: int = 8) -> dict[int, str]:
+    return {i: WORDS[i % 2] for i in range(n)}
+
+
+def picture(i: int) -> Image.Image:
+    return Image.open(io.BytesIO(png(i)))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for i in range(8):
+        (tmp_path / WORDS[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / WORDS[i % 2] / f"{i}.png").write_bytes(png(i))
+    return tmp_path
+
+
+class Drawn:
+    """A map-style dataset, as torch's are."""
+
+    def __init__(self, form: Any = lambda image: image, targets: bool = True) -> None:
+        self.form, self.opened = form, 0
+        self.classes = WORDS
+        if targets:
+            self.targets = np.arange(8) % 2
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        if i >= 8:
+            raise IndexError(i)
+        self.opened += 1
+        return self.form(picture(i)), i % 2
+
+
+def test_data_frames(photos: Path) -> None:
+    labels = [WORDS[i % 2] for i in range(8)]
+    paths = [str(photos / WORDS[i % 2] / f"{i}.png") for i in range(8)]
+    for images in (paths, [png(i) for i in range(8)], [picture(i) for i in range(8)], list(map(Path, paths))):
+        frame = pd.DataFrame({"id": range(8), "picture": images, "animal": labels})
+        assert read(frame) == expected()
+        assert read(frame.assign(label=pd.Categorical(labels))) == expected()
+    with pytest.raises(ColumnError, match="no image column in the DataFrame; columns found: id, animal"):
+        read(pd.DataFrame({"id": range(8), "animal": labels}))
+
+
+def test_lists_of_pairs(photos: Path) -> None:
+    assert read([(picture(i), WORDS[i % 2]) for i in range(8)]) == expected()
+    assert read([(photos / WORDS[i % 2] / f"{i}.png", WORDS[i % 2]) for i in range(8)]) == expected()
+    with pytest.raises(TaskError, match="a list is no dataset; pass a Hub id, a folder"):
+        read([1, 2])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda image: image,
+        np.asarray,
+        lambda image: np.asarray(image).transpose(2, 0, 1),
+        lambda image: np.asarray(image) / np.float32(255),
+    ],
+    ids=["pillow", "array", "channels first", "floats"],
+)
+def test_torch_datasets(form: Any) -> None:
+    assert read(Drawn(form)) == expected()
+    assert read(Drawn(form, targets=False)) == expected()
+
+
+def test_labels_of_a_torch_dataset_are_read_without_its_images() -> None:
+    drawn = Drawn()
+    task = Task.from_dataset(drawn, max_samples=4)
+    assert len(task) == 4
+    assert drawn.opened <= 8, "each drawn image is identified, and read"
+
+
+def test_torchvision_image_folder(photos: Path) -> None:
+    torchvision = pytest.importorskip("torchvision.datasets")
+    import torch
+
+    data = torchvision.ImageFolder(str(photos), transform=lambda _: pytest.fail("the transform is not for us"))
+    assert read(data) == expected()
+    assert read(torch.utils.data.Subset(data, [0, 1, 4, 5])) == {i: WORDS[i % 2] for i in (0, 2, 1, 3)}
+
+
+def test_one_file_is_a_dataset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = make([0, 1] * 4)
+    (tmp_path / "photos.parquet").write_bytes(parquet(data))
+    with pa.ipc.new_file(str(tmp_path / "file.arrow"), data.data.table.schema) as writer:
+        writer.write_table(data.data.table)
+    with pa.ipc.new_stream(str(tmp_path / "stream.arrow"), data.data.table.schema) as writer:
+        writer.write_table(data.data.table)
+    digest = Task.from_dataset(data).content_digest
+    caplog.set_level(logging.INFO, "hf_task2vec")
+    for name in ("photos.parquet", "file.arrow", "stream.arrow"):
+        task = Task.from_dataset(tmp_path / name)
+        assert (task.content_digest, task.dataset, task.label_names) == (digest, name, ("a", "b", "c"))
+
+
+def test_parquet_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of several row groups and types of numbers, written by pandas; nothing is written anywhere."""
+    for part in range(3):
+        rows = range(100 * part, 100 * part + 100)
+        frame = pd.DataFrame({"image": [png(i) for i in rows], "label": [i % 7 for i in rows], "id": rows})
+        table = pa.Table.from_pandas(frame.astype({"label": "int32" if part else "int64"}))
+        pq.write_table(table, tmp_path / f"part-{part}.parquet", row_group_size=30)
+    before = sorted(datasets.config.HF_CACHE_HOME and Path(datasets.config.HF_CACHE_HOME).rglob("*"))
+    task = Task.from_dataset(tmp_path, max_samples=50)
+    assert [number(image) % 7 for image in task.images] == task.labels.tolist()
+    assert [number(image) for image in task.images] == task.indices.tolist()
+    assert (task.n_rows, task.drawn_from) == (300, None)
+    assert sorted(Path(datasets.config.HF_CACHE_HOME).rglob("*")) == before
+    monkeypatch.setattr("hf_task2vec.tasks.parquet.local.EXACT_BYTES", 1000)
+    near = Task.from_dataset(tmp_path, max_samples=14)
+    assert near.sample_counts.tolist() == [2] * 7
+    assert "near the start of a row group" in str(near.drawn_from)
+
+
+def test_parquet_that_names_files_beside_it(photos: Path) -> None:
+    cells = [{"bytes": None, "path": f"{WORDS[i % 2]}/{i}.png"} for i in range(8)]
+    table = pa.table({"image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    table = table.append_column("label", [[WORDS[i % 2] for i in range(8)]]).cast(kinds.arrow_schema)
+    pq.write_table(table, photos / "photos.parquet")
+    assert read(photos / "photos.parquet") == expected()
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"PAR1" + bytes(100))
+    with pytest.raises(DatasetNotFoundError, match=r"'train.parquet' is damaged"):
+        read(tmp_path)
+
+
+def test_configurations_of_a_folder(tmp_path: Path) -> None:
+    for size, n in (("small", 4), ("full", 8)):
+        (tmp_path / size).mkdir()
+        (tmp_path / size / "train.parquet").write_bytes(parquet(make([0, 1] * (n // 2))))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: small\n  data_files: small/*.parquet\n- config_name: full\n  data_files:\n"
+        "  - split: train\n    path: full/train.parquet\n---\n"
+    )
+    assert [len(Task.from_dataset(tmp_path, name=name)) for name in ("small", "full")] == [4, 8]
+    (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n")
+    assert "README.md, line 2 is no valid YAML" in Task.from_dataset(tmp_path).reading.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://huggingface.co/datasets/org/pets",
+        "https://huggingface.co/datasets/org/pets/tree/main/data",
+        "https://huggingface.co/datasets/org/pets/viewer/default/train?row=3",
+        "hf://datasets/org/pets@main",
+    ],
+)
+def test_the_address_of_a_page(hub: HubServer, address: str) -> None:
+    hub.create_dataset("org/pets", {TRAIN: parquet(make([0, 1] * 4))})
+    assert Task.from_dataset(address).dataset == "org/pets"
