@@ -380,10 +380,7 @@ def test_the_request_is_kept_without_the_token(query: TaskEmbedding, index: ZooI
 @pytest.mark.parametrize(
     ("descriptors", "warning"),
     [
-        (
-            {"n_samples": 12.0, "n_classes": 3.0},
-            "only 12 images for 3 classes were used; pass a larger max_samples if there are more",
-        ),
+        ({"n_samples": 12.0}, "only 12 images for 3 classes were used; pass a larger max_samples if there are more"),
         (
             {"class_balance": 0.381},
             "the classes are unbalanced (balance 0.38 of 1); scores refer to the balanced sample",

@@ -179,20 +179,10 @@ def test_files_outside_the_folder_are_refused(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        (
-            "manifest.json",
-            '"files"',
-            '"extra": 1, "files"',
-            "manifest.json: extra: found 1; Extra inputs are not permi",
-        ),
+        ("manifest.json", '"files"', '"extra": 1, "files"', r"manifest\.json: extra: found 1; Extra inputs are not"),
         ("manifest.json", "tasks.csv", "other.csv", r"files lists no checksum of \['tasks\.csv'\]"),
         ("manifest.json", "{", "", "not readable as JSON"),
-        (
-            "tasks.csv",
-            "task,title",
-            "task,colour,title",
-            r"row 1 .*unknown \['colour'\], missing \[\]; .* order: task, t",
-        ),
+        ("tasks.csv", "task,title", "task,colour,title", r"row 1 .*unknown \['colour'\], missing \[\]; .* order: task"),
         ("scores.csv", "measured,true,", "measured,true,,", r"scores\.csv: row 3 has 16 cells; expected 15"),
         ("scores.csv", "org/big,0.9", "org/big,90", r"scores\.csv: row 2, column score: found '90'; .*equal to 1"),
         ("scores.csv", "org/small,0.7", "org/small,nan", r"row 3, column score: found 'nan'; .*finite number"),
@@ -235,9 +225,7 @@ def test_many_problems_are_summarised(index: ZooIndex) -> None:
 
 def test_conflicts_and_replacement(index: ZooIndex) -> None:
     changed = [score("birds", "org/big", 0.8)]
-    with pytest.raises(
-        ZooIndexError, match=r"scores: two different facts about task='birds'.*score: 0\.9 and 0\.8.*replace=True"
-    ):
+    with pytest.raises(ZooIndexError, match=r"two different facts about task='birds'.*score: 0\.9 and 0\.8.*replace=T"):
         index.add_scores(changed)
     assert index.add_scores(changed, replace=True).scores["score"].tolist() == [0.8, 0.7]
     with pytest.raises(ZooIndexError, match=r"'moths' is not in tasks\.csv"):
