@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import re
 
-# (pattern on "architecture.tag", value of `pretraining`). "_ft_in1k" is the ending of most fine-tuned weights.
-PRETRAINING_RULES = (
-    (r"siglip.*webli_ft_in1k", "siglip_ft_in1k"),
-    (r"siglip.*webli", "siglip"),
-    (r"\.(clip_)?(laion|openai|merged2b|metaclip|datacomp|dfn).*in1k|\.clip_ft_in1k", "clip_ft_in1k"),
-    (r"\.(laion|openai|merged2b|metaclip|datacomp|dfn)|_clip_.*\.", "clip"),
-    (r"\.lvd142m", "dinov2"),
-    (r"\.dino$", "dino"),
-    (r"\.sa1b", "sam"),
-    (r"\.(fcmae|mim_m38m|mim_in22k|m30m)_ft_in22k_in1k", "mim_ft_in21k_ft_in1k"),
-    (r"^(beit|beitv2|eva)_.*\.(in22k|in1k)_ft_in22k_in1k", "mim_ft_in21k_ft_in1k"),
-    (r"\.(fcmae|mae_in1k|mim_m38m|mim_in22k)_ft_in1k", "mim_ft_in1k"),
-    (r"^(beit|beitv2|beit3|eva)_.*\.(in22k|in1k|indomain_in22k)_ft_in1k", "mim_ft_in1k"),
-    (r"\.(fcmae|mae|mim)", "mim"),
-    (r"\.seer", "ssl_web_ft_in1k"),
-    (r"\.(swag|fb_wsl|fb_swsl|fb_ssl|ns_jft)", "web_ft_in1k"),
-    (r"in12k", "in12k_ft_in1k"),
-    (r"in2[12]k", "in21k_ft_in1k"),
-    (r"dist|ssld|usi|^deit.*distilled", "in1k_distilled"),
-    (r"in1k", "in1k_supervised"),
+# What a kind of pretraining learns from, before any fine-tuning.
+OBJECTIVE_OF = {
+    **dict.fromkeys(("in1k_supervised", "in12k_supervised", "in12k_ft_in1k"), "supervised"),
+    **dict.fromkeys(("in21k_supervised", "in21k_ft_in1k", "web_supervised", "web_ft_in1k"), "supervised"),
+    **dict.fromkeys(("in1k_distilled", "in21k_distilled", "agglomerative"), "distilled"),
+    **dict.fromkeys(("mim", "mim_ft_in1k", "mim_ft_in21k", "mim_ft_in21k_ft_in1k", "jepa"), "masked"),
+    **dict.fromkeys(("clip", "clip_ft_in12k", "clip_ft_in1k", "siglip", "siglip_ft_in1k"), "image-text"),
+    **dict.fromkeys(("blip", "vlm", "autoregressive"), "image-text"),
+    **dict.fromkeys(("dino", "dinov2", "dinov3"), "self-distillation"),
+    **dict.fromkeys(("moco", "cluster", "ssl_web", "ssl_web_ft_in1k"), "contrastive"),
+    "sam": "segmentation",
+}
+
+# (pattern on "architecture.tag", year): tags that are younger than the paper of the architecture.
+YEARS = (
+    (r"\.(a1h?|a2h?|a3|b1k|b2k|c1|c2|d|ram|am|ah|rsb_a1)_in1k", 2021),
+    (r"augreg|tv2_in1k|miil_in21k|seer", 2021),
+    (r"clip.*openai|\.dino$|orig_in21k_ft", 2021),
+    (r"\.mae|swag|laion2b|fcmae|mim_in22k", 2022),
+    (r"webli|lvd142m|sa1b|datacomp|metaclip_|dfn|sw_in12k|ijepa|fcmae", 2023),
+    (r"ra4_|sbb|aimv2|apple_mclip|v2_webli", 2024),
+    (r"lvd1689m|sat493m|v2_webli|vit_pe_|sbb2|metaclip2|mclip2|radio_v4", 2025),
 )
 
 # (pattern on "architecture.tag", datasets seen). All that match count; a superset brings its parts along.
@@ -36,7 +38,7 @@ TRAINED_ON_RULES = (
     (r"in2[12]k|ssld_stage2|bd_ssld_6m", ("imagenet1k", "imagenet21k")),
     (r"^flexivit", ("imagenet1k", "imagenet21k")),  # distilled from, or initialised with, ImageNet-21k weights
     (r"m30m|m38m|^eva", ("imagenet1k", "imagenet21k")),  # EVA's image models start on sets with ImageNet-21k
-    (r"\.lvd142m", ("imagenet1k", "imagenet21k", "lvd142m")),
+    (r"lvd142m", ("imagenet1k", "imagenet21k", "lvd142m")),
     (r"\.dino$", ("imagenet1k",)),
     (r"laion2b", ("laion2b",)),
     (r"laion400m", ("laion400m",)),
@@ -78,13 +80,47 @@ LICENSE_OF_SOURCE = {
     "dinov2_paper_lp": "paper (facts only)",
     "mlcd_lp": "mit (repository), paper (facts only)",
     "timm_checkpoints": "apache-2.0",
+    "eva_pathology": "apache-2.0",
+    "idest_lp": "paper (facts only)",
+    "aimv2_attentive": "paper (facts only)",
+    "dinov3_paper_lp": "paper (facts only)",
+    "vit_paper_ft": "paper (facts only)",
+    "visreg_lp": "paper (facts only)",
+    "ijepa_paper_lp": "paper (facts only)",
+    "vjepa_paper_attentive": "paper (facts only)",
+    "biobench_probe": "mit",
+    "deit_recipe_ft": "paper (facts only)",
+    "hiera_mae_ft": "paper (facts only, second hand)",
+    "hoptimus_tiles_lp": "see repository",
+    "uni_roi_lp": "cc-by-nc-nd-4.0 (facts only)",
+    "thunder_lp": "cc-by-4.0",
+    "thunder_spider_knn": "cc-by-4.0",
+    "dinov2_paper_lp_t7": "paper (facts only)",
+    "lejepa_paper_lp": "paper (facts only)",
+    "layerfusion_probe": "see repository",
+    "vit_repo_ft": "apache-2.0",
+    "bit_repo_ft": "apache-2.0",
+    "kaiko_readme_lp": "cc-by-nc-sa (facts only)",
+    "vpt_vitb16_in21k": "paper (facts only, second hand)",
+    "bwconrad_vit_ft": "mit",
+    "geobench2": "apache-2.0",
+    "openclip_zeroshot": "mit",
+    "emms_vit_ft": "mit or none stated (facts only)",
+    "3dpc_timm": "cc-by-4.0",
+    "quicktune_ext": "bsd-3-clause",
+    "danish_fungi_ft": "bsd",
+    "archstyle55_ft": "see repository",
+    "arcade_small_ft": "see repository",
+    "shrimp_timm_ft": "see repository",
+    "bdd100k_cls_ft": "apache-2.0",
+    "smartfeeder_lp": "see repository",
+    "sugarcane_ft": "mit",
+    "tumorclassifier_ft": "see repository",
+    "galaxy_morph_ft": "see repository",
+    "grapevine_mildew_ft": "mit",
+    "dermograph_ft": "mit",
+    "rop_staging_ft": "see repository",
 }
-
-
-def pretraining_of(architecture: str, tag: str) -> str | None:
-    """Return the pretraining of a timm checkpoint, None if no rule matches."""
-    name = f"{architecture}.{tag}"
-    return next((value for pattern, value in PRETRAINING_RULES if re.search(pattern, name)), None)
 
 
 def trained_on_of(architecture: str, tag: str) -> tuple[str, ...]:

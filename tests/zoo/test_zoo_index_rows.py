@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from benchmarks.index import facts
+from benchmarks.index import checkpoints, facts
 from hf_task2vec.zoo.index import ZooIndex, default_index_path
 from hf_task2vec.zoo.schema import ROW_TYPES, CheckpointRow, SourceRow, TaskRow
 
@@ -23,7 +24,7 @@ def index() -> ZooIndex:
 
 def test_size(index: ZooIndex) -> None:
     counts = index.info()["counts"]
-    assert counts["checkpoints"] >= 1250
+    assert counts["checkpoints"] >= 1600
     assert counts["scores"] >= 2400
     assert counts["tasks"] >= 115
     for name in ROW_TYPES:
@@ -43,12 +44,14 @@ def test_every_checkpoint_is_on_the_hub_and_plausible(index: ZooIndex) -> None:
     for row in index.by_name(CheckpointRow).values():
         assert not row.hub_id.startswith("local:"), row.hub_id
         assert row.pretraining is not None, row.hub_id
+        assert row.domain is not None, row.hub_id
+        assert (row.objective is None) == (row.pretraining == "other" and row.hub_id == "encord-team/ebind-full"), row
         assert row.params_m is None or 0.1 < row.params_m < 20_000, row.hub_id
         if row.in1k_top1 is not None:
             assert "imagenet1k" in row.trained_on, row.hub_id
             assert 0.2 < row.in1k_top1 < 0.95, row.hub_id
             assert (row.gmacs, row.input_px, row.params_m) != (None, None, None), row.hub_id
-        if row.library == "timm":
+        if row.hub_id.startswith("timm/") and row.library == "timm":
             assert row.pretrain_tag is not None, row.hub_id
         assert row.license not in ("unknown", "other"), row.hub_id
 
@@ -79,7 +82,7 @@ def test_near_duplicate_groups(index: ZooIndex) -> None:
 
 
 def test_known_facts(index: ZooIndex) -> None:
-    """A few figures looked up by hand in the published tables."""
+    """A few figures looked up by hand in the published checkpoints."""
     by_id = index.by_name(CheckpointRow)
     eva = by_id["timm/eva_giant_patch14_560.m30m_ft_in22k_in1k"]
     assert (eva.params_m, eva.in1k_top1, eva.input_px) == (1014.45, 0.8979, 560)
@@ -140,13 +143,48 @@ def test_published_scores_are_copied_exactly(index: ZooIndex) -> None:
         assert sorted(row.score for row in index.score_rows if row.source == name) == pytest.approx(expected, abs=1e-12)
 
 
+def test_every_timm_name_is_in_the_registry(index: ZooIndex) -> None:
+    """A name that timm loads is an entry of the installed registry, or declared as weights that it lacks."""
+    models = pytest.importorskip("timm.models")
+    known = {f"timm/{name}" for name in models.list_pretrained()}
+    known |= {models.get_pretrained_cfg(name).hf_hub_id for name in models.list_pretrained()}
+    lacking = [row.hub_id for row in checkpoints.declared(checkpoints.Weights, "weights.csv")]
+    for row in index.by_name(CheckpointRow).values():
+        names = [(row.hub_id, row.library), *((alias.hub_id, alias.library) for alias in row.aliases)]
+        for name, library in names:
+            if library == "timm":
+                assert name in known or any(re.fullmatch(pattern, name) for pattern in lacking), name
+
+
+def test_what_sounds_alike_is_not_the_same(index: ZooIndex) -> None:
+    names = index.names
+    assert names["google/vit-base-patch16-224"] == names["timm/vit_base_patch16_224.orig_in21k_ft_in1k"]
+    assert names["google/vit-base-patch16-224"] != names["timm/vit_base_patch16_224.augreg_in21k_ft_in1k"]
+    assert names["facebook/convnext-tiny-224"] == names["timm/convnext_tiny.fb_in1k"]
+    assert names["microsoft/resnet-50"] == names["timm/resnet50.a1_in1k"]
+    rows = index.by_name(CheckpointRow)
+    assert rows[names["microsoft/resnet-50"]].name_in("transformers") == "timm/resnet50.a1_in1k", "only likely the same"
+    assert rows[names["timm/vit_base_patch16_dinov3.lvd1689m"]].name_in("transformers") is not None
+    assert rows[names["facebook/dinov2-small"]].name_in("timm") == "timm/vit_small_patch14_dinov2.lvd142m"
+
+
+def test_every_published_checkpoint_and_every_base_is_here(index: ZooIndex) -> None:
+    if not (SHARED / "published").is_dir():
+        pytest.skip("../shared/published is not here")
+    named = {row["hub_id"] for row in checkpoints.read(SHARED / "published" / "transfer_scores.csv")} - {""}
+    named |= {row["hub_id"] for row in checkpoints.read(SHARED / "cards" / "bases.csv")}
+    twins = checkpoints.read(SHARED / "published" / "hub_twins.csv")
+    assert named - index.names.keys() == set()
+    for twin in twins:
+        assert index.names[twin["hub_id"]] == index.names[twin["same_weights_hub_id"]], twin
+
+
 @pytest.mark.slow
 def test_the_published_facts_are_reproduced(index: ZooIndex) -> None:
     """The script gives the shipped scores and their checkpoints again, from the sources that are unchanged."""
     pytest.importorskip("timm")
     same = unchanged_sources(index)
-    facts_only = {row.source for row in index.by_name(SourceRow).values() if row.published_sha256 is None}
-    built = facts.build(SHARED, index.created, only=facts_only | set(same))
+    built = facts.build(SHARED, index.created, only=set(same))
     expected = {row for row in index.score_rows if row.source in same}
     assert set(built.rows["scores"]) == expected
     scored = {row.checkpoint for row in expected}
