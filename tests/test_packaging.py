@@ -21,7 +21,7 @@ HEAVY = {
     "numpy", "torch", "pandas", "timm", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "PIL", "rich",
     "pydantic", "huggingface_hub", "accelerate", "evaluate", "pyarrow", "safetensors",
 }  # fmt: skip
-INDEX_FILES = ["manifest.json", "checkpoints.csv", "tasks.csv", "scores.csv", "README.md"]
+INDEX_FILES = ["manifest.json", "checkpoints.csv", "tasks.csv", "scores.csv", "embeddings.safetensors", "README.md"]
 
 
 def imported_by(code: str) -> set[str]:
@@ -94,7 +94,6 @@ def test_wheel_holds_the_index_and_nothing_else(built: Path) -> None:
         index = {name: archive.read(name) for name in names if name.startswith("hf_task2vec/zoo_index/")}
     files = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "zoo_index").rglob("*") if path.is_file()}
     assert {f"zoo_index/{file}" for file in INDEX_FILES} <= set(files)
-    assert any(name.startswith("zoo_index/embeddings/") and name.endswith(".safetensors") for name in files)
     assert index == {f"hf_task2vec/{name}": path.read_bytes() for name, path in files.items()}
     assert "hf_task2vec/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"hf_task2vec", f"hf_task2vec-{hf_task2vec.__version__}.dist-info"}
@@ -119,7 +118,7 @@ def index_seen_by(python: Path, cwd: Path) -> dict[str, str]:
         "import json, hf_task2vec; from hf_task2vec.zoo.index import ZooIndex, default_index_path;"
         "print(json.dumps([hf_task2vec.__file__, str(default_index_path()), ZooIndex.load().fingerprint]))"
     )
-    result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
+    result = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
     return dict(zip(("package", "index", "fingerprint"), json.loads(result.stdout), strict=True))
 
 
@@ -132,7 +131,7 @@ def test_installed_wheel_finds_its_own_index(built: Path, tmp_path: Path) -> Non
     assert Path(seen["index"]) == Path(seen["package"]).parent / "zoo_index"
     assert Path(seen["index"]).is_relative_to(tmp_path)
     assert seen["fingerprint"] == ZooIndex.load().fingerprint
-    script = subprocess.run([tmp_path / "venv" / "bin" / "hf-task2vec", "index", "info"], cwd=tmp_path, check=False)
+    script = subprocess.run([python, "-I", python.with_name("hf-task2vec"), "index", "info"], cwd=tmp_path, check=False)
     assert script.returncode == 0
 
 
