@@ -20,7 +20,8 @@ from PIL import Image, ImageStat, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.Image import Transpose
 
-from hf_task2vec.errors import HubError, ImageDecodeError
+from hf_task2vec.errors import ImageDecodeError
+from hf_task2vec.tasks.addresses import Fetcher
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: the size from which Pillow itself speaks of a decompression bomb."""
@@ -236,14 +237,12 @@ def _without_no_data(image: Image.Image) -> Image.Image:
     return Image.fromarray(numbers)
 
 
-def read_encoded(
-    value: Any, *, token: str | bool | None = None, may_read: Callable[[str], bool] | None = None
-) -> bytes:
+def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callable[[str], bool] | None = None) -> bytes:
     """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes or what returns them, or the
     path or address of a file.
 
     `may_read` says of a path or address whether it may be opened; by default all may. An `ImageDecodeError` tells only
-    the file's name, never its folder; an address that cannot be reached is no fault of the image, but a `HubError`.
+    the file's name, never its folder. `fetcher` gets what lies at an address.
     """
     value = _content(value)
     if value is None:
@@ -256,7 +255,7 @@ def read_encoded(
         raise ImageDecodeError(f"{shown!r} lies outside the dataset; it is not opened")
     try:
         if "://" in path:
-            return _read_remote(path, token)
+            return (fetcher or Fetcher(check=_check_bytes)).fetch(path)
         if file.exists() and not file.is_file():  # a pipe would be waited for, a device never ends
             raise ImageDecodeError(f"file {shown!r} cannot be read: no regular file")
         _check_bytes(file.stat().st_size)
@@ -267,8 +266,6 @@ def read_encoded(
             return start + handle.read()
     except FileNotFoundError as error:
         raise ImageDecodeError(f"file {shown!r} not found") from error
-    except ConnectionError as error:
-        raise HubError(f"image {shown!r} cannot be fetched: {type(error).__name__}; check the connection") from error
     except (OSError, ValueError) as error:  # such as a name with a null byte
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ImageDecodeError(f"file {shown!r} cannot be read: {reason}") from error
@@ -327,6 +324,7 @@ class ImageStore:
 
     def __init__(self, budget: int = DECODED_BUDGET) -> None:
         self._left = budget
+        self._fetcher: Fetcher | None = None
         self._lock = threading.Lock()
 
     def store(self, data: bytes) -> StoredImage:
@@ -346,11 +344,15 @@ class ImageStore:
         token: str | bool | None = None,
         may_read: Callable[[str], bool] | None = None,
     ) -> list[StoredImage | str]:
-        """Return for each cell of an image column the stored image, or the reason why it is broken."""
+        """Return for each cell of an image column the stored image, or the reason why it is broken.
+
+        If all of them are images at addresses that cannot be reached, that is a `HubError`.
+        """
+        fetcher = self._fetcher = self._fetcher or Fetcher(token, _check_bytes)
 
         def attempt(cell: Any) -> StoredImage | str:
             try:
-                return self.store(read_encoded(cell, token=token, may_read=may_read))
+                return self.store(read_encoded(cell, fetcher=fetcher, may_read=may_read))
             except ImageDecodeError as error:
                 return str(error)
 
@@ -359,6 +361,8 @@ class ImageStore:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="task2vec-decode") as pool:
             while part := list(islice(cells, _READ_AT_ONCE)):
                 found += pool.map(attempt, part)
+        if found and all(isinstance(image, str) for image in found):
+            fetcher.check_all_lost(len(found))
         return found
 
 
@@ -412,15 +416,3 @@ class ImageSample(Sequence[Image.Image]):
     def take(self, positions: Iterable[int]) -> ImageSample:
         """Return the images at `positions`, in that order."""
         return ImageSample(self._images[position] for position in positions)
-
-
-def _read_remote(path: str, token: str | bool | None) -> bytes:
-    from datasets import DownloadConfig
-    from datasets.utils.file_utils import xopen
-
-    data = bytearray()
-    with xopen(path, "rb", download_config=DownloadConfig(token=token)) as handle:
-        while part := handle.read(2**20):
-            data += part
-            _check_bytes(len(data))
-    return bytes(data)
