@@ -1,6 +1,6 @@
 """Does the selection help where images have several labels? Measured mAP against the predicted ranking.
 
-    python -m benchmarks.selection.multilabel --cache DIR [--tasks trashnet dtd_10 …] [--checkpoints 3]
+    python -m benchmarks.selection.multilabel --cache DIR [--tasks trashnet dtd_10 …] [--checkpoints …]
 
 Real images, several labels each: mosaics of two by two photographs of one to three classes of a shared task, labelled
 with the set of classes in them (no photograph is in two mosaics), and the built-in digits with attributes (even,
@@ -11,8 +11,8 @@ task and its near duplicates.
 Reported for every task: weighted Kendall tau of the predicted and of the task-blind (prior) order with measured mAP,
 mAP of the pick, of the task-blind pick, of the probe and of the best; how far predicted mAPs, whose level comes from
 the probe's own mAP, are off, how many lie in their 80 % intervals, and the slope of measured on predicted logits. Raw
-output: results/multilabel.json; with `--tasks` or `--checkpoints` (the first so many) nothing is written. Features are
-kept in DIR, so that an interrupted run goes on; mosaics are made in memory.
+output: results/multilabel.json; with `--tasks` or `--checkpoints` (the probe among them) nothing is written. Features
+are kept in DIR, so that an interrupted run goes on; mosaics are made in memory.
 """
 
 from __future__ import annotations
@@ -158,18 +158,18 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--cache", type=Path, required=True)
     arguments.add_argument("--tasks", nargs="*", choices=NAMES, default=NAMES)
-    arguments.add_argument("--checkpoints", type=int)
+    arguments.add_argument("--checkpoints", nargs="*", default=checkpoint_names())
     args = arguments.parse_args()
     index = with_matrix(ZooIndex.load())
     metric = RankingMetric.from_index(index)
     rows = []
     for name in args.tasks:
-        rows.append(judged(name, metric, index, checkpoint_names()[: args.checkpoints], args.cache))
+        rows.append(judged(name, metric, index, args.checkpoints, args.cache))
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items() if k != "checkpoints"})
     numbers = [key for key, value in rows[0].items() if isinstance(value, float) and key != "share_carried"]
     summary = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
     print({key: round(value, 3) for key, value in summary.items()})
-    if args.tasks == NAMES and args.checkpoints is None:
+    if args.tasks == NAMES and args.checkpoints == checkpoint_names():
         write("multilabel", {"summary": summary, "tasks": rows, "versions": library_versions()})
 
 
