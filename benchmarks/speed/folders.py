@@ -32,6 +32,7 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({
     "files": task.n_rows, "classes": task.num_classes, "import_seconds": imported - start,
     "read_seconds": opened - imported, "first_image_seconds": done - start, "peak_mb": peak,
+    "cpu_seconds": time.process_time(),
 }))
 """
 
