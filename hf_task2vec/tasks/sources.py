@@ -138,9 +138,10 @@ def _of_frame(frame: Any) -> Listed:
         return list(frame[name])
 
     def looks_like_images(name: Any) -> bool:
-        first = next((cell for cell in cells(name)[:100] if cell is not None and cell == cell), None)
+        first = next((cell for cell in cells(name)[:100] if not _is_missing(cell)), None)
         text = isinstance(first, (str, os.PathLike)) and re.search(r"(?i)\.\w{2,5}$|://", os.fspath(first))
-        return bool(text) or isinstance(first, (bytes, dict)) or hasattr(first, "getbands")
+        drawn = hasattr(first, "getbands") or getattr(first, "ndim", 0) in (2, 3)
+        return bool(text) or isinstance(first, (bytes, dict)) or drawn
 
     found = [name for name in frame.columns if looks_like_images(name)]
     if not found:
@@ -158,7 +159,12 @@ def _of_frame(frame: Any) -> Listed:
                 columns[str(name)] = pa.array([None if cell is None else str(cell) for cell in cells(name)])
     table = pa.table({name: c if isinstance(c, pa.Array) else c.combine_chunks() for name, c in columns.items()})
     features = {str(image): Feature("Image"), **of_schema(table.schema)}
-    return Listed(table, features, cells(image), as_cell)
+    return Listed(table, features, [None if _is_missing(cell) else cell for cell in cells(image)], as_cell)
+
+
+def _is_missing(cell: Any) -> bool:
+    """Return whether pandas has no value here."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
 
 
 def _pairs(dataset: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None:
@@ -172,9 +178,15 @@ def _pairs(dataset: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] |
         return [pair[0] for pair in dataset], [pair[1] for pair in dataset], ()
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(dataset, (str, bytes, dict)):
         return None
+    if getattr(dataset, "datasets", None) and hasattr(dataset, "cumulative_sizes"):
+        return _joined([_pairs(part) for part in dataset.datasets])
     names = [str(name) for name in getattr(dataset, "classes", ())]
+    changed = getattr(dataset, "target_transform", None)
+    if changed is not None:  # the classes are others than the names say
+        names = []
     if isinstance(samples := getattr(dataset, "samples", None), list) and samples and len(samples[0]) == 2:
-        return [sample[0] for sample in samples], [sample[1] for sample in samples], names
+        labels = [sample[1] if changed is None else changed(sample[1]) for sample in samples]
+        return [sample[0] for sample in samples], labels, names
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         inner = _pairs(dataset.dataset)
         if inner is None:
@@ -184,10 +196,28 @@ def _pairs(dataset: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] |
     for attribute in ("targets", "labels", "_labels"):
         found: Any = getattr(dataset, attribute, ())
         if hasattr(found, "__len__") and len(found) == len(dataset) > 0:
-            return images, list(found), names
+            return images, list(found) if changed is None else list(map(changed, found)), names
     if not len(dataset) or not isinstance(first := dataset[0], (list, tuple)) or len(first) < 2:
         return None
     return images, [dataset[i][1] for i in range(len(dataset))], names
+
+
+def _joined(
+    parts: Sequence[tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None],
+) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None:
+    """Return several datasets as one."""
+    found = [part for part in parts if part is not None]
+    names = {tuple(part[2]) for part in found}
+    if len(names) > 1:
+        first, second = (", ".join(classes[:4]) or "no names" for classes in sorted(names)[:2])
+        raise TaskError(
+            f"datasets of different classes are put together ({first}; {second}), whose numbers mean different things; "
+            "pass them as (image, name of the class)"
+        )
+    if len(found) < len(parts):
+        return None
+    images, labels = ([item for part in found for item in part[i]] for i in (0, 1))
+    return images, labels, next(iter(names))
 
 
 def _item(dataset: Any, index: int) -> Any:

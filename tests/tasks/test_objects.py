@@ -75,6 +75,28 @@ def test_data_frames(photos: Path) -> None:
         read(pd.DataFrame({"id": range(8), "animal": labels}))
 
 
+def test_data_frames_with_arrays_and_cells_without_a_value(photos: Path) -> None:
+    arrays: list[Any] = [np.asarray(picture(i).convert("RGB")) for i in range(8)]
+    assert read(pd.DataFrame({"pixels": arrays, "label": [WORDS[i % 2] for i in range(8)]})) == expected()
+    paths = [pd.NA, float("nan"), *(str(photos / WORDS[i % 2] / f"{i}.png") for i in range(2, 8))]
+    frame = pd.DataFrame({"picture": paths, "label": [WORDS[i % 2] for i in range(8)]})
+    task = Task.from_dataset(frame)
+    assert (len(task), len(task.skipped)) == (6, 2)
+
+
+def test_torch_datasets_put_together_and_labels_that_are_changed(photos: Path) -> None:
+    datasets_of = pytest.importorskip("torchvision.datasets")
+    concat = pytest.importorskip("torch.utils.data").ConcatDataset
+    folder = datasets_of.ImageFolder(photos)
+    assert Task.from_dataset(concat([folder, folder])).label_names == ("cat", "dog")
+    other = Drawn()
+    other.classes = ["oak", "elm"]
+    with pytest.raises(TaskError, match=r"different classes are put together \(cat, dog; oak, elm\)"):
+        Task.from_dataset(concat([folder, other]))
+    swapped = datasets_of.ImageFolder(photos, target_transform=lambda label: 7 - label)
+    assert read(swapped) == {i: str(7 - i % 2) for i in range(8)}
+
+
 def test_lists_of_pairs(photos: Path) -> None:
     assert read([(picture(i), WORDS[i % 2]) for i in range(8)]) == expected()
     assert read([(photos / WORDS[i % 2] / f"{i}.png", WORDS[i % 2]) for i in range(8)]) == expected()
