@@ -181,14 +181,18 @@ def walk(root: Path) -> Files:
             path = f"{folder}/{name}" if folder else name
             if name[0] == "." or name.lower() in _SYSTEM:
                 continue
-            if entry.is_file(follow_symlinks=False) or entry.is_file():
+            try:
+                is_file, is_folder = entry.is_file(), entry.is_dir()
+            except OSError:  # links that lead to each other
+                is_file = is_folder = False
+            if is_file:
                 if suffix_of(name) in ARCHIVES:
                     archives.append(path)
                 else:
                     files.add(folder, name, partial(_start, entry.path))
-            elif entry.is_dir(follow_symlinks=False):
+            elif is_folder and not entry.is_symlink():
                 inner.append(path)
-            elif entry.is_dir():
+            elif is_folder:
                 links.insert(0, path)
             else:
                 files.leave_out("a broken link" if entry.is_symlink() else "no regular file", path)

@@ -60,7 +60,7 @@ def open_hub(
             listing = list_files(hub_id, name, revision, token, commit, builder)
         if listing is None:
             return opened(builder)
-    chosen = pick_split(list(listing.splits), split, f"dataset {hub_id!r}")
+    chosen = pick_split(list(listing.splits), split, f"dataset {hub_id!r}", expressions=True)
     if chosen not in listing.splits:
         logger.info("%s is downloaded, not read in parts: %r is no single whole split", hub_id, split)
         return opened(build())
@@ -82,7 +82,7 @@ def _open_builder(
 ) -> Source:
     """Open what `datasets` found, as `datasets.load_dataset` does."""
     names = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
-    chosen = pick_split(names, split, place)
+    chosen = pick_split(names, split, place, expressions=True)
     with _translated(dataset, token=facts["token"], revision=facts["revision"]):
         if streaming:
             data = builder.as_streaming_dataset(split=chosen)

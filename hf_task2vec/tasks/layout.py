@@ -125,10 +125,10 @@ def shard_split(path: str) -> str | None:
     )
 
 
-def pick_split(names: Sequence[str], requested: str | None, place: str) -> str:
+def pick_split(names: Sequence[str], requested: str | None, place: str, *, expressions: bool = False) -> str:
     """Return the split asked for, by its name or what it stands for; else the one to train on, or the only one.
 
-    An expression of `datasets` (``"train[:10%]+test"``) is returned as it is if its splits are there.
+    With `expressions`, one of `datasets` (``"train[:10%]+test"``) is returned as it is if its splits are there.
     """
     by_meaning = {split_of(name) or name: name for name in reversed(names)} | {name: name for name in names}
     if requested is not None:
@@ -138,6 +138,10 @@ def pick_split(names: Sequence[str], requested: str | None, place: str) -> str:
         unknown = [part for part in parts if part not in names and part != "all"]
         if unknown:
             raise DatasetNotFoundError(f"no split {unknown[0]!r} in {place}; splits found: {', '.join(names)}")
+        if not expressions and (len(parts) > 1 or "[" in requested or parts[0] not in names):
+            raise DatasetNotFoundError(
+                f"{place} is read a whole split at a time, not {requested!r}; pass one of {', '.join(names)}"
+            )
         return parts[0] if len(parts) == 1 and "[" not in requested else requested
     if "train" in by_meaning or len(names) == 1:
         chosen = by_meaning.get("train", names[0])

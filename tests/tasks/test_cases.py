@@ -142,6 +142,11 @@ READ = {
             lambda r: [(r / p).symlink_to(r.parent / "pool" / p) for p in pictures()],
         )
     ),
+    "06 links that lead to each other": Case(
+        several(classes, lambda r: (r / "a").symlink_to("b"), lambda r: (r / "b").symlink_to("a")),
+        said=("2 left out: a broken link (a, b)",),
+        left_out={"a broken link": 2},
+    ),
     "07 HEIC": Case(
         several(classes, lambda r: write(r, ["glass/a.HEIC", "metal/b"], HEIC)),
         said=("2 left out: HEIC (glass/a.HEIC, metal/b); pip install hf-task2vec[heic]",),
@@ -392,6 +397,15 @@ def test_another_interpretation_can_be_asked_for(tmp_path: Path) -> None:
     assert Task.from_dataset(tmp_path, label_column="photographer").label_names == ("0", "1", "2")
     assert Task.from_dataset(tmp_path, labels_from="folders").label_names == CLASSES
     assert Task.from_dataset(tmp_path / "metadata.csv").label_names == ("0", "1", "2")
+
+
+def test_a_folder_is_read_a_whole_split_at_a_time(tmp_path: Path) -> None:
+    classes(tmp_path, "train/{c}/{i}.png")
+    classes(tmp_path, "val/{c}/{i}.png")
+    assert Task.from_dataset(tmp_path, split="validation").split == "val"
+    for split in ("train+val", "train[:50%]", "all"):
+        with pytest.raises(DatasetNotFoundError, match=r"a whole split at a time.*pass one of train, val"):
+            Task.from_dataset(tmp_path, split=split)
 
 
 def test_the_first_line_of_an_answer(tmp_path: Path) -> None:
