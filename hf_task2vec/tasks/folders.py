@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import tarfile
 import threading
 import weakref
@@ -31,6 +32,13 @@ TABLES = {"csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt"}
 _PARQUET, _ARROW = {"parquet", "pq"}, {"arrow", "feather"}
 ARCHIVES = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
 _KNOWN = {"aae", "xmp", "npy", "npz", "dcm", "nii", "nii.gz", "heic", "heif", "md", "yaml", "yml", "py", "ini", "log"}
+MASKS = "a mask beside its picture"
+"""Why pictures of segmentation are left out."""
+_MASK_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "annotations", "trimaps", "labels", "gt"}
+_MASK_FOLDERS |= {"ground_truth", "groundtruth", "ground truth"}
+_PICTURE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
+_MASK_WORD = re.compile(r"[-_ ](?:mask|seg|gt)", re.IGNORECASE)
+_MASK_NAME = re.compile(r"(.+)[-_ ](?:mask|seg|segmentation|gt)(?:[-_ ]?\d+)?", re.IGNORECASE)
 CURES = {
     "HEIC": "; pip install hf-task2vec[heic] reads it",
     "a broken link": "",
@@ -38,6 +46,7 @@ CURES = {
     "no regular file": "",
     "a link to a folder that is read already": "",
     "an archive beside the data": "; pass it by itself to read it",
+    MASKS: "",
 }
 """Reasons to leave a file out that a user should hear of, and what would help."""
 _HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")}
@@ -102,6 +111,24 @@ class Files:
             arrow=[path for path in self.arrow if matches(path)],
         )
 
+    def without_masks(self) -> Files:
+        """Return the files without masks: ``masks`` beside ``images``, ``x_mask.png`` beside ``x.png``."""
+        pictures = {_parent(folder) for folder in self.folders if _last(folder) in _PICTURE_FOLDERS}
+        masks = [folder for folder in self.folders if _last(folder) in _MASK_FOLDERS and _parent(folder) in pictures]
+        images = dict(self.images)
+        for folder, names in self.images.items():
+            if any(f"{folder}/".startswith(f"{mask}/") for mask in masks):
+                found = set(images.pop(folder))
+            else:
+                stems = {name.rpartition(".")[0] for name in names} if any(map(_MASK_WORD.search, names)) else set()
+                found = {
+                    n for n in names if stems and (m := _MASK_NAME.fullmatch(n.rpartition(".")[0])) and m[1] in stems
+                }
+                images[folder] = [name for name in names if name not in found] if found else names
+            for name in sorted(found):
+                self.leave_out(MASKS, f"{folder}/{name}" if folder else name)
+        return replace(self, images=images)
+
     def read(self, path: str) -> bytes:
         """Return the content of a file, which may lie in an archive; raises `ImageDecodeError`."""
         for folder in map(str, PurePosixPath(path).parents):
@@ -142,6 +169,14 @@ class Files:
                 self.images.setdefault(folder, []).append(name)
             else:
                 self.leave_out("HEIC" if data[4:12] in _HEIC else "not an image", path)
+
+
+def _parent(folder: str) -> str:
+    return folder.rpartition("/")[0]
+
+
+def _last(folder: str) -> str:
+    return folder.rpartition("/")[2].lower()
 
 
 def text(path: str) -> str:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_arrow
-from hf_task2vec.tasks.folders import Files, text
+from hf_task2vec.tasks.folders import MASKS, Files, text
 from hf_task2vec.tasks.tables import SIDES, Names, Sheet, read_sheet, side_files
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ def pick_split(names: Sequence[str], requested: str | None, place: str, *, expre
     )
 
 
+def _name(folder: str) -> str:
+    return folder.rpartition("/")[2]
+
+
 class _Tree:
     """The folders that hold images, at any depth."""
 
@@ -183,9 +187,14 @@ class _Tree:
 
     def inside(self, folder: str) -> str:
         """Go down while there is one folder only, and it holds folders: what a download or a zip wraps things in."""
-        kids = self._kids[folder]
-        while len(kids) == 1 and self.kids(kids[0]) and kids[0] not in self.files.images and not _splits(kids):
-            folder, kids = kids[0], self._kids[kids[0]]
+        while len(kids := self.kids(folder)) == 1:
+            meaning = split_of(_name(kids[0]))
+            again = meaning is not None and meaning == split_of(_name(folder))  # seg_train/seg_train/<class>
+            alone = len(self._kids[folder]) == 1 or _NO_CLASS.fullmatch(_name(kids[0]))  # images/ beside meta/
+            holds = self.kids(kids[0]) and kids[0] not in self.files.images and not _splits(kids)
+            if not (again or (alone and holds)):
+                break
+            folder = kids[0]
         return folder
 
 
@@ -217,6 +226,10 @@ class _ClassFolders:
     strays: list[str]
     """Folders whose images lie in no class."""
     note: str = ""
+    copies: list[str] = field(default_factory=list)
+    """Folders that hold the same again."""
+    inside: list[str] = field(default_factory=list)
+    """Names of folders that every class has."""
 
     @property
     def names(self) -> list[str]:
@@ -232,6 +245,8 @@ class _ClassFolders:
 def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     top = tree.inside("")
     kids = tree.kids(top)
+    copies = _copies(tree, kids) if splits_too else []
+    kids = [kid for kid in kids if kid not in copies]
     splits = _splits(kids) if splits_too else {}
     parts = None if splits or not kids or not all(_PART.fullmatch(kid.rpartition("/")[2]) for kid in kids) else kids
     if parts and not all(len(tree.kids(part)) > 1 for part in parts):
@@ -253,16 +268,35 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
         classes: dict[str, list[str]] = defaultdict(list)
         for folder in folders:
             for kid in tree.kids(folder):
-                classes[text(kid.rpartition("/")[2])] += tree.below(kid)
+                if kid not in copies:
+                    classes[text(_name(kid))] += tree.below(kid)
             result.empty += tree.without(folder)
+        if len(classes) == 1 and split is not None and _NO_CLASS.fullmatch(next(iter(classes))):
+            classes.clear()  # test/images/ is no class
         if classes or split is None:
             result.strays += folders
             result.splits[split] = dict(sorted(classes.items()))
         else:
             result.flat[split] = folders
+    result.copies = copies
+    result.inside = [] if splits or parts else _same_inside(tree, kids)
     if parts:
         result.note = f"{_listed(part.rpartition('/')[2] for part in parts)} taken together as parts"
     return result
+
+
+def _copies(tree: _Tree, kids: Sequence[str]) -> list[str]:
+    """Return those of some folders that hold all the others once more: what was packed twice."""
+    names = {kid: {_name(inner) for inner in tree.kids(kid)} for kid in kids}
+    return [kid for kid in kids if len(kids) > 2 and {_name(k) for k in kids if k != kid} <= names[kid]]
+
+
+def _same_inside(tree: _Tree, kids: Sequence[str]) -> list[str]:
+    """Return the names of the folders that all of some folders hold, which may be the classes: ``color/<class>``."""
+    inner = [{_name(found) for found in tree.kids(tree.inside(kid))} for kid in kids]
+    common = sorted(set.intersection(*inner)) if len(inner) > 1 else []
+    several = len(common) > 1 and all(len(names) <= len(common) + 1 for names in inner)
+    return common if several and not all(map(_NO_CLASS.fullmatch, common)) else []
 
 
 def lay_out(
@@ -276,6 +310,8 @@ def lay_out(
     warn: Warn,
 ) -> Laid:
     """Decide what the images and labels of a folder are; see `Task.from_dataset` for the arguments."""
+    if labels_from != "folders":
+        files = files.without_masks()
     tree = _Tree(files)
     folders = _class_folders(tree, splits_too=True)
     if labels_from == "folders" and not any(len(classes) > 1 for classes in folders.splits.values()):
@@ -342,6 +378,15 @@ def _of_folders(folders: _ClassFolders, files: Files, split: str | None, place: 
         warn(f"{strays.count} images lie beside the class folders and are left out: {_listed(strays.names)}, …")
     if folders.flat:
         warn(f"{_listed(folders.flat)} have no class folders, so no labels, and are not used")
+    for copy in folders.copies:
+        n = sum(len(found) for folder, found in files.images.items() if f"{folder}/".startswith(f"{copy}/"))
+        files.leave_out("in a folder that holds the others again", copy, n)
+        warn(f"{text(copy)!r} holds the folders beside it once more and is left out ({n} images)")
+    if folders.inside:
+        warn(
+            f"each of the classes {_listed(names)} holds the folders {_listed(folders.inside)}; if those are the "
+            "classes, pass one of the outer folders by itself"
+        )
     return Laid(
         Paths(files, [folder for _, folder in order]),
         pa.table({"label": codes}),
@@ -495,12 +540,15 @@ def _builder(
     return build
 
 
-def _no_labels(
-    files: Files, tree: _Tree, folders: _ClassFolders, said: list[str], place: str
-) -> LabelError | DatasetNotFoundError:
+def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str], place: str) -> TaskError:
     """Say why nothing in a folder has labels, and what would work."""
     left = [f"{left.count} {reason} ({_listed(left.names)})" for reason, left in files.left_out.items()]
     found = "; ".join(["", *said[:2], *left[:3]])[:220]
+    if MASKS in files.left_out:
+        return ColumnError(
+            f"{place} holds pictures and their masks ({_listed(files.left_out[MASKS].names)}, …) and no class folders, "
+            "which looks like segmentation and is not supported. What would work: one subfolder of images a class"
+        )
     if not files.n_images:
         if not left and not files.tables:
             return DatasetNotFoundError(

@@ -297,6 +297,50 @@ READ = {
     "L3 a folder around it": Case(
         several(lambda r: classes(r, "data/set/train/{c}/{i}.png"), lambda r: classes(r, "data/set/val/{c}/{i}.png"))
     ),
+    "more: splits in folders of their own names": Case(
+        several(
+            lambda r: classes(r, "seg_train/seg_train/{c}/{i}.png"),
+            lambda r: classes(r, "seg_test/seg_test/{c}/{i}.png"),
+            lambda r: write(r, ["seg_pred/seg_pred/0.png"]),
+        ),
+        split="seg_train",
+        said=("seg_pred have no class folders",),
+    ),
+    "more: a folder of images is no class of a split": Case(
+        lambda r: classes(r, "train/{c}/images/{i}.png") or write(r, ["val/images/0.png", "test/images/1.png"]),
+        said=("val, test have no class folders",),
+    ),
+    "more: packed twice": Case(
+        lambda r: [
+            classes(r, f"{top}/{s}/{{c}}/{{i}}.png") for top in ("xray", "xray/xray") for s in ("train", "test", "val")
+        ],
+        said=("'xray/xray' holds the folders beside it once more and is left out (36 images)",),
+        left_out={"in a folder that holds the others again": 36},
+    ),
+    "more: classes beside what is said of them": Case(
+        lambda r: classes(r, "food/images/{c}/{i}.png") or write(r, ["food/meta/classes.md"], b"glass"),
+        left_out={"not an image": 1},
+    ),
+    "more: variants above the classes": Case(
+        lambda r: classes(r, "color/{c}/{i}.png") or classes(r, "grey/{c}/{i}.png"),
+        {"color": 12, "grey": 12},
+        said=("each of the classes color, grey holds the folders glass, metal, paper; if those are the classes",),
+    ),
+    "more: masks in the classes": Case(
+        lambda r: classes(r, "{c}/images/{i}.png") or classes(r, "{c}/masks/{i}.png"),
+        said=("12 left out: a mask beside its picture (glass/masks/0.png",),
+        left_out={"a mask beside its picture": 12},
+    ),
+    "more: masks by their names": Case(
+        lambda r: classes(r, "{c}/{c} ({i}).png") or classes(r, "{c}/{c} ({i})_mask_1.png"),
+        said=("12 left out: a mask beside its picture",),
+        left_out={"a mask beside its picture": 12},
+    ),
+    "more: masks above the classes": Case(
+        lambda r: classes(r, "images/{c}/{i}.png") or classes(r, "segmentations/{c}/{i}.png"),
+        said=("12 left out: a mask beside its picture",),
+        left_out={"a mask beside its picture": 12},
+    ),
     "L3 folds": Case(
         lambda r: classes(r, "fold{i}/{c}/{i}.png"),
         labels_from="the folders (fold0, fold1, fold2, fold3 taken together as parts)",
@@ -367,6 +411,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         lambda r: write(r, ["a/0.npy", "b/1.dcm"], b"x"),
         DatasetNotFoundError,
         r"holds no image that can be read; 2 not an image \(a/0.npy, b/1.dcm\)",
+    ),
+    "more: pictures and masks": (
+        lambda r: classes(r, "images/{c}{i}.png") or classes(r, "masks/{c}{i}.png"),
+        ColumnError,
+        "the folder 'photos' holds pictures and their masks .*which looks like segmentation",
     ),
     "L2 a damaged zip": (
         lambda r: write(r, ["photos.zip"], b"PK\3\4 cut"),
