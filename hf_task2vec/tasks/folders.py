@@ -47,8 +47,13 @@ CURES = {
     "a link to a folder that is read already": "",
     "an archive beside the data": "; pass it by itself to read it",
     MASKS: "",
+    "a spreadsheet": "; save it as CSV to use it",
+    "packed": "; unpack it to use it",
 }
 """Reasons to leave a file out that a user should hear of, and what would help."""
+_UNREAD = dict.fromkeys(("xlsx", "xls", "ods"), "a spreadsheet") | dict.fromkeys(
+    ("gz", "bz2", "xz", "7z", "rar"), "packed"
+)
 _HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")}
 _SAMPLED = 3  # names kept of the files left out for one reason
 _BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -157,6 +162,8 @@ class Files:
             self.parquet.append(path)
         elif suffix in _ARROW:
             self.arrow.append(path)
+        elif suffix in _UNREAD:
+            self.leave_out(_UNREAD[suffix], path)
         elif suffix in ("heic", "heif"):
             self.leave_out("HEIC", path)
         elif suffix in _KNOWN or (suffix and mimetypes.guess_type(f"x.{suffix}")[0] is not None):
@@ -248,7 +255,9 @@ def _add_archive(files: Files, path: str, folder: str) -> None:
     files.folders.add(folder)
     try:
         for member in archive.members():
-            parts = [part for part in PurePosixPath(member).parts if part not in ("/", "..")]
+            # Some programs of Windows part folders by backslashes.
+            plain = member if archive.is_tar else member.replace("\\", "/")
+            parts = [part for part in PurePosixPath(plain).parts if part not in ("/", "..")]
             if not parts or any(part[0] == "." or part.lower() in _SYSTEM for part in parts):
                 continue
             inside = "/".join(filter(None, [folder, *parts[:-1]]))
@@ -258,8 +267,9 @@ def _add_archive(files: Files, path: str, folder: str) -> None:
             archive.names[full] = member
             files.add(inside, parts[-1], partial(archive.start, full), in_tar=archive.is_tar)
     except _BROKEN as error:
+        why = " ".join(str(error).split())[:150]
         raise DatasetNotFoundError(
-            f"{path!r} cannot be read as an archive: {type(error).__name__} ({error}); is it whole? Fetch it anew"
+            f"{path!r} cannot be read as an archive: {type(error).__name__} ({why}); is it whole? Fetch it anew"
         ) from error
     for names in files.images.values():
         names.sort()
@@ -280,8 +290,14 @@ class _Archive:
         if not self.is_tar:
             self._zip = zipfile.ZipFile(self._path)
             weakref.finalize(self, self._zip.close)
-            yield from (info.filename for info in self._zip.infolist() if not info.is_dir())
+            for info in self._zip.infolist():
+                if info.flag_bits & 1:
+                    raise zipfile.BadZipFile("it is encrypted; unpack it")
+                if not info.filename.endswith(("/", "\\")):
+                    yield info.filename
             return
+        if self._path.suffix.lower() == ".zip":
+            raise zipfile.BadZipFile("its end is missing")
         self._tar = tarfile.open(self._path)  # noqa: SIM115  (stays open for the images drawn)
         weakref.finalize(self, self._tar.close)
         for member in self._tar:

@@ -278,6 +278,10 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
             result.splits[split] = dict(sorted(classes.items()))
         else:
             result.flat[split] = folders
+    if splits:
+        left_out = (f"{place}/" for left in tree.files.left_out.values() for place in left.folders)
+        used = [*tree.files.tables, *left_out]
+        result.empty += [kid for kid in tree.without(top) if not any(path.startswith(f"{kid}/") for path in used)]
     result.copies = copies
     result.inside = [] if splits or parts else _same_inside(tree, kids)
     if parts:
@@ -435,7 +439,7 @@ def _of_sheets(
         try:
             sheets.append(read_sheet(files, names, path))
         except (ValueError, OSError, csv.Error) as error:
-            if not path.lower().endswith((".txt", ".json")):
+            if not path.lower().endswith((".txt", ".json")) or "not supported" in str(error):
                 said.append(f"{text(path)} cannot be read as a table ({str(error)[:80]})")
     if files.sides and wanted is None and (sides := side_files(files, warn)) is not None:
         sheets.append(sides)
@@ -445,12 +449,17 @@ def _of_sheets(
         few = sheet.n_found < max(1, min(len(sheet.images), files.n_images or len(sheet.images)) // 2)
         if sheet.file_column is None or few:
             if not sheet.path.lower().endswith((".txt", ".json")):
+                none = "has no rows" if not sheet.images else "names no image here"
                 said.append(
-                    f"{text(sheet.path)} names no image here: columns "
-                    f"{_listed(sheet.columns.column_names)}; one of them must hold the images' file names"
+                    f"{text(sheet.path)} {none}: columns {_listed(sheet.columns.column_names)}; one of them must hold "
+                    "the images' file names"
                 )
             continue
         features = {name: of_arrow(sheet.columns.schema.field(name).type) for name in sheet.columns.column_names}
+        if label_column is None and _is_of_boxes(sheet):
+            errors.append(f"{text(sheet.path)} of {place} holds boxes: object detection is not supported")
+            said.append(errors[-1])
+            continue
         try:
             choices[sheet.path] = find_label_column(features, label_column, sheet.file_column, sheet.columns.column)
         except ColumnError as error:
@@ -475,6 +484,12 @@ def _of_sheets(
             title,
             _builder(group, choice, files, folders, split, place, warn),
         )
+
+
+def _is_of_boxes(sheet: Sheet) -> bool:
+    """Return whether the rows are boxes, of which an image has several."""
+    boxes = {"xmin", "x_min", "x1", "bbox", "bbox_x1"} & {name.lower() for name in sheet.columns.column_names}
+    return bool(boxes) and len(set(sheet.images)) < len(sheet.images)
 
 
 def _builder(
@@ -543,7 +558,7 @@ def _builder(
 def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str], place: str) -> TaskError:
     """Say why nothing in a folder has labels, and what would work."""
     left = [f"{left.count} {reason} ({_listed(left.names)})" for reason, left in files.left_out.items()]
-    found = "; ".join(["", *said[:2], *left[:3]])[:220]
+    found = "; ".join(["", *said[:2], *left[:3]])[:170]
     if MASKS in files.left_out:
         return ColumnError(
             f"{place} holds pictures and their masks ({_listed(files.left_out[MASKS].names)}, …) and no class folders, "
@@ -560,9 +575,10 @@ def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str
         )
     if folders.flat:
         names = _listed(map(repr, folders.flat))
+        empty = f"; without images: {_listed(map(text, folders.empty))}" if folders.empty else ""
         return LabelError(
-            f"images without labels in {place}: {names} are splits and hold no class folders{found}. What would work: "
-            "train/<class>/…, a table of file names and labels, or labels_from='folders' if they are the classes"
+            f"images without labels in {place}: {names} are splits and hold no class folders{empty}{found}. What would "
+            "work: train/<class>/…, a table of file names and labels, or labels_from='folders' if they are the classes"
         )
     classes = [folder for found in folders.splits.values() for below in found.values() for folder in below[:1]]
     said_classes = f"only one class folder, {text(classes[0])!r}" if len(classes) == 1 else "images without labels"

@@ -121,7 +121,7 @@ def _listed(dataset: Any) -> Listed:
     if found is None:
         raise _no_dataset(dataset)
     images, labels, names = found
-    plain = [label.item() if hasattr(label, "item") else label for label in labels]
+    plain = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
     try:
         column = pa.array(plain)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

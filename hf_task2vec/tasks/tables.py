@@ -6,7 +6,9 @@ import codecs
 import csv
 import io
 import json
+import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BO
 _MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "<NA>")
 _ADDRESS = re.compile(r"(https?|s3|gs|hf|az)://", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio writes before a name
+_PICTURE = re.compile(r"\.(?:jpe?g|png|gif|webp|tiff?|bmp|avif|ppm|jp2)$", re.IGNORECASE)
+_WORD = re.compile(r"train|val|test")
 _PROBED = 1000  # rows of a column in which names of files are looked for at first
 
 
@@ -71,51 +75,69 @@ class Names:
             found[name.rpartition(".")[0] or name] += paths
         return found
 
-    def find(self, value: Any, base: str = "") -> str | None:
-        """Return the image that `value`, in a table of the folder `base`, stands for."""
+    @cached_property
+    def _alike(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for stem, paths in self._by_stem.items():
+            found[_plain(stem)] += paths
+        return found
+
+    def find(self, value: Any, table: str = "") -> str | None:
+        """Return the image that `value`, in a cell of a table, stands for."""
         value = str(value).strip().replace("\\", "/").rpartition("?d=")[2]
         folder, _, name = value.rpartition("/")
         for spelling in (name, unquote(name), _UPLOADED.sub("", name, count=1)):
             if paths := self._by_name.get(spelling) or self._by_stem.get(spelling):
-                return self._nearest(paths, folder.strip("/").split("/"), base)
-        return None
+                return self._nearest(paths, folder.strip("/").split("/"), table)
+        stem = name.rpartition(".")[0] if _PICTURE.search(name) else name
+        if name and (paths := self._alike.get(_plain(stem))):  # .jpg for .JPG or .png, other forms of Unicode
+            return self._nearest(paths, folder.strip("/").split("/"), table)
+        return self._outside(value, table)
 
-    def _nearest(self, paths: list[str], folders: list[str], base: str) -> str | None:
+    def _outside(self, value: str, table: str) -> str | None:
+        """Return the path of a picture that lies elsewhere on this machine: ``../images/1.png``."""
+        if "/" not in value or not _PICTURE.search(value) or self._files.archives:
+            return None
+        path = str((self._files.root / table).parent / value)
+        return path if os.path.isfile(path) else None  # noqa: PTH113  (a name too long is no file either)
+
+    def _nearest(self, paths: list[str], folders: list[str], table: str) -> str | None:
         """Return the path that lies in most of the folders named, None where that is not one."""
+        base, words = table.rpartition("/")[0], _WORD.findall(table.rpartition("/")[2].lower())[:1]
         if len(paths) == 1 and folders[-1] not in self._tails:
             return paths[0]
 
-        def agreement(path: str) -> tuple[int, bool]:
+        def agreement(path: str) -> tuple[int, bool, bool]:
             own = path.split("/")[-2::-1]
             pairs = zip(own, [part for part in reversed(folders) if part not in ("", ".")], strict=False)
             common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(folders)))
-            return common, path.rpartition("/")[0] == base
+            named = any(part.lower().startswith(word) for part in own for word in words)  # test.csv is about test/
+            return common, path.rpartition("/")[0] == base, named
 
         ranked = sorted(((agreement(path), path) for path in paths), reverse=True)
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             return None
-        (common, here), best = ranked[0]
-        return best if common or here or folders[-1] not in self._tails else None
+        (common, here, named), best = ranked[0]
+        return best if common or here or named or folders[-1] not in self._tails else None
 
 
 def read_sheet(files: Files, names: Names, path: str) -> Sheet:
     """Read a table and find the column that names images; raises `ValueError` where it is no table."""
     content = _decode(files.read(path))
-    base = path.rpartition("/")[0]
     is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson"))
-    columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, base) is not None)
+    columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, path) is not None)
     return match(path, columns, names)
 
 
 def match(path: str, columns: pa.Table, names: Names) -> Sheet:
     """Find the column of a table that names images of the folder, or addresses."""
-    base, n = path.rpartition("/")[0], columns.num_rows
+    n = columns.num_rows
     best: tuple[float, int, str] | None = None
     for name in columns.column_names:
         probed = [cell for cell in columns.column(name)[:: max(1, n // _PROBED)].to_pylist() if cell is not None]
         if not probed or not isinstance(probed[0], (str, int)):
             continue
-        hits = sum(names.find(cell, base) is not None or bool(_ADDRESS.match(str(cell))) for cell in probed)
+        hits = sum(names.find(cell, path) is not None or bool(_ADDRESS.match(str(cell))) for cell in probed)
         known = FILE_NAMES.index(name.lower()) if name.lower() in FILE_NAMES else len(FILE_NAMES)
         rank = (hits / len(probed), -known, name)
         if hits and (best is None or rank[:2] > best[:2]):
@@ -123,7 +145,7 @@ def match(path: str, columns: pa.Table, names: Names) -> Sheet:
     if best is None:
         return Sheet(path, columns, None, [None] * n)
     cells = columns.column(best[2]).to_pylist()
-    found = [cell if _ADDRESS.match(str(cell)) else names.find(cell, base) for cell in cells]
+    found = [cell if _ADDRESS.match(str(cell)) else names.find(cell, path) for cell in cells]
     return Sheet(path, columns, best[2], found)
 
 
@@ -151,6 +173,10 @@ def side_files(files: Files, warn: Callable[[str], object]) -> Sheet | None:
     return Sheet(SIDES, _typed(from_rows(rows)), "", images) if rows else None
 
 
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _decode(data: bytes) -> str:
     encoding = next((name for mark, name in _BOMS if data.startswith(mark)), None)
     if encoding is None and data[:4096].count(0) > len(data[:4096]) // 4:
@@ -166,11 +192,30 @@ def _from_json(content: str) -> pa.Table:
         found = json.loads(content)
     except ValueError:
         found = [json.loads(line) for line in content.splitlines() if line.strip()]
-    if isinstance(found, dict) and all(isinstance(value, (str, int)) for value in found.values()):
-        found = [{"file_name": name, "label": value} for name, value in found.items()]
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise ValueError("no list of rows")
-    return from_rows(found)
+    return from_rows(_rows(found))
+
+
+def _rows(found: Any) -> list[dict[str, Any]]:
+    """Return the rows of any of the usual forms; raises `ValueError` for others."""
+    if isinstance(found, dict):
+        values = list(found.values())
+        lists = [value for value in values if isinstance(value, list)]
+        if "annotations" in found and "categories" in found:
+            raise ValueError("boxes of object detection, which is not supported")
+        if values and all(isinstance(value, (str, int)) for value in values):  # {file: class}
+            return [{"file_name": name, "label": value} for name, value in found.items()]
+        if len(lists) == 1:  # {"data": [row, …]}
+            return _rows(lists[0])
+        if lists and len(lists) == len(values):
+            if any(re.fullmatch(rf"(?i){name}s?", key) for key in found for name in FILE_NAMES):  # columns
+                return [dict(zip(found, row, strict=False)) for row in zip(*values, strict=False)]
+            return [{"file_name": file, "label": name} for name, files in found.items() for file in files]
+    if isinstance(found, list) and found:
+        if all(isinstance(row, dict) for row in found):
+            return found
+        if all(isinstance(row, list) and len(row) == 2 for row in found):
+            return [{"file_name": row[0], "label": row[1]} for row in found]
+    raise ValueError("no list of rows")
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

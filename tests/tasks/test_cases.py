@@ -341,6 +341,39 @@ READ = {
         said=("12 left out: a mask beside its picture",),
         left_out={"a mask beside its picture": 12},
     ),
+    "more: a table of other suffixes, case and Unicode": Case(
+        lambda r: (
+            write(r, [f"{c}e\u0301{i}.PNG" for c in CLASSES for i in range(4)])
+            or table(r, rows("C:\\data\\{c}\u00e9{i}.jpg"))
+        ),
+        labels_from=METADATA,
+    ),
+    "more: a table a split, whose names repeat": Case(
+        lambda r: [
+            classes(r, f"{split}/{{c}}{{i}}.png") or table(r, rows("{c}{i}"), f"{split}.csv")
+            for split in ("train", "test")
+        ],
+        labels_from="column 'label' of test.csv, train.csv",
+    ),
+    **{
+        f"more: JSON, {form}": Case(
+            several(
+                lambda r: classes(r, "{c}{i}.png"),
+                lambda r, rows=rows_of: table(r, json.dumps(rows), "labels.json"),  # type: ignore[misc]
+            ),
+            labels_from="column 'label' of labels.json",
+        )
+        for form, rows_of in {
+            "rows in an object": {"data": [{"file": f"{c}{i}.png", "label": c} for c in CLASSES for i in range(4)]},
+            "pairs": {"labels": [[f"{c}{i}.png", c] for c in CLASSES for i in range(4)]},
+            "files by class": {c: [f"{c}{i}.png" for i in range(4)] for c in CLASSES},
+            "columns": {
+                "file": [f"{c}{i}.png" for c in CLASSES for i in range(4)],
+                "label": [c for c in CLASSES for _ in range(4)],
+            },
+        }.items()
+    },
+    "more: a zip with backslashes": Case(lambda r: packed(r / "photos.zip", pictures("set\\{c}\\{i}.png"))),
     "L3 folds": Case(
         lambda r: classes(r, "fold{i}/{c}/{i}.png"),
         labels_from="the folders (fold0, fold1, fold2, fold3 taken together as parts)",
@@ -412,6 +445,24 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         DatasetNotFoundError,
         r"holds no image that can be read; 2 not an image \(a/0.npy, b/1.dcm\)",
     ),
+    "more: a spreadsheet": (
+        lambda r: write(r, ["0.png", "1.png"]) or write(r, ["labels.xlsx", "labels.csv.gz"], b"x"),
+        LabelError,
+        r"1 packed \(labels.csv.gz\); 1 a spreadsheet \(labels.xlsx\)",
+    ),
+    "more: a table of boxes": (
+        lambda r: classes(r, "{c}{i}.png") or table(r, 2 * rows(label="{c},{i}", head="file,class,xmin")),
+        ColumnError,
+        "metadata.csv of the folder 'photos' holds boxes: object detection is not supported",
+    ),
+    "more: boxes in JSON": (
+        lambda r: (
+            write(r, ["train/0.png"])
+            or table(r, json.dumps({"images": [], "annotations": [], "categories": []}), "train/_annotations.coco.json")
+        ),
+        LabelError,
+        "_annotations.coco.json .*object detection, which is not supported",
+    ),
     "more: pictures and masks": (
         lambda r: classes(r, "images/{c}{i}.png") or classes(r, "masks/{c}{i}.png"),
         ColumnError,
@@ -446,6 +497,16 @@ def test_another_interpretation_can_be_asked_for(tmp_path: Path) -> None:
     assert Task.from_dataset(tmp_path, label_column="photographer").label_names == ("0", "1", "2")
     assert Task.from_dataset(tmp_path, labels_from="folders").label_names == CLASSES
     assert Task.from_dataset(tmp_path / "metadata.csv").label_names == ("0", "1", "2")
+
+
+def test_a_table_may_name_pictures_that_lie_elsewhere(tmp_path: Path) -> None:
+    classes(tmp_path / "pictures", "{c}{i}.png")
+    (tmp_path / "tables").mkdir()
+    for place in ("../pictures", f"{tmp_path}/pictures"):
+        table(tmp_path / "tables", rows(place + "/{c}{i}.png"))
+        task = Task.from_dataset(tmp_path / "tables" / "metadata.csv")
+        assert (task.label_names, len(task)) == (CLASSES, 12)
+        assert str(tmp_path) not in json.dumps(task.describe())
 
 
 def test_a_folder_is_read_a_whole_split_at_a_time(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_torch_datasets_put_together_and_labels_that_are_changed(photos: Path) -
 
 def test_lists_of_pairs(photos: Path) -> None:
     assert read([(picture(i), WORDS[i % 2]) for i in range(8)]) == expected()
+    flags = Task.from_dataset([(picture(i), np.eye(2)[i % 2]) for i in range(8)])
+    assert flags.class_counts.tolist() == [4, 4]
     assert read([(photos / WORDS[i % 2] / f"{i}.png", WORDS[i % 2]) for i in range(8)]) == expected()
     with pytest.raises(TaskError, match="a list is no dataset; pass a Hub id, a folder"):
         read([1, 2])
