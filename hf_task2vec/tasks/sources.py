@@ -290,7 +290,13 @@ def _open_local(
         at = chosen if chosen in by_split else pick_split(list(by_split), split, place)
         paths = by_split[at]
         data: Data = LocalSplit(files.root, paths) if files.parquet else _arrow(files.root, paths)
-        if not files.n_images or _has_images(data):
+        has_images = _has_images(data)
+        if not has_images and files.parquet:  # a table of paths
+            files.tables += files.parquet
+            if not path.is_dir():
+                files = walk(path.parent)
+                files.tables, labels_from = [path.name], labels_from or path.name
+        if has_images or not (files.n_images and files.tables):
             chosen = chosen or at
             said.left_out = {"a picture beside the data": files.n_images} if files.n_images else {}
             others = others or tuple(key for key in by_split if key != at)

@@ -123,6 +123,8 @@ class Names:
 
 def read_sheet(files: Files, names: Names, path: str) -> Sheet:
     """Read a table and find the column that names images; raises `ValueError` where it is no table."""
+    if path.lower().endswith((".parquet", ".pq")):
+        return match(path, _from_parquet(files, path), names)
     content = _decode(files.read(path))
     is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson"))
     columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, path) is not None)
@@ -185,6 +187,20 @@ def _decode(data: bytes) -> str:
         return data.decode(encoding or "utf-8", "replace" if encoding else "strict").lstrip("\ufeff")
     except UnicodeDecodeError:
         return data.decode("cp1252", "replace")
+
+
+def _from_parquet(files: Files, path: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(io.BytesIO(files.read(path))) as handle:
+            kinds = {field.name: field.type for field in handle.schema_arrow}
+            table = handle.read([name for name, kind in kinds.items() if not pa.types.is_binary(kind)])
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    plain = [(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
+    return table.cast(pa.schema(plain))
 
 
 def _from_json(content: str) -> pa.Table:

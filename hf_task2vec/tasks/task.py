@@ -414,7 +414,7 @@ def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample
         ImageSample(stored),
         tuple(SkippedImage(row, reason) for row, reason in filled.skipped.items()),
         tuple(notes),
-        (*_of_repeated(filled.repeated, labels), *warnings),
+        (*_of_repeated(filled.repeated, labels), *_of_lost(filled.skipped, indices, labels), *warnings),
     )
     _check_sample(source, sample, labels.kind)
     for warning in sample.warnings:
@@ -431,6 +431,19 @@ def _of_repeated(repeated: dict[int, int], labels: Labels) -> Iterator[str]:
     differ = (later != first).reshape(len(pairs), -1).any(axis=1)
     if count := len(np.unique(pairs[differ, 1])):
         yield f"under several labels, of which one must be wrong, occur {counted(count, 'picture')} of the sample"
+
+
+def _of_lost(skipped: dict[int, str], drawn: np.ndarray, labels: Labels) -> Iterator[str]:
+    """Name the classes of which every picture met is broken."""
+    if not skipped or labels.kind != "single_label":
+        return
+    of = labels.of(np.array(sorted(skipped), dtype=np.int64))
+    lost = sorted(set(of.tolist()) - set(labels.of(drawn).tolist()))
+    if lost:
+        yield (
+            f"no picture of {listed([labels.names[i] for i in lost])} can be read, so nothing is said of "
+            f"{'it' if len(lost) == 1 else 'them'}: {next(iter(skipped.values()))[:100]}"
+        )
 
 
 def _drawn(sample: Sample) -> Sample:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
@@ -507,6 +509,25 @@ def test_a_table_may_name_pictures_that_lie_elsewhere(tmp_path: Path) -> None:
         task = Task.from_dataset(tmp_path / "tables" / "metadata.csv")
         assert (task.label_names, len(task)) == (CLASSES, 12)
         assert str(tmp_path) not in json.dumps(task.describe())
+
+
+def test_parquet_may_be_a_table_of_paths(tmp_path: Path) -> None:
+    files = [f"{c}{i}.png" for c in CLASSES for i in range(4)]
+    write(tmp_path / "images", files)
+    frame = pa.table({"path": files, "label": pa.array([file[:5] for file in files]).dictionary_encode()})
+    pq.write_table(frame.slice(0, 11), tmp_path / "train.parquet")
+    pq.write_table(frame.slice(11), tmp_path / "test.parquet")
+    for place, counts in ((tmp_path, [4, 4, 3]), (tmp_path / "train.parquet", [4, 4, 3])):
+        task = Task.from_dataset(place)
+        assert (task.label_names, task.class_counts.tolist(), len(task)) == (CLASSES, counts, 11)
+
+
+def test_a_class_of_broken_pictures_is_named(tmp_path: Path) -> None:
+    classes(tmp_path)
+    write(tmp_path, ["plastic/0.png", "plastic/1.png"], b"")
+    task = Task.from_dataset(tmp_path)
+    assert len(task) == 12
+    assert any("no picture of plastic can be read" in warning for warning in task.warnings)
 
 
 def test_a_folder_is_read_a_whole_split_at_a_time(tmp_path: Path) -> None:
