@@ -220,6 +220,9 @@ def test_kernels_that_need_too_much_memory_are_not_tried() -> None:
     conv = Convolution((256, 256, 3, 3), (1, 1), (1, 1), (1, 1), 1)
     x = torch.empty(32, 256, 56, 56, device="meta")  # Gram matrices of 1.2 GB
     assert not {"pixel_gram", "patch_gram"} & set(able_conv_kernels(x, x, conv))
+    wide = Convolution((4096, 4096, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    x = torch.empty(32, 4096, 7, 7, device="meta")  # gradients of 19 GB
+    assert "grouped" not in able_conv_kernels(x, x, wide)
     assert autotune.able_token_kernels(torch.empty(32, 4096, 8, device="meta"), 0.1) == ["products"]
 
 
