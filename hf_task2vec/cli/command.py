@@ -19,6 +19,7 @@ import click
 from hf_task2vec.cli.console import Mode, show
 from hf_task2vec.errors import HubError, SelectionError, Task2VecError, TaskError
 from hf_task2vec.fisher import launch
+from hf_task2vec.text import printable, shown
 
 EXIT_CODES = """
 \b
@@ -31,8 +32,11 @@ Exit codes:
   5    the Hub cannot be reached, or refused the request
   6    no selection possible: no candidate satisfies the limits
   7    index build: some cells failed; the index holds the others
+  8    the answer is complete, but a file asked for cannot be written
   130  interrupted
 """
+NOT_WRITTEN = 8
+_LONGEST = 400  # characters of a message
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Made = TypeVar("_Made", bound=click.Command)
 
@@ -163,8 +167,21 @@ def _with_common_options(made: _Made) -> _Made:
 
 def _fail(message: str, code: int, kind: str = "error") -> NoReturn:
     """End the command with one line on standard error."""
-    click.echo(f"{kind}: {' '.join(message.split())}", err=True)
+    text = shown(_in_options(" ".join(message.split())), _LONGEST)
+    click.echo(f"{kind}: {text}", err=True)
     raise click.exceptions.Exit(code)
+
+
+def _in_options(text: str) -> str:
+    """Write arguments of Python that a message names as the options of the command that runs."""
+    context = click.get_current_context(silent=True)
+    for parameter in context.command.params if context is not None else ():
+        if isinstance(parameter, click.Option) and parameter.name is not None:
+            option, name = parameter.opts[0], parameter.name
+            text = re.sub(rf"(?<![\w-]){name}=(?=\S)", f"{option} ", text)
+            if "_" in name:
+                text = re.sub(rf"(?<![\w/-]){name}(?![\w/])", option, text)
+    return text
 
 
 def _exit_code(error: Exception) -> int:
@@ -210,8 +227,9 @@ def _logging(settings: Settings) -> Iterator[None]:
     if launch()[0] != 0:
         least = logging.CRITICAL + 1
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s" if settings.verbose < 2 else "%(name)s: %(message)s"))
-    handler.addFilter(lambda record: record.levelno >= least)
+    handler.setFormatter(_Lines("%(message)s" if settings.verbose < 2 else "%(name)s: %(message)s"))
+    said: set[str] = set()
+    handler.addFilter(lambda record: record.levelno >= least and not _repeats(record, said))
     before = logger.level
     logger.setLevel(min(least, logging.INFO))
     logger.addHandler(handler)
@@ -227,6 +245,22 @@ def _logging(settings: Settings) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def _repeats(record: logging.LogRecord, said: set[str]) -> bool:
+    """Say whether a warning came before: what is met while reading stands in the answer too."""
+    text = record.getMessage().removeprefix("warning: ")
+    if record.levelno != logging.WARNING or text not in said:
+        said.add(text)
+        return False
+    return True
+
+
+class _Lines(logging.Formatter):
+    """Messages of the library as the command line says them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _in_options("\n".join(map(printable, super().formatMessage(record).split("\n"))))
 
 
 class _Status(logging.Handler):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_task2vec import __version__
-from hf_task2vec.cli.command import EXIT_CODES, Settings, command, group
+from hf_task2vec.cli.command import EXIT_CODES, NOT_WRITTEN, Settings, command, group
 from hf_task2vec.cli.console import Column, Report, facts_report, known
 from hf_task2vec.cli.evaluate_command import evaluate
 from hf_task2vec.cli.hub_commands import pull, push, search
@@ -19,6 +19,7 @@ from hf_task2vec.cli.index_commands import index
 from hf_task2vec.cli.inputs import index_folder, load_embeddings
 from hf_task2vec.cli.map_command import map_tasks
 from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, index_option, kind_option, split_commas
+from hf_task2vec.errors import SelectionError
 from hf_task2vec.fisher import launched
 
 if TYPE_CHECKING:
@@ -140,13 +141,17 @@ def select(
     ranking = select_backbone(dataset, progress=settings.progress, **given(options))
     for warning in ranking.warnings:
         logger.warning("warning: %s", warning)
-    notes = [ranking.summary]
+    notes, exit_code = [ranking.summary], 0
     if report is not None:
-        notes.append(f"The report is in {ranking.report(report, images=images)}.")
-    return _ranking_report(ranking, notes)
+        try:
+            notes.append(f"The report is in {ranking.report(report, images=images)}.")
+        except SelectionError as error:  # the ranking is there all the same
+            logger.error("error: %s", error)
+            exit_code = NOT_WRITTEN
+    return _ranking_report(ranking, notes, exit_code)
 
 
-def _ranking_report(ranking: Ranking, notes: list[str]) -> Report:
+def _ranking_report(ranking: Ranking, notes: list[str], exit_code: int) -> Report:
     """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
     columns = [  # the most important first: a narrow terminal shows as many as have room
         Column("#", lambda c: str(c.rank)),
@@ -161,7 +166,8 @@ def _ranking_report(ranking: Ranking, notes: list[str]) -> Report:
     ]
     # What is known of none of them takes no room.
     columns = [column for column in columns if any(column.write(c) not in ("", "?") for c in ranking)]
-    return Report(ranking.to_dict(), [c.hub_id for c in ranking], ranking, columns, notes)
+    lines = [c.hub_id for c in ranking]
+    return Report(ranking.to_dict(), lines, ranking, columns, notes, exit_code, ranking.read)
 
 
 @command(shared=True)
@@ -212,7 +218,8 @@ def embed(
         embedding = embed_task(task, network, seed=seed, progress=settings.progress, **chosen)
         if processes is None or processes.is_main_process:
             embedding.save(output)
-    return facts_report({"path": str(output), **embedding.describe()}, [str(output)])
+    facts = {"path": str(output), "read": task.read, **embedding.describe()}
+    return facts_report(facts, [str(output)], read=task.read)
 
 
 @command()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
+from hf_task2vec.text import listed, printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -38,6 +40,8 @@ class Report:
         Sentences printed below the table.
     exit_code
         That of the command.
+    read
+        What was read, the first line above the table.
     """
 
     document: Any
@@ -46,11 +50,12 @@ class Report:
     columns: Sequence[Column]
     notes: Sequence[str] = ()
     exit_code: int = 0
+    read: str = ""
 
     @property
     def rows(self) -> list[list[str]]:
-        """The cells of the table."""
-        return [[column.write(item) for column in self.columns] for item in self.items]
+        """The cells of the table; names of other people's making must not steer a terminal."""
+        return [[printable(" ".join(column.write(item).split())) for column in self.columns] for item in self.items]
 
 
 def show(report: Report, mode: Mode, file: TextIO) -> None:
@@ -62,10 +67,11 @@ def show(report: Report, mode: Mode, file: TextIO) -> None:
     elif file.isatty():
         _show_on_terminal(report, file)
     else:
+        file.writelines(f"{line}\n" for line in [printable(report.read)] if line)
         heading = [column.title for column in report.columns]
         lines = [heading, *report.rows] if any(heading) else report.rows
-        file.writelines("\t".join(" ".join(cell.split()) for cell in cells) + "\n" for cells in lines)
-        file.writelines(f"\n{note}\n" for note in report.notes)
+        file.writelines("\t".join(cells) + "\n" for cells in lines)
+        file.writelines(f"\n{printable(note)}\n" for note in report.notes)
     file.flush()
 
 
@@ -74,6 +80,8 @@ def _show_on_terminal(report: Report, file: TextIO) -> None:
     from rich.console import Console
 
     console = Console(file=file, markup=False, emoji=False, highlight=False)
+    if report.read:
+        console.print(f"{printable(report.read)}\n")
     unlimited = console.options.update(width=10_000)
     shown = len(report.columns)
     while shown > 2 and console.measure(_table(report, shown), options=unlimited).maximum > console.width:
@@ -82,7 +90,7 @@ def _show_on_terminal(report: Report, file: TextIO) -> None:
     if hidden := ", ".join(column.title for column in report.columns[shown:]):
         console.print(f"\nNo room here for {hidden}: a wider terminal, a pipe or --json shows them.", style="dim")
     for note in report.notes:
-        console.print(f"\n{note}")
+        console.print(f"\n{printable(note)}")
 
 
 def _table(report: Report, shown: int) -> Table:
@@ -103,10 +111,10 @@ def _table(report: Report, shown: int) -> Table:
     return table
 
 
-def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = ()) -> Report:
+def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = (), read: str = "") -> Report:
     """Return a report of named facts, one a line; nested facts are named with dots."""
     columns = (Column("", itemgetter(0), False), Column("", itemgetter(1), False))
-    return Report(facts, lines, list(_flatten(facts)), columns, notes)
+    return Report(facts, lines, list(_flatten(facts)), columns, notes, read=read)
 
 
 def known(value: float | None, form: str) -> str:
@@ -121,7 +129,6 @@ def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
             yield prefix + name, f"{len(value)} (see --json)"
         elif isinstance(value, (list, tuple)):
-            shown = ", ".join(str(item) for item in value[:8])
-            yield prefix + name, (shown or "–") + (f", … ({len(value)} in all)" if len(value) > 8 else "")
+            yield prefix + name, listed(value) or "–"
         else:
             yield prefix + name, "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import logging
 import operator
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ def embed_task(
     DistributedError
         The processes were given different tasks, probes or settings.
     """
+    _check_process()
     _check_arguments(estimator, label_sampling, 1 if batch_size is None else batch_size, seed)
     probe = probe if probe is not None else Probe.default()
     if device is not None or accelerator is not None:
@@ -153,6 +155,20 @@ def embed_task(
         config=config,
         versions=library_versions(),
     )
+
+
+_computing: list[int] = []  # the process in which this package first computed
+
+
+def _check_process() -> None:
+    """Raise where PyTorch would wait for ever for threads of the parent, which a fork does not copy."""
+    _computing[:] = _computing or [os.getpid()]
+    if _computing[0] != os.getpid() and torch.get_num_threads() > 1:
+        raise EmbeddingError(
+            "this process was forked from one that had embedded a task already, whose PyTorch threads it lacks. What "
+            'would work: multiprocessing.get_context("spawn"), loading and using hf_task2vec in the workers only '
+            "(gunicorn without --preload), or torch.set_num_threads(1) before the first embedding"
+        )
 
 
 def _check_arguments(estimator: str, label_sampling: str, batch_size: int, seed: int) -> None:

@@ -24,7 +24,7 @@ RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_DELAY = 8.0
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{20,}")  # a folder may be called hf_pictures
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
-_LOGIN = "pass token=… (--token), set HF_TOKEN, or run `hf auth login`"
+_LOGIN = "pass token=…, set HF_TOKEN, or run `hf auth login`"
 _OFFLINE = " (HF_HUB_OFFLINE=1, --offline): switch it off once, or use local files"
 
 

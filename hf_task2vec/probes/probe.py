@@ -26,6 +26,9 @@ from hf_task2vec.probes.checkpoint_files import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL.Image import Image
     from torch import nn
 
     from hf_task2vec.probes.layers import FilterLayer, LayerTrace, Uncovered
@@ -105,7 +108,8 @@ class Probe:
             If the Hub cannot be reached or refuses.
         """
         target = usable_device(device)
-        source, module, preprocessing = load_network(checkpoint, revision=revision, token=token)
+        with torch.random.fork_rng(devices=()):  # layers are filled with random numbers before their weights come
+            source, module, preprocessing = load_network(checkpoint, revision=revision, token=token)
         freeze(module)
         feature_dim = checked_feature_dim(module, preprocessing.input_size, f"Checkpoint {source.name!r}")
         probe = cls(
@@ -333,8 +337,30 @@ def load_network(
     return source, module, preprocessing
 
 
+class PictureTransform:
+    """A checkpoint's preprocessing, for pictures of any mode: they become RGB as those of the sample did."""
+
+    def __init__(self, transform: Transform, values: Mapping[str, Sequence[float]]) -> None:
+        self.transform, self.values = transform, values
+
+    def __call__(self, image: Image) -> Tensor:
+        """Return a ``(3, H, W)`` float32 tensor."""
+        from hf_task2vec.tasks import like_sample
+
+        return self.transform(like_sample(image, self.values))
+
+    def __repr__(self) -> str:
+        return f"PictureTransform({self.transform!r})"
+
+
 def load_classifier(
-    checkpoint: str | os.PathLike[str], num_classes: int, *, revision: str | None = None, token: str | None = None
+    checkpoint: str | os.PathLike[str],
+    num_classes: int | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    values: Mapping[str, Sequence[float]] | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> tuple[nn.Module, Transform]:
     """Load a checkpoint with a fresh, randomly initialised head, ready to fine-tune.
 
@@ -346,20 +372,34 @@ def load_classifier(
     checkpoint, revision, token
         As for :meth:`Probe.from_pretrained`.
     num_classes
-        Number of classes, at least 1.
+        Number of classes, at least 1; by default that of `class_names`.
+    class_names
+        Names of the classes, which a transformers model keeps in its config and a timm model in its ``pretrained_cfg``.
+    values
+        What is black and white in pictures that are not plain 8 bits, as ``Task.describe()["values"]`` has it.
 
     Returns
     -------
     model, transform
         The float32 network as its library builds it (all parameters require gradients; call ``model.train()``), and the
-        checkpoint's *evaluation* preprocessing.
+        checkpoint's *evaluation* preprocessing, which takes a picture of any mode.
 
     Raises
     ------
     ProbeError, HubError
-        As :meth:`Probe.from_pretrained`; also if `num_classes` is below 1.
+        As :meth:`Probe.from_pretrained`; also if `num_classes` is below 1, or not the number of `class_names`.
     """
+    names = None if class_names is None else list(class_names)
+    if num_classes is None:
+        num_classes = len(names or ())
     if num_classes < 1:
         raise ProbeError(f"num_classes={num_classes}; a classifier needs at least 1 (Probe gives features).")
-    _, module, preprocessing = load_network(checkpoint, num_classes=num_classes, revision=revision, token=token)
-    return module.requires_grad_(True), preprocessing.transform
+    if names is not None and len(names) != num_classes:
+        raise ProbeError(f"num_classes={num_classes}, but class_names has {len(names)}; leave num_classes out")
+    source, module, preprocessing = load_network(checkpoint, num_classes=num_classes, revision=revision, token=token)
+    if names is not None and source.library == "timm":
+        module.pretrained_cfg["label_names"] = names  # type: ignore[index,operator,assignment]
+    elif names is not None:
+        module.config.id2label = dict(enumerate(names))  # type: ignore[union-attr]
+        module.config.label2id = {name: i for i, name in enumerate(names)}  # type: ignore[union-attr]
+    return module.requires_grad_(True), PictureTransform(preprocessing.transform, values or {})

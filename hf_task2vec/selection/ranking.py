@@ -52,6 +52,8 @@ class Candidate:
     measured
         Leave-one-out accuracy or mAP, in [0, 1], that a second stage measured on the sample itself, or None. `score`,
         `std` and the interval then weigh it with the prediction, and `residual` is what both add to the prior.
+    values
+        What is black and white in the sample's pictures, by kind of number, where they are not plain 8 bits.
     """
 
     rank: int
@@ -73,25 +75,38 @@ class Candidate:
     evidence: str
     measured: float | None = None
     aliases: tuple[str, ...] = ()
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False, compare=False)
 
-    def load(self, num_classes: int, *, revision: str | None = None, token: str | None = None) -> tuple[Any, Any]:
+    def load(
+        self,
+        num_classes: int | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> tuple[Any, Any]:
         """Download the checkpoint and return ``(model, transform)``, ready to fine-tune.
 
         Parameters
         ----------
         num_classes
-            Outputs of the fresh head.
+            Outputs of the fresh head; by default as many as `class_names`.
+        class_names
+            Names that the model keeps for its outputs.
         revision, token
             Commit, branch or tag; access token for gated and private repositories.
 
         Returns
         -------
         tuple
-            The ``nn.Module`` and its evaluation transform (an RGB image to a float32 tensor (3, H, W)).
+            The ``nn.Module`` and its evaluation transform: of any picture that the selection took, which it treats
+            alike, to a float32 tensor (3, H, W).
         """
         from hf_task2vec.probes import load_classifier
 
-        return load_classifier(self.hub_id, num_classes, revision=revision, token=token)
+        return load_classifier(
+            self.hub_id, num_classes, class_names=class_names, values=self.values, revision=revision, token=token
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +178,8 @@ class Ranking(Sequence[Candidate]):
             {name: None if pd.isna(value) else value for name, value in row.items()} | {"aliases": names}
             for row, names in zip(rows, aliases, strict=True)
         ]
-        return tuple(Candidate(**row) for row in known)
+        values = self.provenance.get("task", {}).get("values", {})
+        return tuple(Candidate(**{**row, "values": values}) for row in known)
 
     @property
     def n_ranked(self) -> int:
@@ -190,6 +206,11 @@ class Ranking(Sequence[Candidate]):
         if k < 1:
             raise SelectionError(f"k={k} must be at least 1")
         return replace(self, top_k=min(k, self.top_k))
+
+    @property
+    def read(self) -> str:
+        """What was read of the dataset, in a sentence; empty where an embedding does not say."""
+        return str(self.provenance.get("task", {}).get("read", ""))
 
     @property
     def score_name(self) -> str:
@@ -294,11 +315,12 @@ class Ranking(Sequence[Candidate]):
         """Return the ranking as plain Python objects, ready for JSON."""
         return {
             "dataset": self.dataset,
+            "read": self.read,
             "summary": self.summary,
             "warnings": list(self.warnings),
             "n_ranked": self.n_ranked,
             "task_gain": None if self.task_gain is None else asdict(self.task_gain),
-            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "candidates": [_without_values(candidate) for candidate in self.candidates],
             "provenance": self.provenance,
         }
 
@@ -311,7 +333,8 @@ class Ranking(Sequence[Candidate]):
         return self.table.head(self.top_k)
 
     def __repr__(self) -> str:
-        lines = [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]
+        lines = [self.read] if self.read else []
+        lines += [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]
         rows = self._cells()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines += [
@@ -324,7 +347,7 @@ class Ranking(Sequence[Candidate]):
         head = "".join(f"<th>{name}</th>" for name in header)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         notes = "".join(f"<p>⚠ {html.escape(warning)}</p>" for warning in self.warnings)
-        caption = f"{self.n_ranked} checkpoints ranked for {html.escape(self.dataset)}"
+        caption = f"{html.escape(self.read)}<br>{self.n_ranked} checkpoints ranked for {html.escape(self.dataset)}"
         return (
             f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<p>{html.escape(self.summary)}</p>{notes}"
@@ -346,7 +369,12 @@ class Ranking(Sequence[Candidate]):
 
 
 #: Columns of `Ranking.table`, whose index is the rank.
-COLUMNS = tuple(f.name for f in fields(Candidate) if f.name != "rank")
+COLUMNS = tuple(f.name for f in fields(Candidate) if f.name not in ("rank", "values"))
+
+
+def _without_values(candidate: Candidate) -> dict[str, Any]:
+    """A candidate's own facts; the sample's are in the provenance."""
+    return {name: value for name, value in asdict(candidate).items() if name != "values"}
 
 
 def percent(share: float | None) -> str:

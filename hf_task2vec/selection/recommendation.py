@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.metric import Prediction, checkpoint_features, logit
 from hf_task2vec.probes import Score
 from hf_task2vec.selection.explanation import FAR, explain
+from hf_task2vec.selection.fitness import can_judge, chance, weaknesses
 from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain, percent
 from hf_task2vec.tasks import score_name
+from hf_task2vec.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +54,7 @@ class Recommender:
         self.embedding, self.index, self.metric, self.checkpoints = embedding, index, metric, checkpoints
         self.score_name = score_name(embedding.task.get("label_kind"))
         self._not_in_index = not_in_index
+        self._judged, self._chance = can_judge(embedding.task), chance(embedding.task)
         # The probe's accuracy on this very task is known already, whether or not it may be recommended.
         probe = index.checkpoints[index.checkpoints["hub_id"] == index.names.get(embedding.probe["name"])]
         self.known = {str(name): probe_score(embedding.descriptors) for name in probe["hub_id"]}
@@ -62,6 +66,8 @@ class Recommender:
 
     def predict(self, measured: Mapping[str, Score]) -> Prediction:
         """Predict the standing of all candidates, and of the probe if the index knows it, given measurements."""
+        if not self._judged:
+            return replace(self._before, residual=np.zeros_like(self._before.residual), task_weight=0.0)
         known = self.known | dict(measured)
         return self._before.given(known) if known else self._before
 
@@ -74,6 +80,17 @@ class Recommender:
         gain = _task_gain(prediction, table["score"].to_numpy(), order)
         titles = dict(zip(self.index.tasks["task"], self.index.tasks["title"], strict=True))
         facts = self.checkpoints.iloc[at].to_dict("records")
+        explanations = explain(
+            self.metric,
+            self._task,
+            self._features.take(at),
+            top["score"].to_numpy(),
+            top["prior"].to_numpy(),
+            titles,
+            self.score_name,
+        )
+        if not self._judged:
+            explanations = {name: replace(why, neighbours=()) for name, why in explanations.items()}
         return Ranking(
             table=table,
             top_k=len(top),
@@ -91,15 +108,7 @@ class Recommender:
                 "versions": self.embedding.versions,
             },
             task_gain=gain,
-            explanations=explain(
-                self.metric,
-                self._task,
-                self._features.take(at),
-                top["score"].to_numpy(),
-                top["prior"].to_numpy(),
-                titles,
-                self.score_name,
-            ),
+            explanations=explanations,
         )
 
     def _table(self, prediction: Prediction, measured: Mapping[str, Score]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -107,21 +116,26 @@ class Recommender:
         from scipy.special import expit
 
         level = 0.0
-        if not prediction.measured:  # the index does not know the probe: at least its accuracy tells how hard this is
+        if not self._judged:
+            level = float(logit(np.mean(self.metric.data.score)))
+        elif not prediction.measured:  # the index does not know the probe: its accuracy tells how hard this is
             level = float(logit(probe_score(self.embedding.descriptors).smoothed))
         ids = self.checkpoints["hub_id"].to_numpy()
         order = np.lexsort((ids, -prediction.mean[: len(ids)]))
         mean = level + prediction.mean[order]
-        score, prior = expit(mean), expit(level + prediction.level + prediction.prior[order])
+        prior_mean = level + prediction.level + prediction.prior[order]
         sd = np.sqrt(prediction.variance(order))
+        # Nothing below chance is a prediction.
+        ends = (mean, prior_mean, mean - HALF_WIDTH_80 * sd, mean + HALF_WIDTH_80 * sd)
+        score, prior, low, high = (np.maximum(expit(end), self._chance) for end in ends)
         counts = self.metric.data.scores_by_checkpoint()
         table = self.checkpoints.iloc[order].reset_index(drop=True)
         table.index = table.index.rename("rank") + 1
         table = table.assign(
             score=score,
             std=score * (1.0 - score) * sd,
-            low=expit(mean - HALF_WIDTH_80 * sd),
-            high=expit(mean + HALF_WIDTH_80 * sd),
+            low=low,
+            high=high,
             prior=prior,
             residual=score - prior,
             evidence=[self._evidence(hub_id, counts.get(hub_id, 0)) for hub_id in table["hub_id"]],
@@ -158,28 +172,14 @@ class Recommender:
 
     def _warnings(self, task_weight: float) -> Iterable[str]:
         """Say what makes the sample, or its place among the reference tasks, less reliable."""
-        facts, task = self.embedding.descriptors, self.embedding.task
+        yield from weaknesses(self.embedding)
         if task_weight < FAR:
             yield "no reference task is near this dataset, so the ranking is only the prior: what does well in general"
-        if task.get("label_kind") == "multi_label":
+        if self.embedding.task.get("label_kind") == "multi_label":
             yield (
                 "images have several labels each, but the scores of the index are of tasks with one: the order comes "
                 "from those, and the level of the mAP from the probe's own on this sample"
             )
-        if facts["n_samples"] < 8 * facts["n_classes"]:
-            yield (
-                f"only {facts['n_samples']:.0f} images for {facts['n_classes']:.0f} classes were used; "
-                "pass a larger max_samples if there are more"
-            )
-        if facts["class_balance"] < 0.8:
-            yield (
-                f"the classes are unbalanced (balance {facts['class_balance']:.2f} of 1); "
-                "scores refer to the balanced sample"
-            )
-        if skipped := task.get("skipped"):
-            yield f"{counted(len(skipped), 'broken image')} skipped"
-        if unlabelled := task.get("n_unlabelled"):
-            yield f"{counted(unlabelled, 'row')} without a label skipped"
 
     def _leakage(self, candidates: list[dict[str, Any]]) -> Iterable[str]:
         """Warn of candidates that have probably seen images of the dataset in training.
@@ -221,11 +221,6 @@ def probe_score(descriptors: Mapping[str, float]) -> Score:
     if "probe_map" in descriptors:
         return Score(descriptors["probe_map"], descriptors["probe_map_std_error"], n)
     return Score.of_share(descriptors["linear_probe_accuracy"], n)
-
-
-def counted(n: int, noun: str) -> str:
-    """Return ``1 image``, ``2 images``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _task_gain(prediction: Prediction, scores: Array, order: NDArray[np.int64]) -> TaskGain:

@@ -8,7 +8,7 @@ import io
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -147,6 +147,12 @@ def to_rgb(image: Image.Image, values: Values | None = None) -> Image.Image:
         page.alpha_composite(layer)
         return page.convert("RGB")
     return image.convert("RGB")
+
+
+def like_sample(image: Image.Image, values: Mapping[str, Sequence[float]]) -> Image.Image:
+    """Convert any picture as those of a sample were, whose `values` are `Settled.values`."""
+    found = values.get("float" if image.mode == "F" else "integer")
+    return to_rgb(upright(image), None if found is None else Values(*found))
 
 
 @dataclass(frozen=True)
@@ -366,8 +372,19 @@ class ImageStore:
         return found
 
 
-def settle(images: Sequence[StoredImage]) -> tuple[list[StoredImage], list[str], list[str]]:
-    """Give the pictures of a sample one range of values, and say what they are: notes, and warnings."""
+@dataclass(frozen=True)
+class Settled:
+    """The pictures of a sample, alike in what their values mean."""
+
+    images: list[StoredImage]
+    values: dict[str, Values]
+    """By kind of number, where not plain 8 bits."""
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def settle(images: Sequence[StoredImage]) -> Settled:
+    """Give the pictures of a sample one range of values, and say what they are."""
     values = {"plain": PLAIN}
     for kind in ("integer", "float"):
         if pictures := [image.facts for image in images if image.facts.kind == kind]:
@@ -378,7 +395,8 @@ def settle(images: Sequence[StoredImage]) -> tuple[list[StoredImage], list[str],
     notes += [f"{remark} in {count}" for remark, count in remarks.items()]
     flat = sum(image.facts.is_flat(values[image.facts.kind]) for image in images)
     warnings = [f"{flat} of {len(images)} pictures are nearly one colour, and show nothing"] if flat else []
-    return settled, notes, warnings
+    del values["plain"]
+    return Settled(settled, values, tuple(notes), tuple(warnings))
 
 
 class ImageSample(Sequence[Image.Image]):

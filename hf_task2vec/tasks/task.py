@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -43,6 +43,8 @@ class Sample:
     """What the pixels are, where not plain 8-bit colours."""
     warnings: tuple[str, ...] = ()
     """What makes the images less fit to judge by."""
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Black and white of its pictures by kind of number (``"integer"``, ``"float"``), where not plain 8 bits."""
 
     @cached_property
     def content_digest(self) -> str:
@@ -369,6 +371,7 @@ class Task:
                 "examples": {reason: list(names) for reason, names in self.reading.examples.items()},
                 "other_splits": list(self.other_splits),
             },
+            **({"values": values} if (values := {k: list(v) for k, v in self.sample.values.items()}) else {}),
             **({} if self.drawn_from is None else {"drawn_from": self.drawn_from}),
             "content_digest": self.content_digest,
             "fingerprint": self.fingerprint,
@@ -406,15 +409,20 @@ def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample
 
     with reading(source.dataset, token):
         filled = rows.draw.fill(load, content=lambda image: image.pixels)
-    stored, notes, warnings = settle(filled.loaded)
+    settled = settle(filled.loaded)
     indices = np.asarray(filled.rows, dtype=np.int64)
     sample = Sample(
         labels.of(indices),
         indices,
-        ImageSample(stored),
+        ImageSample(settled.images),
         tuple(SkippedImage(row, reason) for row, reason in filled.skipped.items()),
-        tuple(notes),
-        (*_of_repeated(filled.repeated, labels), *_of_lost(filled.skipped, indices, labels), *warnings),
+        settled.notes,
+        (
+            *_of_repeated(filled.repeated, labels),
+            *_of_lost(filled.skipped, indices, labels),
+            *settled.warnings,
+        ),
+        settled.values,
     )
     _check_sample(source, sample, labels.kind)
     for warning in sample.warnings:

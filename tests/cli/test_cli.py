@@ -62,7 +62,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_pipe_gets_tab_separated_values_and_the_notes(calls: list[dict[str, Any]]) -> None:
     result = run("select", "sklearn:digits")
     assert result.exit_code == 0
-    heading, *rows = [line.split("\t") for line in result.stdout.split("\n\n")[0].splitlines()]
+    read, heading, *rows = [line.split("\t") for line in result.stdout.split("\n\n")[0].splitlines()]
+    assert read == [RANKING.read]
     assert heading == ["#", "checkpoint", "accuracy", "80 % interval", "params", "licence", "GMACs", "px"]
     assert [row[1] for row in rows] == [candidate.hub_id for candidate in RANKING]
     assert rows[1][2:4] == ["85.1", "75.1–93.1"]
@@ -74,7 +75,7 @@ def test_pipe_gets_tab_separated_values_and_the_notes(calls: list[dict[str, Any]
 def test_measured_accuracies_get_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
     stub_select(monkeypatch, FakeRanking([candidate(1, "timm/a", 0.9, measured=0.923), candidate(2, "timm/b", 0.8)]))
     lines = [line.split("\t") for line in run("select", "x").stdout.splitlines()]
-    assert [line[4] for line in lines[:3]] == ["measured", "92.3", ""]
+    assert [line[4] for line in lines[1:4]] == ["measured", "92.3", ""]
 
 
 def test_json_is_one_document_and_nothing_else(calls: list[dict[str, Any]]) -> None:
@@ -102,6 +103,46 @@ def test_report_is_written_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     result = run("select", "x", "--report", str(page), "--no-images", "--json")
     assert json.loads(result.stdout) == RANKING.to_dict()
     assert page.read_text(encoding="utf-8") == "images=False"
+
+
+def test_a_report_that_fails_in_the_end_costs_no_ranking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Unwritable(FakeRanking):
+        def report(self, path: Path, *, images: bool = True) -> Path:
+            raise errors.SelectionError(f"the report cannot be written to {path}: No space left on device")
+
+    stub_select(monkeypatch, Unwritable(RANKING))
+    result = run("select", "x", "--report", str(tmp_path / "page.html"), "-q")
+    assert result.exit_code == 8
+    assert result.stdout.split() == [candidate.hub_id for candidate in RANKING]
+    assert "error: the report cannot be written to" in result.stderr
+
+
+def test_names_cannot_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranking = FakeRanking([candidate(1, "timm/a\x1b[2Jb", 0.9)])
+    ranking.summary = ranking.read = "classes \x1b]0;title\x07 and \u202e"
+    ranking.warnings = ("class \x1b[31mred\x9b",)
+    stub_select(monkeypatch, ranking)
+    result = run("select", "x")
+    assert not set("\x1b\x07\x9b\u202e") & set(result.stdout + result.stderr)
+    assert "\\x1b[2Jb" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("pass label_column=… or a larger max_samples", "pass --label-column … or a larger --max-samples"),
+        ("max_samples=1: at least 2; pass split='train'", "--max-samples 1: at least 2; pass --split 'train'"),
+        ("the file has no column file_name=label", "the file has no column file_name=label"),
+    ],
+)
+def test_messages_speak_of_options(monkeypatch: pytest.MonkeyPatch, said: str, expected: str) -> None:
+    stub_select(monkeypatch, errors.TaskError(said))
+    assert run("select", "x").stderr == f"error: {expected}\n"
+
+
+def test_a_message_is_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_select(monkeypatch, errors.ColumnError("columns found: " + ", ".join(f"column{i}" for i in range(784))))
+    assert len(run("select", "x").stderr) <= 410
 
 
 @pytest.mark.parametrize(
@@ -265,7 +306,7 @@ KEPT = "finished downloads and measurements are kept, and nothing is half-writte
             (
                 kind("columns found: a, b;\npass label_column=…"),
                 code_of(kind),
-                "error: columns found: a, b; pass label_c",
+                "error: columns found: a, b; pass --label-c",
             )
             for kind in vars(errors).values()
             if isinstance(kind, type)
@@ -321,7 +362,7 @@ def test_help(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
     if isinstance(ALL[names], click.Group):
         return
     codes = {int(line.split()[0]) for line in result.stdout.split("Exit codes:")[1].splitlines() if line.strip()}
-    assert codes == {*range(8), 130}
+    assert codes == {*range(9), 130}
     examples = result.stdout.split("Examples:\n")[1].split("\n\n")[0].replace("\\\n", " ").splitlines()
     runner, own = parse_only(monkeypatch), 0
     for example in examples:

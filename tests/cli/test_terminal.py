@@ -243,7 +243,7 @@ def test_select_the_sample() -> None:
     ("arguments", "code", "message"),
     [
         (["select", "./no-such-folder"], 3, "no-such-folder"),
-        (["select", "sklearn:digits", "--max-params", "1", "--max-samples", "64"], 6, "max_params"),
+        (["select", "sklearn:digits", "--max-params", "1", "--max-samples", "64"], 6, "--max-params 1"),
         (["index", "info", "no-such-index"], 4, "no-such-index"),
         (["distance", "no-such-task", "mnist"], 4, "'no-such-task' is neither a file nor a task of the index"),
     ],

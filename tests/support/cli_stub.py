@@ -33,9 +33,10 @@ class FakeRanking(list):
     warnings = ("only 3 images have a label",)
     summary = "3 candidates were ranked."
     score_name = "accuracy"
+    read = "3 of 3 images (seed 0), 2 classes (cat, dog), column 'label'"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"dataset": "sklearn:digits", "candidates": [vars(candidate) for candidate in self]}
+        return {"dataset": "sklearn:digits", "read": self.read, "candidates": [vars(candidate) for candidate in self]}
 
 
 def candidate(rank: int, hub_id: str, score: float, **facts: Any) -> SimpleNamespace:
