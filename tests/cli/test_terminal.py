@@ -29,7 +29,7 @@ logger = logging.getLogger("hf_task2vec.test")
 unit = float(os.environ.get("TEST_SECONDS", "0"))
 
 class Ranking(list):
-    score_name = "accuracy"
+    score_name, read = "accuracy", ""
     warnings, summary = ("only 3 images have a label",), "Take the first: accuracy 90.0 % \\u00b1 1.0."
     def to_dict(self):
         return {"candidates": [vars(candidate) for candidate in self]}
