@@ -19,7 +19,7 @@ import click
 from hf_task2vec.cli.console import Mode, show
 from hf_task2vec.errors import HubError, SelectionError, Task2VecError, TaskError
 from hf_task2vec.fisher import launch
-from hf_task2vec.text import printable, shown
+from hf_task2vec.tasks import printable, shown
 
 EXIT_CODES = """
 \b

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
-from hf_task2vec.text import listed, printable
+from hf_task2vec.tasks import listed, printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.text import counted, shown
+from hf_task2vec.tasks import counted, shown
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding

@@ -16,8 +16,7 @@ from hf_task2vec.probes import Score
 from hf_task2vec.selection.explanation import FAR, explain
 from hf_task2vec.selection.fitness import can_judge, chance, weaknesses
 from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain, percent
-from hf_task2vec.tasks import score_name
-from hf_task2vec.text import counted
+from hf_task2vec.tasks import counted, score_name
 
 if TYPE_CHECKING:
     import pandas as pd

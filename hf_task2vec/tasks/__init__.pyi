@@ -4,3 +4,7 @@ from .sources import DIGITS as DIGITS
 from .sources import commit_of as commit_of
 from .sources import open_source as open_source
 from .task import Task as Task
+from .text import counted as counted
+from .text import listed as listed
+from .text import printable as printable
+from .text import shown as shown

@@ -40,7 +40,7 @@ _PICTURE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
 _MASK_WORD = re.compile(r"[-_ ](?:mask|seg|gt)", re.IGNORECASE)
 _MASK_NAME = re.compile(r"(.+)[-_ ](?:mask|seg|segmentation|gt)(?:[-_ ]?\d+)?", re.IGNORECASE)
 CURES = {
-    "HEIC": "; pip install hf-task2vec[heic] reads it",
+    "HEIC": "; convert them to JPEG or PNG",
     "a broken link": "",
     "cannot be read": "; check its permissions",
     "no regular file": "",

@@ -412,7 +412,7 @@ def _warn_of_classes(folders: _ClassFolders, files: Files, warn: Warn) -> None:
             if any(f"{place}/".startswith(f"{folder}/") for place in left.folders)
         ]
         reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
-    heic = "; HEIC needs pip install hf-task2vec[heic]" if "HEIC" in files.left_out else ""
+    heic = "; convert HEIC to JPEG or PNG" if "HEIC" in files.left_out else ""
     warn(f"no image that can be read in {len(reasons)} folders, which are no classes then: {_listed(reasons)}{heic}")
 
 
@@ -569,16 +569,17 @@ def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str
             return DatasetNotFoundError(
                 f"{place} is empty; what would work: one subfolder of images a class, or parquet files"
             )
-        heic = " HEIC needs pip install hf-task2vec[heic]." if "HEIC" in files.left_out else ""
+        heic = " Convert HEIC to JPEG or PNG." if "HEIC" in files.left_out else ""
         return DatasetNotFoundError(
             f"{place} holds no image that can be read{found}.{heic} What would work: one subfolder of images a class"
         )
     if folders.flat:
         names = _listed(map(repr, folders.flat))
+        single = "".join(f"; {name!r} has one class only" for name, found in folders.splits.items() if found and name)
         empty = f"; without images: {_listed(map(text, folders.empty))}" if folders.empty else ""
         return LabelError(
-            f"images without labels in {place}: {names} are splits and hold no class folders{empty}{found}. What would "
-            "work: train/<class>/…, a table of file names and labels, or labels_from='folders' if they are the classes"
+            f"images without labels in {place}: {names} are splits and hold no class folders{single}{empty}{found}. "
+            "What would work: train/<class>/…, a table of names and labels; labels_from='folders' if they are classes"
         )
     classes = [folder for found in folders.splits.values() for below in found.values() for folder in below[:1]]
     said_classes = f"only one class folder, {text(classes[0])!r}" if len(classes) == 1 else "images without labels"

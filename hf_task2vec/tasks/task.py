@@ -18,7 +18,7 @@ from hf_task2vec.tasks.labels import LabelKind, Labels, Warn
 from hf_task2vec.tasks.layout import Reading
 from hf_task2vec.tasks.rows import Rows, open_rows
 from hf_task2vec.tasks.sources import Source, open_source, reading
-from hf_task2vec.text import counted, listed, shown
+from hf_task2vec.tasks.text import counted, listed, shown
 
 logger = logging.getLogger(__name__)
 
