@@ -75,7 +75,7 @@ class Candidate:
     evidence: str
     measured: float | None = None
     aliases: tuple[str, ...] = ()
-    values: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False, compare=False)
+    values: Mapping[str, Sequence[float]] | None = field(default=None, repr=False, compare=False)
 
     def load(
         self,
@@ -178,7 +178,7 @@ class Ranking(Sequence[Candidate]):
             {name: None if pd.isna(value) else value for name, value in row.items()} | {"aliases": names}
             for row, names in zip(rows, aliases, strict=True)
         ]
-        values = self.provenance.get("task", {}).get("values", {})
+        values = self.provenance.get("task", {}).get("values")
         return tuple(Candidate(**{**row, "values": values}) for row in known)
 
     @property

@@ -141,7 +141,7 @@ def test_score_for_a_reader(small: None) -> None:
         (["--task", "task1"], 2, "Missing option"),
         (["--task", "task1", *SCORE, "--score", "93"], 4, "is it in per cent? Then give 0.93"),
         (["--task", "task1", *SCORE, "--score", "much"], 2, "'much' is not a valid float"),
-        (["--task", "task1", *SCORE, "--n-test", "0"], 4, "n_test=0 must be at least 1"),
+        (["--task", "task1", *SCORE, "--n-test", "0"], 4, "--n-test 0 must be at least 1"),
         (["--task", "tusk1", *SCORE], 4, "did you mean 'task1'"),
         (["--task", "task1", *SCORE, "--checkpoint", "org/smal"], 4, "did you mean 'org/small'"),
         (["--task", "task1", *SCORE, "--metric", "loss"], 4, "column metric: found 'loss'"),

@@ -251,7 +251,7 @@ def test_measured_accuracies_are_shown(select_on_hub: Select, filled: HubServer)
     ((hub_id, value),) = measured(refined).items()
     shown = {c["hub_id"]: c["measured"] for c in json.loads(refined.to_json())["candidates"]}
     assert shown == {**dict.fromkeys(ON_HUB), hub_id: value}
-    heading, *lines = repr(refined).splitlines()[1:]
+    heading, *lines = repr(refined).splitlines()[2:]
     assert re.sub(r"\s\s+", "|", heading) == "rank|checkpoint|accuracy|80 % interval|measured|params|licence"
     assert next(line for line in lines if hub_id in line).split()[4] == f"{100 * value:.1f}"
     assert "<th>measured</th>" in refined._repr_html_()

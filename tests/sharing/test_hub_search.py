@@ -105,6 +105,6 @@ def test_as_typed(filled: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert document["near"] == "task0"
         assert document["repositories"][0]["distance"] == pytest.approx(0.0, abs=1e-12)
     assert run("search", "--near", "mine", "-q").stdout.splitlines()[0] == "org/zero"
-    assert "trashnet" in run("search", "--near", "nothing").stderr
+    assert "which has: aid" in run("search", "--near", "nothing").stderr
     assert run("search", "--near", "trashnet", "--probe", "org/tiny-probe").exit_code == 0
     assert "is not one of" in run("search", "--near", "mine", "--kind", "x").stderr

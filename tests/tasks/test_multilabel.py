@@ -246,7 +246,7 @@ def test_the_score_is_a_map_whose_level_is_the_probes_own(select: Callable[..., 
     assert ranking.score_name == ranking.provenance["score"] == "mAP"
     assert "predicted linear-probe mAP" in ranking.summary
     assert "predicted mAP" in ranking.explain().text
-    assert "mAP" in repr(ranking).splitlines()[1].split()
+    assert "mAP" in repr(ranking).splitlines()[2].split()
     assert any("the level of the mAP from the probe's own" in warning for warning in ranking.warnings)
     facts = ranking.provenance["descriptors"]
     own = next(candidate for candidate in ranking if candidate.hub_id == TINY)
