@@ -90,7 +90,7 @@ def test_json_and_pandas(ranking: Ranking) -> None:
     document = json.loads(ranking.to_json(), parse_constant=refuse)
     assert document["dataset"] == ranking.dataset
     expected = [asdict(c) | {"aliases": list(c.aliases)} for c in ranking]
-    assert [facts | {"values": {}} for facts in document["candidates"]] == expected
+    assert [facts | {"values": None} for facts in document["candidates"]] == expected
     assert document["candidates"][1]["params_m"] is None
     assert (document["n_ranked"], document["warnings"]) == (4, ["only 3 images & no more"])
     assert document["provenance"] == {"index": "abc", "limits": {"licenses": ["mit"]}}
