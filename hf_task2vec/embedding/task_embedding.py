@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 SUFFIX = ".safetensors"
 _ROW_TENSORS = ("values", "feature_mean", "feature_var")  # one row a task
+#: What `Task.describe` says of how the files were read, where names of files stand.
+_OF_FILES = ("read", "reading", "warnings")
 #: The one key of a file's metadata; its value is a JSON document.
 _METADATA_KEY = "task2vec"
 #: What :func:`~hf_task2vec.embedding.embed.embed_task` says of a task beside its vector, and a ranking needs.
@@ -109,6 +111,10 @@ class TaskEmbedding(EmbeddingOnHub):
             tasks=tuple(self.tasks[row] for row in rows),
             task_descriptors=tuple(self.task_descriptors[row] for row in rows),
         )
+
+    def without_file_names(self) -> TaskEmbedding:
+        """Return the embedding as others may see it: without what was said of the user's files, by name."""
+        return replace(self, tasks=tuple({k: v for k, v in task.items() if k not in _OF_FILES} for task in self.tasks))
 
     def __repr__(self) -> str:
         size = f"{self.values.shape[1]} filters in {len(self.layer_names)} layers, probe {self.probe['name']!r}"

@@ -38,7 +38,8 @@ class EmbeddingOnHub:
         """Put the embedding into a dataset repository of the Hub, with a card; an older one of the task is replaced.
 
         The file ``task2vec/embedding.safetensors`` holds the vector, the descriptors and the provenance, which names
-        the dataset, its columns and its classes: whoever can read the repository can read these. No image is uploaded.
+        the dataset, its columns and its classes: whoever can read the repository can read these. No image is
+        uploaded, and no name of a file.
 
         Parameters
         ----------

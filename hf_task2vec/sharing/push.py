@@ -192,7 +192,7 @@ def push_embedding(
     from hf_task2vec.zoo import ZooIndex
 
     title = message or f"Add Task2Vec embedding by {embedding.probe['name']}"
-    files = {EMBEDDING: embedding.to_bytes()}
+    files = {EMBEDDING: embedding.without_file_names().to_bytes()}
     if embedding.task.get("dataset") == session.repo_id if into_dataset is None else into_dataset:
         propose = session.revision is None if create_pr is None else create_pr
         return _Push(session, files, None, {}, title, private, propose, _IN_A_DATASET).run()

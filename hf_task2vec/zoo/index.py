@@ -285,7 +285,7 @@ class ZooIndex(IndexOnHub):
         new = TaskEmbedding.stack([new], names)
         if self.embedded is not None and not replace:
             new = _union(self.embeddings, new)
-        return self._with(embedded=new.take(np.argsort(new.names).tolist()))
+        return self._with(embedded=new.take(np.argsort(new.names).tolist()).without_file_names())
 
     # ------------------------------------------------------------------ changes
 

@@ -21,10 +21,11 @@ from hf_task2vec.errors import (
     SchemaVersionError,
     ZooIndexError,
 )
+from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import run
 from tests.support.hub import HubServer, card
-from tests.support.synthetic import TINY, embedding, zoo
+from tests.support.synthetic import TINY, embedding, image_folder, zoo
 
 REPO = "org/shared"
 FILE = "task2vec/embedding.safetensors"
@@ -172,6 +173,20 @@ def test_ids_and_tokens(hub: HubServer) -> None:
         push(hub, token=hub.tokens.read)
     with pytest.raises(HubAccessError, match="403"):
         push(hub, repo_id="somebody/else")
+
+
+def test_names_of_files_stay_where_they_are(hub: HubServer, tmp_path: Path) -> None:
+    image_folder(tmp_path / "photos", classes=2)
+    (tmp_path / "photos/ward/smith.heic").parent.mkdir()
+    (tmp_path / "photos/ward/smith.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    task = Task.from_dataset(tmp_path / "photos")
+    mine = embedding(task={**task.describe(), "dataset": "task0"})
+    assert b"smith.heic" in mine.to_bytes()
+    push(hub, mine)
+    zoo().with_embeddings(mine, replace=True).push_to_hub("org/index", token=hub.tokens.write)
+    shared = [*hub.repo(REPO, "dataset").files().values(), *hub.repo("org/index").files().values()]
+    assert any(b"label_names" in content for content in shared)
+    assert not any(b"smith" in content for content in shared)
 
 
 # ------------------------------------------------------------------------------------------------------- indexes
