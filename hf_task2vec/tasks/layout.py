@@ -24,6 +24,7 @@ from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, Ta
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_arrow
 from hf_task2vec.tasks.folders import MASKS, Files, text
 from hf_task2vec.tasks.tables import SIDES, Names, Sheet, read_sheet, side_files
+from hf_task2vec.tasks.text import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +55,6 @@ _NO_CLASS = re.compile(
     re.IGNORECASE,
 )
 _MOST_TABLES = 64  # tables of a folder that are looked at
-_SHOWN = 8  # names in a message
 
 
 @dataclass
@@ -285,7 +285,7 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     result.copies = copies
     result.inside = [] if splits or parts else _same_inside(tree, kids)
     if parts:
-        result.note = f"{_listed(part.rpartition('/')[2] for part in parts)} taken together as parts"
+        result.note = f"{listed(part.rpartition('/')[2] for part in parts)} taken together as parts"
     return result
 
 
@@ -379,16 +379,16 @@ def _of_folders(folders: _ClassFolders, files: Files, split: str | None, place: 
             files.leave_out("in no class folder", f"{folder}/{found[0]}" if folder else found[0], len(found))
     if "in no class folder" in files.left_out:
         strays = files.left_out["in no class folder"]
-        warn(f"{strays.count} images lie beside the class folders and are left out: {_listed(strays.names)}, …")
+        warn(f"{strays.count} images lie beside the class folders and are left out: {listed(strays.names)}, …")
     if folders.flat:
-        warn(f"{_listed(folders.flat)} have no class folders, so no labels, and are not used")
+        warn(f"{listed(folders.flat)} have no class folders, so no labels, and are not used")
     for copy in folders.copies:
         n = sum(len(found) for folder, found in files.images.items() if f"{folder}/".startswith(f"{copy}/"))
         files.leave_out("in a folder that holds the others again", copy, n)
         warn(f"{text(copy)!r} holds the folders beside it once more and is left out ({n} images)")
     if folders.inside:
         warn(
-            f"each of the classes {_listed(names)} holds the folders {_listed(folders.inside)}; if those are the "
+            f"each of the classes {listed(names)} holds the folders {listed(folders.inside)}; if those are the "
             "classes, pass one of the outer folders by itself"
         )
     return Laid(
@@ -413,7 +413,7 @@ def _warn_of_classes(folders: _ClassFolders, files: Files, warn: Warn) -> None:
         ]
         reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
     heic = "; convert HEIC to JPEG or PNG" if "HEIC" in files.left_out else ""
-    warn(f"no image that can be read in {len(reasons)} folders, which are no classes then: {_listed(reasons)}{heic}")
+    warn(f"no image that can be read in {len(reasons)} folders, which are no classes then: {listed(reasons)}{heic}")
 
 
 def _of_sheets(
@@ -451,7 +451,7 @@ def _of_sheets(
             if not sheet.path.lower().endswith((".txt", ".json")):
                 none = "has no rows" if not sheet.images else "names no image here"
                 said.append(
-                    f"{text(sheet.path)} {none}: columns {_listed(sheet.columns.column_names)}; one of them must hold "
+                    f"{text(sheet.path)} {none}: columns {listed(sheet.columns.column_names)}; one of them must hold "
                     "the images' file names"
                 )
             continue
@@ -465,7 +465,7 @@ def _of_sheets(
         except ColumnError as error:
             errors.append(f"{text(sheet.path)} of {place}: {error}")
             said.append(
-                f"{text(sheet.path)} has no label column ({str(error).partition(';')[0]}; columns {_listed(features)})"
+                f"{text(sheet.path)} has no label column ({str(error).partition(';')[0]}; columns {listed(features)})"
             )
             continue
         labels = sheet.columns.column(choices[sheet.path].columns[0])
@@ -477,7 +477,7 @@ def _of_sheets(
         groups[key, tuple(sheet.columns.column_names)].append(sheet)
     for (key, _), group in groups.items():
         choice = choices[group[0].path]
-        title = f"column {choice.name!r} of {_listed(sheet.path for sheet in group)}"
+        title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
         rank = (4.0 if key == SIDES else 2.0) if choice.by_name else 1.0
         yield (
             rank + 0.1 * (key == "split" or key.startswith(("metadata", "label"))),
@@ -530,14 +530,14 @@ def _builder(
             names = columns.column(file_column).to_pylist() if file_column else []
             missing = [str(names[i]) for i, image in enumerate(images) if image is None][:3]
             files.leave_out("named in the table but not there", missing[0] if missing else "", lost)
-            warn(f"{lost} of {len(images)} rows of {group[0].path} name files that are not there: {_listed(missing)}")
+            warn(f"{lost} of {len(images)} rows of {group[0].path} name files that are not there: {listed(missing)}")
         unnamed = files.n_images - len({images[i] for i in there})
         others = {name for name in folders.flat if name not in found}
         if unnamed > 0 and not others:
             files.leave_out("not named in the table", "", unnamed)
             warn(f"{unnamed} of {files.n_images} images are not named in {group[0].path} and are left out")
         elif others:
-            warn(f"{_listed(others)} have no labels and are not used")
+            warn(f"{listed(others)} have no labels and are not used")
         table = columns.take(kept)
         features: dict[str, Any] = {"image": Feature("Image")}
         rename = [f"{name} (column)" if name == "image" else name for name in table.column_names]
@@ -557,11 +557,11 @@ def _builder(
 
 def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str], place: str) -> TaskError:
     """Say why nothing in a folder has labels, and what would work."""
-    left = [f"{left.count} {reason} ({_listed(left.names)})" for reason, left in files.left_out.items()]
+    left = [f"{left.count} {reason} ({listed(left.names)})" for reason, left in files.left_out.items()]
     found = "; ".join(["", *said[:2], *left[:3]])[:170]
     if MASKS in files.left_out:
         return ColumnError(
-            f"{place} holds pictures and their masks ({_listed(files.left_out[MASKS].names)}, …) and no class folders, "
+            f"{place} holds pictures and their masks ({listed(files.left_out[MASKS].names)}, …) and no class folders, "
             "which looks like segmentation and is not supported. What would work: one subfolder of images a class"
         )
     if not files.n_images:
@@ -574,23 +574,17 @@ def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str
             f"{place} holds no image that can be read{found}.{heic} What would work: one subfolder of images a class"
         )
     if folders.flat:
-        names = _listed(map(repr, folders.flat))
+        names = listed(map(repr, folders.flat))
         single = "".join(f"; {name!r} has one class only" for name, found in folders.splits.items() if found and name)
-        empty = f"; without images: {_listed(map(text, folders.empty))}" if folders.empty else ""
+        empty = f"; without images: {listed(map(text, folders.empty))}" if folders.empty else ""
         return LabelError(
             f"images without labels in {place}: {names} are splits and hold no class folders{single}{empty}{found}. "
             "What would work: train/<class>/…, a table of names and labels; labels_from='folders' if they are classes"
         )
     classes = [folder for found in folders.splits.values() for below in found.values() for folder in below[:1]]
     said_classes = f"only one class folder, {text(classes[0])!r}" if len(classes) == 1 else "images without labels"
-    empty = f"; without images: {_listed(map(text, folders.empty))}" if folders.empty else ""
+    empty = f"; without images: {listed(map(text, folders.empty))}" if folders.empty else ""
     return LabelError(
         f"{said_classes}; a folder needs at least two subfolders of images, one a class (or a table with columns "
-        f"file_name and label). Subfolders found: {_listed(map(text, classes)) or 'none'}{empty}{found}"
+        f"file_name and label). Subfolders found: {listed(map(text, classes)) or 'none'}{empty}{found}"
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = [text(name) for name in names]
-    more = f", … {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more
