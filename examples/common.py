@@ -220,13 +220,29 @@ def _check_name(args: argparse.Namespace, embedding: TaskEmbedding) -> None:
 # --------------------------------------------------------------------------------------------------------- the training
 
 
+def heads_of(model: nn.Module, num_classes: int) -> list[nn.Linear]:
+    """Return the layers that make the logits (distilled networks have two); none where they are not plain linear ones.
+
+    timm's networks tell; those of transformers keep them beside their base. Other layers may be as wide.
+    """
+    networks = list(model.modules())
+    if (network := next((m for m in networks if hasattr(m, "get_classifier")), None)) is not None:
+        found = network.get_classifier()
+        parts = found if isinstance(found, (tuple, list)) else [found]
+    else:
+        network = next((m for m in networks if hasattr(m, "base_model")), model)
+        parts = [part for part in network.children() if part is not getattr(network, "base_model", None)]
+    last = [[m for m in part.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1:] for part in parts]
+    return [m for found in last for m in found if isinstance(m, nn.Linear) and m.out_features == num_classes]
+
+
 def start_head(model: nn.Module, batches: Iterable[dict[str, Tensor]], num_classes: int) -> bool:
     """Start the classifier as a logistic regression on the frozen features, not at random (arXiv 2202.10054).
 
     A random head first pulls good features apart. Returns False, and changes nothing, where the classifier is no plain
     linear layer.
     """
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == num_classes]
+    heads = heads_of(model, num_classes)
     if not heads:
         return False
     seen: list[list[Tensor]] = [[] for _ in heads]
@@ -241,6 +257,8 @@ def start_head(model: nn.Module, batches: Iterable[dict[str, Tensor]], num_class
             labels.append(batch["labels"].cpu())
     for hook in hooks:
         hook.remove()
+    if any(not parts or parts[0].ndim != 2 for parts in seen):
+        return False
     for head, parts in zip(heads, seen, strict=True):
         fitted = fit_head(torch.cat(parts).numpy(), torch.cat(labels).numpy(), num_classes, l2=1e-2)
         with torch.no_grad():
@@ -260,7 +278,7 @@ def keep_statistics(model: nn.Module) -> None:
 
 def parameter_groups(model: nn.Module, lr: float, num_classes: int) -> list[dict[str, Any]]:
     """Five times the rate for the head; no weight decay for biases and scales."""
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == num_classes]
+    heads = heads_of(model, num_classes)
     of_head = {id(p) for head in heads for p in head.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for p in model.parameters():

@@ -204,17 +204,54 @@ def test_classes_of_the_test_split_in_another_order() -> None:
         common._with_names(task, ("class 1",))
 
 
-def test_head_starts_as_a_logistic_regression() -> None:
+def transformers_swin() -> torch.nn.Module:
+    from transformers import SwinConfig, SwinForImageClassification
+
+    return SwinForImageClassification(
+        SwinConfig(image_size=32, patch_size=2, embed_dim=6, depths=[1, 1], num_heads=[3, 3], num_labels=3)
+    )
+
+
+SMALL: dict[str, dict[str, Any]] = {  # in which other layers have three outputs, as many as there are classes
+    "swin_tiny_patch4_window7_224": {"img_size": 32, "window_size": 4, "embed_dim": 12, "depths": (1, 1)},
+    "cait_xxs24_224": {"img_size": 32, "embed_dim": 12, "depth": 1, "num_heads": 3, "init_values": 1.0},
+    "coatnet_nano_rw_224": {"img_size": 64, "stem_width": 8, "embed_dim": (32, 32, 96, 96), "depths": (1, 1, 1, 1)},
+    "deit_tiny_distilled_patch16_224": {"img_size": 32, "embed_dim": 12, "depth": 1},
+    "transformers": {},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_head_is_found_and_starts_as_a_logistic_regression(name: str) -> None:
+    import timm
+
     common = example("common")
     torch.manual_seed(0)
-    body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 6), torch.nn.ReLU())
-    x, y = torch.randn(90, 12), torch.arange(90) % 3
-    x[:, :3] += 4 * torch.nn.functional.one_hot(y, 3)
+    size = SMALL[name].get("img_size", 32)
+    model = transformers_swin() if name == "transformers" else timm.create_model(name, num_classes=3, **SMALL[name])
+    model.eval()
+    x, y = 0.1 * torch.randn(90, 3, size, size), torch.arange(90) % 3
+    x += torch.nn.functional.one_hot(y, 3)[:, :, None, None] * torch.linspace(-3, 3, size)
     batches = [{"pixel_values": a, "labels": b} for a, b in zip(x.split(20), y.split(20), strict=True)]
-    model = torch.nn.Sequential(body, torch.nn.Linear(6, 3))
-    assert common.start_head(model, batches, 3)
-    assert float((model(x).argmax(1) == y).float().mean()) > 0.8
-    assert not common.start_head(torch.nn.Sequential(body, torch.nn.Conv1d(1, 1, 1)), batches, 3)
+    other = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith(("head", "classifier"))}
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        return getattr(out := model(images), "logits", out)
+
+    wrapped = example("finetune_trainer")._WarmHead(model) if name == "transformers" else model
+    assert common.start_head(wrapped, batches, 3)
+    assert float((logits(x).argmax(1) == y).float().mean()) > 0.8
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in other.items())
+    fast = [p for group in common.parameter_groups(model, 1.0, 3) if group["lr"] > 1 for p in group["params"]]
+    assert {id(p) for p in fast} == {id(p) for k, p in model.named_parameters() if k.startswith(("head", "classifier"))}
+
+
+def test_a_head_that_is_no_linear_layer_is_left_as_it_is() -> None:
+    import timm
+
+    model = timm.create_model("resnetv2_50x1_bit", num_classes=3).eval()  # a 1 x 1 convolution
+    batches = [{"pixel_values": torch.randn(6, 3, 64, 64), "labels": torch.arange(6) % 3}]
+    assert not example("common").start_head(model, batches, 3)
 
 
 def test_stopping_and_rate() -> None:
