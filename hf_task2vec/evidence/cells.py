@@ -23,7 +23,7 @@ from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.evidence.inputs import Checkpoint, PinnedTask
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, write_json
 from hf_task2vec.probes import Probe, Score, extract_features, finite, ridge_leave_one_out
-from hf_task2vec.tasks import Task, open_source
+from hf_task2vec.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ def draw_sample(
     """Draw at most `max_samples` images of the training split, and as many of the test split if there is one."""
     spec = task.spec
     where: dict[str, Any] = {"name": spec.name, "revision": task.revision, "token": token, "streaming": spec.streaming}
-    columns: dict[str, Any] = {"image_column": spec.image_column, "label_column": spec.label_column}
+    columns = spec.model_dump(include={"image_column", "label_column", "labels_from"})
 
     def draw(split: str | None) -> Task:
         drawn = Task.from_dataset(spec.dataset, split=split, max_samples=max_samples, seed=seed, **columns, **where)
@@ -262,8 +262,7 @@ def draw_sample(
         return (train,)
     if spec.test_split is not None:
         return train, draw(spec.test_split)
-    others = open_source(spec.dataset, split=spec.split, **where).other_splits
-    for name in (name for name in _TEST_SPLITS if name in others):
+    for name in (name for name in _TEST_SPLITS if name in train.other_splits):
         try:
             return train, draw(name)
         except LabelError as error:  # many benchmarks publish their test images without labels

@@ -42,6 +42,7 @@ class TaskSpec(Row):
     test_split: Text | None = None  # by default "test" or "validation", if there is one with labels
     image_column: Text | None = None
     label_column: Text | None = None
+    labels_from: Text | None = None  # of a folder: "folders", a table in it, or a column
     streaming: bool = False  # read a Hub dataset row by row instead of downloading all of it
     title: Text | None = None
     domain: Slug = "other"
@@ -185,7 +186,7 @@ def read_checkpoints(items: Iterable[CheckpointInput]) -> list[CheckpointInput]:
 
 def pinned_task(spec: TaskSpec, *, token: str | None = None) -> PinnedTask:
     """Pin a task: by the commit of a Hub dataset, by the checksums of a folder's files."""
-    read = {"name", "split", "test_split", "image_column", "label_column", "streaming"}
+    read = {"name", "split", "test_split", "image_column", "label_column", "labels_from", "streaming"}
     declared = spec.model_dump(include=read)
     try:
         if spec.dataset == DIGITS:

@@ -340,6 +340,19 @@ def test_tasks_and_checkpoints_in_files(build: Build, world: Path, tmp_path: Pat
     assert len(ZooIndex.load(out).scores) == 4
 
 
+def test_a_row_may_say_where_a_folder_has_its_labels(build: Build, nets: list[str], tmp_path: Path, out: Path) -> None:
+    lines = ["file,kind"]
+    for i, row in enumerate(dataset(24)):
+        path = tmp_path / "photos" / f"camera {i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row["image"].save(path)
+        lines.append(f"{path.name},{row['label']}")
+    (tmp_path / "photos" / "kinds.csv").write_text("\n".join(lines))
+    (tmp_path / "tasks.csv").write_text("dataset,task,labels_from\nphotos,cameras,\nphotos,kinds,kinds.csv\n")
+    build(tasks=[tmp_path / "tasks.csv"], checkpoints=nets[:1])
+    assert dict(ZooIndex.load(out).tasks.set_index("task")["n_classes"]) == {"cameras": 2, "kinds": 3}
+
+
 # ---------------------------------------------------------------------- an index that selects
 
 
