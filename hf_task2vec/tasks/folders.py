@@ -24,14 +24,14 @@ from typing import Any
 from PIL import Image
 
 from hf_task2vec.errors import DatasetNotFoundError, ImageDecodeError
-from hf_task2vec.tasks.images import FORMATS, MAX_BYTES, looks_like_image
+from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, MAX_BYTES, is_heic, looks_like_image, reads_heic
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
 _SYSTEM |= {"system volume information", "icon\r"}
 TABLES = {"csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt"}
 _PARQUET, _ARROW = {"parquet", "pq"}, {"arrow", "feather"}
 ARCHIVES = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
-_KNOWN = {"aae", "xmp", "npy", "npz", "dcm", "nii", "nii.gz", "heic", "heif", "md", "yaml", "yml", "py", "ini", "log"}
+_KNOWN = {"aae", "xmp", "npy", "npz", "dcm", "nii", "nii.gz", "md", "yaml", "yml", "py", "ini", "log"}
 MASKS = "a mask beside its picture"
 """Why pictures of segmentation are left out."""
 _MASK_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "annotations", "trimaps", "labels", "gt"}
@@ -40,7 +40,7 @@ _PICTURE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
 _MASK_WORD = re.compile(r"[-_ ](?:mask|seg|gt)", re.IGNORECASE)
 _MASK_NAME = re.compile(r"(.+)[-_ ](?:mask|seg|segmentation|gt)(?:[-_ ]?\d+)?", re.IGNORECASE)
 CURES = {
-    "HEIC": "; convert them to JPEG or PNG",
+    "HEIC": f"; {HEIC_CURE}",
     "a broken link": "",
     "cannot be read": "; check its permissions",
     "no regular file": "",
@@ -54,7 +54,7 @@ CURES = {
 _UNREAD = dict.fromkeys(("xlsx", "xls", "ods"), "a spreadsheet") | dict.fromkeys(
     ("gz", "bz2", "xz", "7z", "rar"), "packed"
 )
-_HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")}
+_HEIC = ("heic", "heif", "hif")
 _SAMPLED = 3  # names kept of the files left out for one reason
 _BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -152,7 +152,7 @@ class Files:
     def add(self, folder: str, name: str, start: Callable[[], bytes | None], *, in_tar: bool = False) -> None:
         """Sort a file by its name, or by its first bytes, which ``start()`` returns."""
         suffix, path = suffix_of(name), f"{folder}/{name}" if folder else name
-        if suffix in _images():
+        if suffix in _images() or (suffix in _HEIC and reads_heic()):
             self.images.setdefault(folder, []).append(name)
         elif in_tar and suffix in ("cls", "txt", "json", "cls.txt", "label", "class"):
             self.sides.setdefault(folder, []).append(name)
@@ -164,7 +164,7 @@ class Files:
             self.arrow.append(path)
         elif suffix in _UNREAD:
             self.leave_out(_UNREAD[suffix], path)
-        elif suffix in ("heic", "heif"):
+        elif suffix in _HEIC:
             self.leave_out("HEIC", path)
         elif suffix in _KNOWN or (suffix and mimetypes.guess_type(f"x.{suffix}")[0] is not None):
             self.leave_out("not an image", path)
@@ -175,7 +175,7 @@ class Files:
             elif looks_like_image(data):
                 self.images.setdefault(folder, []).append(name)
             else:
-                self.leave_out("HEIC" if data[4:12] in _HEIC else "not an image", path)
+                self.leave_out("HEIC" if is_heic(data) else "not an image", path)
 
 
 def _parent(folder: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -45,6 +48,8 @@ _ORIENTATIONS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")}
+HEIC_CURE = "pip install hf-task2vec[heic] to read HEIC, or convert it to JPEG"
 _NO_IMAGE = f"no image of a known format ({', '.join(FORMATS)})"
 _READ_AT_ONCE = 64  # images whose encoded bytes are in memory before they are decoded
 
@@ -53,8 +58,21 @@ _LARGE_PIXELS = 2**25
 _LARGE_IMAGE_LOCK = threading.Lock()
 
 
+def is_heic(data: bytes) -> bool:
+    """Return whether `data` starts as HEIC does, the format of phones."""
+    return data[4:12] in _HEIC
+
+
+@cache
+def reads_heic() -> bool:
+    """Return whether the package that reads HEIC is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
 def looks_like_image(data: bytes) -> bool:
-    """Return whether `data` starts with the signature of a format in `FORMATS`."""
+    """Return whether `data` starts with the signature of a format in `FORMATS`, or of HEIC where that can be read."""
+    if is_heic(data) and reads_heic():
+        return True
     Image.init()
     accepted = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)  # a Pillow may lack a codec
     return any(accept is not None and accept(data[:16]) is True for accept in accepted)
@@ -77,7 +95,8 @@ PLAIN = Values(0.0, 255.0)
 _BITS = (8, 10, 12, 14, 16)
 _HAIR = 1.1  # resampling, noise and bright clouds reach a little beyond the range that was meant
 _RANGED = ("I", "F")
-_STATED_BY_TIFF, _NO_DATA = 281, 42113  # tags MaxSampleValue and GDAL_NODATA
+_PLANES = "task2vec planes"  # marks a grey picture whose thirds are red, green and blue
+_STATED_BY_TIFF, _PLANAR_CONFIGURATION, _NO_DATA = 281, 284, 42113  # tags MaxSampleValue, …, GDAL_NODATA
 
 
 def decode_rgb(data: bytes, values: Values | None = None) -> Image.Image:
@@ -94,22 +113,36 @@ def decode(data: bytes) -> tuple[Image.Image, Facts]:
     Errors are those of `decode_rgb`.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             size = image.width * image.height
             if size > MAX_PIXELS:  # Pillow's limit may have been switched off
                 raise ImageDecodeError(f"{image.width} x {image.height} px is more than the limit of {MAX_PIXELS:,} px")
             with _LARGE_IMAGE_LOCK if size > _LARGE_PIXELS else contextlib.nullcontext():
                 stated, remark = _stated(image, data), _remark(image)
+                if (kept := _wide(image)) is not None:
+                    return kept, _range_of(kept, stated)
                 image.load()
                 kept = upright(_without_no_data(image))
                 return (kept, _range_of(kept, stated, remark)) if has_range(kept) else _plain(kept, remark)
     except UnidentifiedImageError as error:
-        known = looks_like_image(data)
-        raise ImageDecodeError("damaged header" if known else _NO_IMAGE if data else "empty file") from error
+        raise ImageDecodeError("damaged header" if looks_like_image(data) else _why_not(data)) from error
     except ImageDecodeError:
         raise
     except Exception as error:  # on damaged files Pillow's decoders raise nearly any type
         raise ImageDecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    if is_heic(data) and reads_heic():
+        from pillow_heif import HeifImageFile  # by itself: Pillow's list of formats stays as it is
+
+        with contextlib.suppress(SyntaxError):  # AVIF may begin in the same way
+            return HeifImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _why_not(start: bytes) -> str:
+    return f"HEIC; {HEIC_CURE}" if is_heic(start) else _NO_IMAGE if start else "empty file"
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -140,7 +173,10 @@ def to_rgb(image: Image.Image, values: Values | None = None) -> Image.Image:
         low, high = values or find_values([_range_of(image)])
         numbers = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low, posinf=high, neginf=low)
         scaled = (numbers - low) / ((high - low) or 1.0) * 255
-        return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8)).convert("RGB")
+        shown = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        if image.info.get(_PLANES):
+            shown = np.ascontiguousarray(shown.reshape(3, -1, image.width).transpose(1, 2, 0))
+        return Image.fromarray(shown).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
@@ -151,8 +187,9 @@ def to_rgb(image: Image.Image, values: Values | None = None) -> Image.Image:
 
 def like_sample(image: Image.Image, values: Mapping[str, Sequence[float]]) -> Image.Image:
     """Convert any picture as those of a sample were, whose `values` are `Settled.values`."""
+    image = _wide(image) or upright(image)
     found = values.get("float" if image.mode == "F" else "integer")
-    return to_rgb(upright(image), None if found is None else Values(*found))
+    return to_rgb(image, None if found is None else Values(*found))
 
 
 @dataclass(frozen=True)
@@ -221,10 +258,41 @@ def _stated(image: Image.Image, data: bytes) -> float | None:
     return float(limit) if isinstance(limit, (int, float)) and 0 < limit < 2**16 - 1 else None
 
 
+def _wide(image: Image.Image) -> Image.Image | None:
+    """Return 16-bit colours as a grey picture of three times the height, a plane for each; None if there are none.
+
+    Pillow has no mode for them and keeps the upper 8 bits. The lower ones it reads if told that the order of the bytes
+    is the other one.
+    """
+    modes = {_raw_mode(tile) for tile in getattr(image, "tile", ())}
+    by_plane = getattr(image, "tag_v2", {}).get(_PLANAR_CONFIGURATION) == 2
+    if by_plane or len(modes) != 1 or not modes <= {"RGB;16B", "RGB;16L", "RGB;16N"}:
+        return None
+    little = modes == {"RGB;16L"} or (modes == {"RGB;16N"} and sys.byteorder == "little")
+    file: Any = image.fp  # type: ignore[attr-defined]
+    halves, place = [], file.tell()
+    for mode in ("RGB;16L", "RGB;16B") if little else ("RGB;16B", "RGB;16L"):
+        file.seek(0)
+        half: Any = Image.open(file, formats=[str(image.format)])
+        half.tile = [
+            tile._replace(args=mode if isinstance(tile.args, str) else (mode, *tile.args[1:])) for tile in half.tile
+        ]
+        halves.append(np.asarray(upright(half), dtype=np.uint16))
+    file.seek(place)
+    values = (halves[0] << 8) | halves[1]
+    planes = Image.fromarray(np.concatenate([values[..., band] for band in range(3)]))
+    planes.info[_PLANES] = True
+    return planes
+
+
+def _raw_mode(tile: Any) -> str:
+    return str(tile.args if isinstance(tile.args, str) or not tile.args else tile.args[0])
+
+
 def _remark(image: Image.Image) -> str | None:
     if image.mode == "RGBX":
         return "the fourth band dropped"
-    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and not has_range(image):
+    if not has_range(image) and any(";16" in _raw_mode(tile) for tile in image.tile):  # type: ignore[attr-defined]
         return "16-bit colours read at their upper 8 bits"
     with contextlib.suppress(Exception):  # damaged further pages do not spoil the first
         if image.format == "TIFF" and image.n_frames > 1:  # type: ignore[attr-defined]
@@ -268,7 +336,7 @@ def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callab
         with file.open("rb") as handle:
             start = handle.read(16)
             if not looks_like_image(start):
-                raise ImageDecodeError(_NO_IMAGE if start else "empty file")
+                raise ImageDecodeError(_why_not(start))
             return start + handle.read()
     except FileNotFoundError as error:
         raise ImageDecodeError(f"file {shown!r} not found") from error

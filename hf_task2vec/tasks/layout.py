@@ -22,7 +22,7 @@ import numpy as np
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_arrow
-from hf_task2vec.tasks.folders import MASKS, Files, text
+from hf_task2vec.tasks.folders import CURES, MASKS, Files, text
 from hf_task2vec.tasks.tables import SIDES, Names, Sheet, read_sheet, side_files
 from hf_task2vec.tasks.text import listed
 
@@ -412,7 +412,7 @@ def _warn_of_classes(folders: _ClassFolders, files: Files, warn: Warn) -> None:
             if any(f"{place}/".startswith(f"{folder}/") for place in left.folders)
         ]
         reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
-    heic = "; convert HEIC to JPEG or PNG" if "HEIC" in files.left_out else ""
+    heic = CURES["HEIC"] if "HEIC" in files.left_out else ""
     warn(f"no image that can be read in {len(reasons)} folders, which are no classes then: {listed(reasons)}{heic}")
 
 
@@ -569,9 +569,9 @@ def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str
             return DatasetNotFoundError(
                 f"{place} is empty; what would work: one subfolder of images a class, or parquet files"
             )
-        heic = " Convert HEIC to JPEG or PNG." if "HEIC" in files.left_out else ""
+        heic = CURES["HEIC"] if "HEIC" in files.left_out else ""
         return DatasetNotFoundError(
-            f"{place} holds no image that can be read{found}.{heic} What would work: one subfolder of images a class"
+            f"{place} holds no image that can be read{found}{heic}. What would work: one subfolder of images a class"
         )
     if folders.flat:
         names = listed(map(repr, folders.flat))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from PIL import Image
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
 from hf_task2vec.tasks import Task
+from hf_task2vec.tasks.images import reads_heic
 from tests.support.pictures import png
 
 CLASSES = ("glass", "metal", "paper")
@@ -151,7 +153,7 @@ READ = {
     ),
     "07 HEIC": Case(
         several(classes, lambda r: write(r, ["glass/a.HEIC", "metal/b"], HEIC)),
-        said=("2 left out: HEIC (glass/a.HEIC, metal/b); convert them to JPEG or PNG",),
+        said=("2 left out: HEIC (glass/a.HEIC, metal/b); pip install hf-task2vec[heic] to read HEIC, or convert",),
         left_out={"HEIC": 2},
     ),
     "07 no suffix, and others": Case(
@@ -383,6 +385,16 @@ READ = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_heic() -> Iterator[None]:
+    """Whether or not the extra is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)
+        reads_heic.cache_clear()
+        yield
+    reads_heic.cache_clear()
+
+
 @pytest.mark.parametrize("case", READ.values(), ids=READ)
 def test_what_is_read(case: Case, tmp_path: Path) -> None:
     root = tmp_path / "photos"
@@ -408,7 +420,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "07 HEIC only": (
         lambda r: write(r, ["a/0.heic", "b/1.heic"], HEIC),
         DatasetNotFoundError,
-        r"holds no image that can be read; 2 HEIC \(a/0.heic, b/1.heic\).*to JPEG or PNG",
+        r"holds no image that can be read; 2 HEIC \(a/0.heic, b/1.heic\); pip install hf-task2vec\[heic\]",
     ),
     "09 one class": (
         lambda r: classes(r, names=["metal"]) or (r / "glass").mkdir(),

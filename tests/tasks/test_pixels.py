@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
 from hf_task2vec.errors import ImageDecodeError
+from hf_task2vec.probes.probe import PictureTransform
 from hf_task2vec.tasks.task import Task
+from tests.support.pictures import wide_png
 
 DEPTHS = ((8, np.uint8), (10, np.uint16), (12, np.uint16), (16, np.uint16))
 
@@ -77,6 +81,46 @@ def test_the_depth_that_a_file_states_holds() -> None:
     found = task(cells)
     assert "values of 12 bits" in found.read
     assert max(p.max() for p in as_shown(found)) < 60
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_colours_of_more_than_8_bits_keep_them(bits: int, tmp_path: Path) -> None:
+    top = 2**bits - 1
+    pictures = [np.rint(np.random.default_rng(i).random((9, 7, 3)) * top).astype(np.uint16) for i in range(8)]
+    pictures[0][0, 0] = top
+    found = task([wide_png(p) for p in pictures])
+    assert f"values of {bits} bits" in found.read
+    transform = PictureTransform(lambda image: torch.from_numpy(np.asarray(image).copy()), found.sample.values)
+    for image, row in zip(found.images, found.indices, strict=True):
+        assert np.abs(np.asarray(image) - pictures[row] / top * 255).max() <= 0.51
+        path = tmp_path / f"{row}.png"
+        path.write_bytes(wide_png(pictures[row]))
+        with Image.open(path) as opened:  # as the transform of a loaded checkpoint is given it
+            assert np.array_equal(transform(opened).numpy(), np.asarray(image))
+            assert np.array_equal(np.asarray(opened), pictures[row] >> 8)
+
+
+def test_heic_is_read_where_its_package_is_installed(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    known = Image.registered_extensions()
+    for i in range(8):
+        picture = Image.new("RGB", (64, 48), (30 * i, 255 - 30 * i, 99))
+        picture.paste("white", (0, 0, 64, 6))
+        picture.getexif()[0x0112] = 6  # on its side
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        with (tmp_path / "ab"[i % 2] / f"{i}{'.HEIC' if i > 1 else ''}").open("wb") as file:
+            heif.encode("RGB", (64, 48), picture.tobytes(), file, exif=picture.getexif().tobytes())
+    found = Task.from_dataset(tmp_path)
+    assert (len(found), found.reading.left_out, found.images[0].size) == (8, {}, (48, 64))
+    assert np.asarray(found.images[0])[:, -3:].min() > 230
+    assert Image.registered_extensions() == known
+
+
+def test_heic_names_what_reads_it_where_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_task2vec.tasks.images.reads_heic", lambda: False)
+    phone = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+    with pytest.raises(ImageDecodeError, match=r"HEIC; pip install hf-task2vec\[heic\] to read HEIC, or convert"):
+        len(task([phone, phone]))
 
 
 def test_one_broken_float_picture_spoils_no_other() -> None:
