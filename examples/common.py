@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from hf_task2vec import Task, TaskEmbedding, ZooIndex, fit_head, select_backbone
 from hf_task2vec.embedding.cache import cached_embedding
+from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.errors import DatasetNotFoundError, SelectionError, Task2VecError, TaskError
 from hf_task2vec.files import write_json
 from hf_task2vec.selection.ranking import Candidate, Ranking
@@ -187,7 +188,10 @@ def choose(args: argparse.Namespace, data: Data, *, library: str | None) -> Choi
     index = ZooIndex.load(args.index)
     table = index.embeddings
     embedding = cached_embedding(
-        data.sample, str(table.probe["name"]), known_hash=table.weights_hash, progress=sys.stderr.isatty()
+        data.sample,
+        str(table.probe["name"]),
+        known_hash=table.weights_hash,
+        computing=Computing(progress=sys.stderr.isatty()),
     )
     if args.add_to_index is not None:
         _check_name(args, embedding)

@@ -6,6 +6,8 @@ failing service from a bug. A message says what was found and what would work.
 
 from __future__ import annotations
 
+import numbers
+
 
 class Task2VecError(Exception):
     """Base class of all errors raised by this package."""
@@ -97,3 +99,10 @@ class DistributedError(Task2VecError):
 
 class EvaluationError(Task2VecError):
     """A ranking cannot be judged: scores are missing, malformed or of unknown checkpoints."""
+
+
+def check_count(error: type[Task2VecError], least: int, **values: object) -> None:
+    """Raise `error` for a value that is no whole number of at least `least`."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise error(f"{name}={value!r} must be a whole number of at least {least}")

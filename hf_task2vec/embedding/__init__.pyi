@@ -1,5 +1,6 @@
 from .cache import cached_embedding as cached_embedding
 from .cache import load_probe as load_probe
+from .computing import Computing as Computing
 from .distance import DEFAULT_DISTANCE as DEFAULT_DISTANCE
 from .distance import DISTANCES as DISTANCES
 from .distance import log_profile as log_profile

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.task_embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import cache_dir
@@ -25,26 +26,18 @@ def cached_embedding(
     known_hash: str | None = None,
     seed: int = 0,
     estimator: str = "fisher",
-    device: str | None = None,
-    token: str | None = None,
-    batch_size: int | None = None,
-    cache: bool = True,
-    progress: bool = False,
+    computing: Computing = Computing(),  # noqa: B008 (frozen)
 ) -> TaskEmbedding:
     """Embed a task, or return the embedding kept from an earlier time.
 
     Parameters
     ----------
-    task, probe, seed, estimator, batch_size, progress
+    task, probe, seed, estimator
         As in :func:`~hf_task2vec.embedding.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
-    token
-        Hub token for the probe.
-    device
-        Torch device; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
-    cache
-        Read and write ``embeddings/`` in :func:`~hf_task2vec.files.cache_dir`.
+    computing
+        Where, and whether kept ones are used.
     """
     config = embedding_config(seed=seed, estimator=estimator)
     # The same weights may look at other sizes or crops: a probe loaded by its id looks as its checkpoint says.
@@ -55,20 +48,28 @@ def cached_embedding(
         key = embedding_key(task, weights_hash, config, preprocessing)
         return cache_dir() / "embeddings" / f"{key}{SUFFIX}"
 
-    if cache and known_hash is not None and (found := _kept(path(known_hash))) is not None:
+    if computing.cache and known_hash is not None and (found := _kept(path(known_hash))) is not None:
         return found
     from hf_task2vec.embedding.embed import embed_task
     from hf_task2vec.probes import default_device
 
-    network = load_probe(probe, token=token)
-    if cache and known_hash != network.weights_hash and (found := _kept(path(network.weights_hash))) is not None:
+    network = load_probe(probe, token=computing.token)
+    if (
+        computing.cache
+        and known_hash != network.weights_hash
+        and (found := _kept(path(network.weights_hash))) is not None
+    ):
         return found
-    if device is None and network is not probe:
-        device = default_device()
     embedding = embed_task(
-        task, network, estimator=estimator, seed=seed, device=device, batch_size=batch_size, progress=progress
+        task,
+        network,
+        estimator=estimator,
+        seed=seed,
+        device=computing.device or (None if network is probe else default_device()),
+        batch_size=computing.batch_size,
+        progress=computing.progress,
     )
-    if cache:
+    if computing.cache:
         try:
             embedding.save(path(network.weights_hash))
         except EmbeddingError as error:

@@ -7,7 +7,9 @@ import importlib.metadata
 import logging
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.descriptors import describe_task
 from hf_task2vec.embedding.distance import log_correlation
 from hf_task2vec.embedding.task_embedding import TaskEmbedding, embedding_config
-from hf_task2vec.errors import DistributedError, EmbeddingError
+from hf_task2vec.errors import DistributedError, EmbeddingError, check_count
 from hf_task2vec.fisher import (
     ROUNDS,
     SAMPLINGS,
     FisherSums,
+    Head,
     diagonal_fisher,
     fit_head,
     gather,
@@ -94,55 +98,13 @@ def embed_task(
         The processes were given different tasks, probes or settings.
     """
     _check_process()
-    _check_arguments(estimator, label_sampling, 1 if batch_size is None else batch_size, seed)
-    probe = probe if probe is not None else Probe.default()
-    if device is not None or accelerator is not None:
-        probe = probe.to(device if device is not None else accelerator.device)  # type: ignore[union-attr]
-    config = embedding_config(label_sampling, seed, estimator)
-    _check_same(task, probe, config, accelerator)
-    rank, count = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    if rank == 0:
-        what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
-        logger.info(what, task.dataset, len(task), task.num_classes, probe.name, probe.device, count)
-    batch_size = batch_size if batch_size is not None else default_batch_size(probe.device)
-    # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one process.
-    # The head would amplify others.
-    mine = np.flatnonzero(np.arange(len(task)) // batch_size % count == rank)
-    batches = ImageBatches(
-        task.images.take(mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
-    )
-    lay_out(probe.module, probe.device)
-    halves = stratified_folds(task.labels, 2, seed=0)
-    total = len(mine) * (2 if estimator == "fisher" else 2 + 2 * ROUNDS)
-    with tqdm(total=total, desc="features", unit="img", disable=not progress or rank > 0, leave=False) as bar:
-
-        def images() -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
-            for batch, positions in batches:
-                yield batch, mine[positions]
-                bar.update(len(batch))
-
-        features, *intermediate = _features(probe, images(), len(task), accelerator)
-        bar.set_description("head")
-        head = gather(fit_head(features, task.labels, task.num_classes) if rank == 0 else None, accelerator)[0]
-        assert head is not None
-        bar.set_description("Fisher")
-
-        def fisher_of(network: Probe) -> FisherSums:
-            known = features if network is probe else None  # other weights give other features
-            part = diagonal_fisher(
-                network,
-                images(),
-                head=head,
-                label_sampling=label_sampling,
-                seed=seed,
-                halves=halves,
-                features=known,
-            )
-            return functools.reduce(operator.add, gather(part, accelerator))
-
-        sums = fisher_of(probe) if estimator == "fisher" else variational_fisher(probe, fisher_of, seed=seed)
-    if rank == 0:
-        logger.info("describing the task")
+    config = _checked_config(label_sampling, seed, estimator)
+    computing = Computing(device, batch_size, progress=progress)
+    probe = _placed(Probe.default() if probe is None else probe, computing, accelerator)
+    with _shared(task, probe, config, computing, accelerator) as images:
+        features, *intermediate = images.features()
+        head = images.head(features)
+        sums = images.fisher(head, features, **config)
     return TaskEmbedding(
         values=sums.mean().astype(np.float32)[None],
         layer_names=tuple(layer.name for layer in probe.layers),
@@ -155,6 +117,96 @@ def embed_task(
         config=config,
         versions=library_versions(),
     )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of a task that this process passes through the probe; what they give is gathered from all."""
+
+    task: Task
+    probe: Probe
+    batches: ImageBatches
+    positions: NDArray[np.int64]
+    """Which images of the task `batches` holds."""
+    accelerator: Accelerator | PartialState | None
+    bar: tqdm[Any]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        for batch, at in self.batches:
+            yield batch, self.positions[at]
+            self.bar.update(len(batch))
+
+    def features(self) -> list[NDArray[np.float64]]:
+        """Features of all images, and their intermediate ones at each depth, shapes (N, ·), in every process."""
+        reader = IntermediateReader(self.probe)
+        ids, parts = [], []
+        for batch, positions in self:
+            ids.append(positions)
+            parts.append(reader.read(batch))
+        # Fetched at the end: a copy waits until the device has computed it, and the device then for the host.
+        mine = [torch.cat(table).cpu().numpy() for table in zip(*parts, strict=True)]
+        gathered = [part for part in gather((ids, mine), self.accelerator) if part[0]]
+        order = np.concatenate([positions for part_ids, _ in gathered for positions in part_ids])
+        tables = (np.concatenate(rows) for rows in zip(*(tables for _, tables in gathered), strict=True))
+        found = []
+        for rows in tables:
+            table = np.empty((len(self.task), rows.shape[1]))
+            table[order] = rows
+            found.append(table)
+        return found
+
+    def head(self, features: NDArray[np.float64]) -> Head:
+        """The head of the main process, in every process."""
+        self.bar.set_description("head")
+        alone = self.accelerator is None or self.accelerator.is_main_process
+        head = fit_head(features, self.task.labels, self.task.num_classes) if alone else None
+        head = gather(head, self.accelerator)[0]
+        assert head is not None
+        return head
+
+    def fisher(
+        self, head: Head, features: NDArray[np.float64], label_sampling: str, seed: int, estimator: str = "fisher"
+    ) -> FisherSums:
+        """Sums over all images, in every process."""
+        self.bar.set_description("Fisher")
+        halves = stratified_folds(self.task.labels, 2, seed=0)
+
+        def fisher_of(network: Probe) -> FisherSums:
+            known = features if network is self.probe else None  # other weights give other features
+            part = diagonal_fisher(
+                network, self, head=head, label_sampling=label_sampling, seed=seed, halves=halves, features=known
+            )
+            return functools.reduce(operator.add, gather(part, self.accelerator))
+
+        return fisher_of(self.probe) if estimator == "fisher" else variational_fisher(self.probe, fisher_of, seed=seed)
+
+
+@contextmanager
+def _shared(
+    task: Task,
+    probe: Probe,
+    config: dict[str, Any],
+    computing: Computing,
+    accelerator: Accelerator | PartialState | None,
+) -> Iterator[_Images]:
+    """Share the images among the processes, and show a bar over all passes."""
+    rank, count = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    _check_same(task, probe, config, accelerator)
+    if rank == 0:
+        what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
+        logger.info(what, task.dataset, len(task), task.num_classes, probe.name, probe.device, count)
+    batch_size = computing.batch_size or default_batch_size(probe.device)
+    # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one process.
+    # The head would amplify others.
+    mine = np.flatnonzero(np.arange(len(task)) // batch_size % count == rank)
+    batches = ImageBatches(
+        task.images.take(mine), probe.transform, batch_size=batch_size, device=probe.device, keep=True
+    )
+    lay_out(probe.module, probe.device)
+    total = len(mine) * (2 if "estimator" not in config else 2 + 2 * ROUNDS)
+    hidden = not computing.progress or rank > 0
+    with tqdm(total=total, desc="features", unit="img", disable=hidden, leave=False) as bar:
+        yield _Images(task, probe, batches, mine, accelerator, bar)
 
 
 _computing: list[int] = []  # the process in which this package first computed
@@ -171,14 +223,18 @@ def _check_process() -> None:
         )
 
 
-def _check_arguments(estimator: str, label_sampling: str, batch_size: int, seed: int) -> None:
+def _checked_config(label_sampling: str, seed: int, estimator: str) -> dict[str, Any]:
     if estimator not in ESTIMATORS:
         raise EmbeddingError(f"estimator={estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
     if label_sampling not in SAMPLINGS:
         raise EmbeddingError(f"label_sampling={label_sampling!r} is unknown; choose one of {', '.join(SAMPLINGS)}")
-    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if value < least:
-            raise EmbeddingError(f"{name}={value} must be at least {least}")
+    check_count(EmbeddingError, 0, seed=seed)
+    return embedding_config(label_sampling, seed, estimator)
+
+
+def _placed(probe: Probe, computing: Computing, accelerator: Accelerator | PartialState | None) -> Probe:
+    device = computing.device if accelerator is None else computing.device or accelerator.device
+    return probe if device is None else probe.to(device)
 
 
 def _check_same(
@@ -190,31 +246,6 @@ def _check_same(
         for what in ("task", "probe", "settings"):
             if any(job[what] != jobs[0][what] for job in jobs):
                 raise DistributedError(f"the processes were given different {what}: {[job[what] for job in jobs]}")
-
-
-def _features(
-    probe: Probe,
-    images: Iterable[tuple[Tensor, NDArray[np.int64]]],
-    n: int,
-    accelerator: Accelerator | PartialState | None,
-) -> list[NDArray[np.float64]]:
-    """Features of all `n` images, and their intermediate ones at each depth, shapes (N, ·), in every process."""
-    reader = IntermediateReader(probe)
-    ids, parts = [], []
-    for batch, positions in images:
-        ids.append(positions)
-        parts.append(reader.read(batch))
-    # Fetched at the end: a copy waits until the device has computed it, and the device then for the host.
-    mine = [torch.cat(table).cpu().numpy() for table in zip(*parts, strict=True)]
-    gathered = [part for part in gather((ids, mine), accelerator) if part[0]]
-    order = np.concatenate([positions for part_ids, _ in gathered for positions in part_ids])
-    tables = (np.concatenate(rows) for rows in zip(*(tables for _, tables in gathered), strict=True))
-    found = []
-    for rows in tables:
-        table = np.empty((n, rows.shape[1]))
-        table[order] = rows
-        found.append(table)
-    return found
 
 
 def split_half_distance(sums: FisherSums) -> float:

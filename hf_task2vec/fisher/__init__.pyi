@@ -1,6 +1,7 @@
 from .cotangents import SAMPLINGS as SAMPLINGS
 from .diagonal import FisherSums as FisherSums
 from .diagonal import diagonal_fisher as diagonal_fisher
+from .head import Head as Head
 from .head import fit_head as fit_head
 from .head import stratified_folds as stratified_folds
 from .processes import gather as gather

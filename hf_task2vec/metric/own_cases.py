@@ -94,7 +94,7 @@ def own_cases(
     """
     from tqdm.auto import tqdm
 
-    from hf_task2vec.embedding import cached_embedding
+    from hf_task2vec.embedding import Computing, cached_embedding
     from hf_task2vec.tasks import Task
 
     root = Path(folder)
@@ -131,8 +131,7 @@ def own_cases(
                 None if probe == DEFAULT_PROBE else probe,
                 known_hash=reference.weights_hash,
                 seed=seed,
-                device=device,
-                progress=progress,
+                computing=Computing(device, progress=progress),
             )
         except Task2VecError as error:
             logger.warning("%s cannot be embedded: %s", name, error)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.zoo import LOCAL_PREFIX, CheckpointRow
+from hf_task2vec.zoo import LOCAL_PREFIX, CheckpointRow, resolve_candidates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +58,11 @@ class Constraints:
             _check_positive(name, getattr(self, name))
         for name in ("licenses", "candidates"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The limits that there are."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def in_their_names(self, zoo: ZooIndex) -> ZooIndex:
         """Return an index with each checkpoint by the name that was asked for: as a candidate, or by the library."""
@@ -117,7 +122,7 @@ class Constraints:
             if missing:
                 logger.warning("not in the index, so not ranked: %s", ", ".join(missing))
             return frame[keep].reset_index(drop=True)
-        given = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
+        given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common() if count)
         licences = frame["license"].value_counts().index[:8] if self.licenses is not None else ()
         raise SelectionError(
@@ -125,6 +130,37 @@ class Constraints:
             f"left out: {reasons or 'none, the index is empty'}; loosen a limit"
             + (f" (the licences it knows most of: {', '.join(licences)})" if len(licences) else "")
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Eligible:
+    """The checkpoints that may be recommended."""
+
+    index: ZooIndex
+    """Calls each by the name that was asked for."""
+    checkpoints: pd.DataFrame
+    """Rows of ``checkpoints.csv``."""
+    limits: Constraints = field(default_factory=Constraints)
+    not_in_index: tuple[str, ...] = ()
+    """Those of which the facts come from the Hub."""
+    queries: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, index: ZooIndex, limits: Constraints, candidates: str | Sequence[str] | None, token: str | None
+    ) -> Eligible:
+        """Find the checkpoints that meet the limits among the candidates, which the Hub may know better."""
+        asked = resolve_candidates(candidates, index, token=token)
+        limits = replace(limits, candidates=asked.ids)
+        index = limits.in_their_names(index)
+        checkpoints = limits.eligible(index.add_checkpoints(asked.rows) if asked.rows else index)
+        return cls(index, checkpoints, limits, tuple(sorted(row.hub_id for row in asked.rows)), asked.queries)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The limits, and how candidates were found, in plain values."""
+        asked = {"queries": list(self.queries), "not_in_index": list(self.not_in_index)}
+        return {"limits": self.limits.given} | ({"candidates": asked} if any(asked.values()) else {})
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.metric import Metric
-    from hf_task2vec.zoo import ZooIndex
+    from hf_task2vec.selection.limits import Eligible
 
 Array = NDArray[np.float64]
 
@@ -33,26 +33,15 @@ SAME_DATASET = 0.94
 
 
 class Recommender:
-    """Ranks checkpoints for one embedded task, in the light of what was measured on it.
+    """Ranks checkpoints for one embedded task, in the light of what was measured on it."""
 
-    `checkpoints` are rows of ``checkpoints.csv``, all that may be recommended; of those `not_in_index` the facts come
-    from the Hub.
-    """
-
-    def __init__(
-        self,
-        embedding: TaskEmbedding,
-        index: ZooIndex,
-        metric: Metric,
-        checkpoints: pd.DataFrame,
-        not_in_index: Collection[str] = (),
-    ) -> None:
+    def __init__(self, embedding: TaskEmbedding, metric: Metric, eligible: Eligible) -> None:
         import pandas as pd
 
         check_descriptors(embedding)
-        self.embedding, self.index, self.metric, self.checkpoints = embedding, index, metric, checkpoints
+        self.embedding, self.metric, self.eligible = embedding, metric, eligible
+        self.index, self.checkpoints = index, checkpoints = eligible.index, eligible.checkpoints
         self.score_name = score_name(embedding.task.get("label_kind"))
-        self._not_in_index = not_in_index
         self._judged, self._chance = can_judge(embedding.task), chance(embedding.task)
         # The probe's accuracy on this very task is known already, whether or not it may be recommended.
         probe = index.checkpoints[index.checkpoints["hub_id"] == index.names.get(embedding.probe["name"])]
@@ -105,6 +94,7 @@ class Recommender:
                 "metric": self.metric.name,
                 "score": self.score_name,
                 "versions": self.embedding.versions,
+                **self.eligible.provenance,
             },
             task_gain=gain,
             explanations=explanations,
@@ -143,7 +133,7 @@ class Recommender:
         return table[list(COLUMNS)], order
 
     def _evidence(self, hub_id: str, count: int) -> str:
-        if hub_id in self._not_in_index:
+        if hub_id in self.eligible.not_in_index:
             return "not in the index; judged by its family"
         return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
 

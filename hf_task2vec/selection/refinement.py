@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from hf_task2vec.embedding import Computing
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.metric import Prediction
 from hf_task2vec.probes import Score, linear_probe
@@ -78,10 +79,8 @@ def measure_promising(
     k: int,
     *,
     known: Collection[str] = (),
-    budget: Budget | None = None,
-    device: str | None = None,
-    token: str | None = None,
-    progress: bool = False,
+    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    computing: Computing = Computing(),  # noqa: B008 (frozen)
 ) -> Measurements:
     """Measure up to `k` candidates, each chosen in the light of those before.
 
@@ -94,8 +93,7 @@ def measure_promising(
     """
     from hf_task2vec.probes import default_device
 
-    device = device if device is not None else default_device()
-    budget = Budget() if budget is None else budget
+    device, token, progress = computing.device or default_device(), computing.token, computing.progress
     known = set(checkpoints["hub_id"]) & set(known)
     left = set(checkpoints["hub_id"]) - known
     # Candidates of unknown size fit into no limit.
@@ -130,11 +128,12 @@ def measure_promising(
     return found
 
 
-def refine_ranking(recommender: Recommender, task: Task, k: int, *, top_k: int, **options: Any) -> Ranking:
-    """Measure up to `k` candidates, rank all again with that, and say what changed; `options` as in measuring."""
-    measured = measure_promising(
-        recommender.predict, recommender.checkpoints, task, k, known=recommender.known, **options
-    )
+def refine_ranking(
+    recommender: Recommender, task: Task, k: int, budget: Budget, computing: Computing, *, top_k: int
+) -> Ranking:
+    """Measure up to `k` candidates, rank all again with that, and say what changed."""
+    predict, checkpoints, known = recommender.predict, recommender.checkpoints, recommender.known
+    measured = measure_promising(predict, checkpoints, task, k, known=known, budget=budget, computing=computing)
     before, after = recommender.rank({}, top_k=1), recommender.rank(measured.scores, top_k=top_k)
     notes = (*after.warnings, *measured.failures.values(), *measured.notes)
     return replace(after, summary=_summary(before, after, measured), warnings=notes)

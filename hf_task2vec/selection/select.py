@@ -6,18 +6,17 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.embedding import TaskEmbedding, cached_embedding, load_probe
-from hf_task2vec.errors import ProbeMismatchError, SelectionError
+from hf_task2vec.embedding import Computing, TaskEmbedding, cached_embedding, load_probe
+from hf_task2vec.errors import ProbeMismatchError, SelectionError, check_count
 from hf_task2vec.metric import load_metric
 from hf_task2vec.probes import DEFAULT_PROBE
-from hf_task2vec.selection.limits import Budget, Constraints
+from hf_task2vec.selection.limits import Budget, Constraints, Eligible
 from hf_task2vec.selection.ranking import Ranking
 from hf_task2vec.selection.recommendation import Recommender
-from hf_task2vec.tasks import Task
-from hf_task2vec.zoo import ZooIndex, resolve_candidates
+from hf_task2vec.tasks import Sampling, Task
+from hf_task2vec.zoo import ZooIndex
 
 if TYPE_CHECKING:
     from hf_task2vec.probes import Probe
@@ -114,60 +113,55 @@ def select_backbone(
     >>> ranking = select_backbone("sklearn:digits", max_samples=64, max_params=30e6)  # doctest: +SKIP
     >>> model, transform = ranking.best.load(num_classes=10)  # doctest: +SKIP
     """
-    _check_counts(top_k=top_k, refine=refine, seed=seed, batch_size=1 if batch_size is None else batch_size)
+    check_count(SelectionError, 1, top_k=top_k)
+    check_count(SelectionError, 0, refine=refine)
+    sampling = Sampling(name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed)
+    computing = Computing(device, batch_size, token, cache, progress)
+    limits = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
     budget = Budget(refine_bytes, refine_seconds)
-    filters = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
-    asked = resolve_candidates(candidates, zoo, token=token)
-    filters = replace(filters, candidates=asked.ids)
-    zoo = filters.in_their_names(zoo)
-    eligible = filters.eligible(zoo.add_checkpoints(asked.rows) if asked.rows else zoo)
-    ranker = load_metric(metric, zoo)
-    sampling: dict[str, Any] = {
-        "name": name,
-        "split": split,
-        "revision": revision,
-        "image_column": image_column,
-        "label_column": label_column,
-        "labels_from": labels_from,
-        "streaming": streaming,
-        "max_samples": max_samples,
-        "seed": seed,
-    }
-    computing: dict[str, Any] = {"device": device, "token": token, "progress": progress}
-    if isinstance(dataset, TaskEmbedding):
-        if refine:
-            raise SelectionError("refine needs the images: pass the dataset or a Task instead of an embedding")
-        task, embedding = None, dataset
-    else:
-        network, known_hash = _checked(probe, zoo, token)
-        task = dataset if isinstance(dataset, Task) else Task.from_dataset(dataset, **sampling, token=token)
-        if refine:
-            from hf_task2vec.probes import check_measurable
-
-            check_measurable(task)
-        embedding = cached_embedding(
-            task, network, known_hash=known_hash, seed=seed, cache=cache, batch_size=batch_size, **computing
-        )
-    not_in_index = sorted(row.hub_id for row in asked.rows)
-    recommender = Recommender(embedding, zoo, ranker, eligible, not_in_index)
+    eligible = Eligible.of(zoo, limits, candidates, token)
+    ranker = load_metric(metric, eligible.index)
+    task, embedding = _embedded(dataset, sampling, probe, eligible.index, computing, measurable=refine > 0)
+    recommender = Recommender(embedding, ranker, eligible)
     if refine and task is not None:
         from hf_task2vec.selection.refinement import refine_ranking
 
-        ranking = refine_ranking(recommender, task, refine, top_k=top_k, budget=budget, **computing)
+        ranking = refine_ranking(recommender, task, refine, budget, computing, top_k=top_k)
     else:
         ranking = recommender.rank({}, top_k=top_k)
-    limits = {key: value for key, value in vars(filters).items() if value is not None}
-    provenance = ranking.provenance | {"limits": limits}
-    if asked.rows or asked.queries:
-        provenance["candidates"] = {"queries": list(asked.queries), "not_in_index": not_in_index}
-    wanted = {"probe": probe, "index": index, **limits, "candidates": candidates, "top_k": top_k, "metric": metric}
-    return replace(
-        ranking,
-        provenance=provenance,
-        request=_request({"dataset": dataset, **sampling, **wanted}),
-        sample=task,
-    )
+    wanted = {
+        "probe": probe,
+        "index": index,
+        **vars(limits),
+        "candidates": candidates,
+        "top_k": top_k,
+        "metric": metric,
+    }
+    return replace(ranking, request=_request({"dataset": dataset, **vars(sampling), **wanted}), sample=task)
+
+
+def _embedded(
+    dataset: Any,
+    sampling: Sampling,
+    probe: Probe | str | None,
+    zoo: ZooIndex,
+    computing: Computing,
+    *,
+    measurable: bool,
+) -> tuple[Task | None, TaskEmbedding]:
+    """Return the task of a dataset, unless this is an embedding itself, and its embedding by the index's probe."""
+    if isinstance(dataset, TaskEmbedding):
+        if measurable:
+            raise SelectionError("refine needs the images: pass the dataset or a Task instead of an embedding")
+        return None, dataset
+    network, known_hash = _checked(probe, zoo, computing.token)
+    task = dataset if isinstance(dataset, Task) else Task.from_dataset(dataset, **vars(sampling), token=computing.token)
+    if measurable:
+        from hf_task2vec.probes import check_measurable
+
+        check_measurable(task)
+    return task, cached_embedding(task, network, known_hash=known_hash, seed=sampling.seed, computing=computing)
 
 
 def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,13 +175,6 @@ def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
         elif value != defaults[name].default:
             found[name] = value
     return found
-
-
-def _check_counts(**values: Any) -> None:
-    for name, value in values.items():
-        least = 0 if name in ("refine", "seed") else 1
-        if not isinstance(value, Integral) or value < least:
-            raise SelectionError(f"{name}={value!r} must be a whole number of at least {least}")
 
 
 def _checked(probe: Probe | str | None, zoo: ZooIndex, token: str | None) -> tuple[Probe | str | None, str]:

@@ -1,4 +1,4 @@
-"""One split of a dataset, opened but not read."""
+"""What to read of a dataset, and one split of it, opened but not read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hf_task2vec.errors import TaskError, check_count
 from hf_task2vec.tasks.layout import Reading
 
 if TYPE_CHECKING:
     from hf_task2vec.tasks.parquet.remote import RemoteSplit
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What to draw of a dataset; see `Task.from_dataset`."""
+
+    name: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    labels_from: str | None = None
+    streaming: bool = False
+    max_samples: int | None = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count(TaskError, 0, seed=self.seed)
+        if self.max_samples is not None and self.max_samples < 2:
+            raise TaskError(f"max_samples={self.max_samples}: at least 2 images are needed, or None for all")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 from hf_task2vec.embedding import embed
 from hf_task2vec.embedding.cache import cached_embedding
+from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.tasks.task import Task
@@ -52,7 +53,7 @@ def test_settings_tell_embeddings_apart(task: Task, probe: Probe, kept: Path, mo
         assert again.config == first.config
         assert np.array_equal(again.values, first.values)
     with pytest.raises(pytest.fail.Exception, match="it was embedded again"):
-        cached_embedding(task, probe, cache=False)
+        cached_embedding(task, probe, computing=Computing(cache=False))
 
 
 def test_the_same_weights_may_see_images_otherwise(task: Task, probe: Probe, kept: Path) -> None:

@@ -238,8 +238,8 @@ def test_features_that_are_not_finite(task: Task) -> None:
     ("argument", "message"),
     [
         ({"label_sampling": "paper"}, "'paper' is unknown; choose one of sketch, exact, monte_carlo"),
-        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
-        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
     ],
 )
 def test_arguments_are_checked_before_the_work(

@@ -23,7 +23,7 @@ from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe
 from hf_task2vec.selection import refinement
-from hf_task2vec.selection.limits import Budget
+from hf_task2vec.selection.limits import Budget, Eligible
 from hf_task2vec.selection.ranking import Candidate, Ranking
 from hf_task2vec.selection.recommendation import Recommender
 from hf_task2vec.selection.refinement import Measurements, expected_improvement, measure_promising, next_candidate
@@ -210,7 +210,7 @@ def measured(ranking: Ranking) -> dict[str, float]:
 def by_hand(task: Task, index: ZooIndex, probe: Probe, count: int) -> tuple[list[str], Ranking]:
     """The candidates that should be measured, in order, and the ranking that should come out."""
     frame = index.checkpoints[index.checkpoints["hub_id"].isin(ON_HUB)].reset_index(drop=True)
-    recommender = Recommender(embed_task(task, probe), index, RankingMetric.from_index(index), frame)
+    recommender = Recommender(embed_task(task, probe), RankingMetric.from_index(index), Eligible(index, frame))
     scores: dict[str, Score] = {}
     for _ in range(count):
         name = next_candidate(recommender.predict(scores), scores, set(ON_HUB) - set(scores))

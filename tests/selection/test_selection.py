@@ -268,7 +268,7 @@ def test_what_cannot_work_is_said_before_the_dataset_is_opened(
     monkeypatch.setattr(Task, "from_dataset", never("the dataset was opened"))
     monkeypatch.setattr(Probe, "from_pretrained", lambda name, **_: tiny_probe(1))
     arguments = {name: value(index) if callable(value) else value for name, value in arguments.items()}
-    with pytest.raises((SelectionError, MetricError, ProbeMismatchError, ZooIndexError), match=message):
+    with pytest.raises((SelectionError, TaskError, MetricError, EmbeddingError, ZooIndexError), match=message):
         select("org/dataset", **arguments)
 
 

@@ -27,6 +27,7 @@ from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.probes.transfer import linear_probe, score_features
 from hf_task2vec.selection import recommendation
+from hf_task2vec.selection.limits import Eligible
 from hf_task2vec.selection.ranking import Ranking
 from hf_task2vec.selection.select import select_backbone
 from hf_task2vec.tasks.labels import read_labels, split_joined
@@ -284,7 +285,9 @@ def test_a_measured_map_moves_the_level_not_the_order(index: ZooIndex, probe: Pr
     embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints
     found = [
-        recommendation.Recommender(embedding, index, metric, frame).predict({"org/mid": Score(level, 0.03, 48)})
+        recommendation.Recommender(embedding, metric, Eligible(index, frame)).predict(
+            {"org/mid": Score(level, 0.03, 48)}
+        )
         for level in (0.3, 0.6)
     ]
     assert found[0].level < found[1].level - 0.5
