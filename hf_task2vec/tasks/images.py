@@ -94,6 +94,7 @@ class Values(NamedTuple):
 PLAIN = Values(0.0, 255.0)
 _BITS = (8, 10, 12, 14, 16)
 _HAIR = 1.1  # resampling, noise and bright clouds reach a little beyond the range that was meant
+_DARKEST = 32  # no sample of 8-bit pictures stays below it; digits of 0 to 16 do
 _RANGED = ("I", "F")
 _PLANES = "task2vec planes"  # marks a grey picture whose thirds are red, green and blue
 _STATED_BY_TIFF, _PLANAR_CONFIGURATION, _NO_DATA = 281, 284, 42113  # tags MaxSampleValue, …, GDAL_NODATA
@@ -222,7 +223,7 @@ def find_values(pictures: Sequence[Facts]) -> Values:
     highs = [facts.high for facts in pictures]
     low = min(facts.low for facts in pictures)
     high = float(np.quantile(highs, 0.99, method="lower")) if floats else max(highs)
-    usual = [1.0] * floats + [2.0**bits - 1 for bits in _BITS]
+    usual = [1.0] * floats + [2.0**bits - 1 for bits in _BITS if high >= _DARKEST]
     stated = {facts.stated for facts in pictures}
     if len(stated) == 1 and (limit := stated.pop()) is not None:
         usual.insert(0, limit)

@@ -132,9 +132,10 @@ class Task:
             A Hub dataset id, or the address of its page; a local folder (one subfolder of images a class, optionally
             inside ``train``/``test``; images and a table that names them; WebDataset tars; Parquet or Arrow files; or
             saved by ``save_to_disk``); a file of these: zip, tar, table, Parquet, Arrow; an object of the `datasets`
-            library, a DataFrame with a column of paths, bytes or Pillow images, a torch dataset of (image, class), a
-            list of (image, label); or ``"sklearn:digits"``, an offline sample of 8x8 digits. An existing folder is
-            never taken for a Hub id. Nothing local is copied; `reading` says how it was understood.
+            library, a DataFrame or Arrow table with a column of paths, bytes or Pillow images, a torch dataset of
+            (image, class), arrays (X, y), a list of (image, label), a dictionary of any of these by split; or
+            ``"sklearn:digits"``, an offline sample of 8x8 digits. An existing folder is never taken for a Hub id.
+            Nothing local is copied; `reading` says how it was understood.
         name
             Configuration of a dataset that has several.
         split

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, ImageDecodeError, TaskError
 from hf_task2vec.tasks import Task
 from tests.support.hub import HubServer
 from tests.support.pictures import TRAIN, make, number, parquet, png
@@ -119,6 +119,66 @@ def test_lists_of_pairs(photos: Path) -> None:
 def test_torch_datasets(form: Any) -> None:
     assert read(Drawn(form)) == expected()
     assert read(Drawn(form, targets=False)) == expected()
+
+
+class Items:
+    """A map-style dataset without anything that tells the labels in advance."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Any:
+        return self.item(i)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        lambda i: (picture(i), WORDS[i % 2], {"camera": i}),
+        lambda i: (i, picture(i), WORDS[i % 2]),
+        lambda i: (picture(i), picture(i + 100), WORDS[i % 2]),
+        lambda i: {"pixel_values": np.asarray(picture(i)), "labels": WORDS[i % 2], "id": i},
+        lambda i: {"id": f"{i}", "image": png(i), "animal": WORDS[i % 2]},
+    ],
+    ids=["more behind", "a number in front", "two views", "dictionaries", "bytes"],
+)
+def test_items_of_any_form(item: Any) -> None:
+    subset = pytest.importorskip("torch.utils.data").Subset
+    assert read(Items(item)) == expected()
+    assert read([item(i) for i in range(8)]) == expected()
+    assert read(subset(Items(item), range(8))) == expected()
+    assert read({"train": Items(item), "test": [1]}) == expected()
+    assert Task.from_dataset({"train": Items(item), "test": [1]}).other_splits == ("test",)
+
+
+def test_tables_of_columns(photos: Path) -> None:
+    words = [WORDS[i % 2] for i in range(8)]
+    paths = [str(photos / WORDS[i % 2] / f"{i}.png") for i in range(8)]
+    for images in (paths, [png(i) for i in range(8)]):
+        table = pa.table({"id": range(8), "picture": images, "animal": words})
+        assert read(table) == read({"picture": images, "animal": words}) == expected()
+        assert read(pa.RecordBatchReader.from_batches(table.schema, table.to_batches())) == expected()
+    data = make([0, 1, 2, 1] * 2)
+    assert Task.from_dataset(data.with_format("arrow")[:]).label_names == ("a", "b", "c")
+    with pytest.raises(ColumnError, match="no image column in the table; columns found: id, animal"):
+        read(pa.table({"id": range(8), "animal": words}))
+
+
+def test_arrays_of_images_and_labels() -> None:
+    x = np.stack([np.asarray(picture(i)) for i in range(2, 10)])
+    y = np.arange(8) % 2
+    for pixels in (x, x.transpose(0, 3, 1, 2), x / 255, x.astype(float)):
+        assert read((pixels, y)) == {i + 2: str(i % 2) for i in range(8)}
+    assert read((list(x), [WORDS[i] for i in y])) == {i + 2: WORDS[i % 2] for i in range(8)}
+    grey = (np.arange(8)[:, None, None] + np.arange(16).reshape(4, 4)) % 16.0
+    task = Task.from_dataset((grey, y))
+    assert "; values 0" in task.read
+    assert max(np.asarray(image).max() for image in task.images) == 255
+    with pytest.raises(ImageDecodeError, match=r"shape \(16,\) is no image; reshape to \(height, width\)"):
+        len(Task.from_dataset((grey.reshape(8, 16), y)))
 
 
 def test_labels_of_a_torch_dataset_are_read_without_its_images() -> None:
