@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
 from hf_task2vec.probes import find_checkpoint, split_hub_id
-from hf_task2vec.tasks import DIGITS, commit_of, open_source
+from hf_task2vec.tasks import DIGITS, Sampling, commit_of, open_source
 from hf_task2vec.zoo import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug, check_rows
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ def pinned_task(spec: TaskSpec, *, token: str | None = None) -> PinnedTask:
             return PinnedTask(spec, {**declared, "dataset": folder.name, "content": folder_digest(folder)})
         commit = commit_of(spec.dataset, spec.revision, token)
         if commit is None:  # not reachable, or no such dataset: opening it tells, or finds a copy in the cache
-            where: dict[str, Any] = {"name": spec.name, "split": spec.split, "revision": spec.revision, "token": token}
-            commit = open_source(spec.dataset, **where).revision
+            commit = open_source(spec.dataset, Sampling(spec.name, spec.split, spec.revision), token).revision
         if commit is None:
             raise HubError(f"the commit of dataset {spec.dataset!r} is unknown; pass its revision, or connect")
     except (Task2VecError, OSError) as error:

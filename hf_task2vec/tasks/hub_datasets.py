@@ -13,7 +13,7 @@ from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableErr
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.layout import pick_split
 from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files, of_the_dataset
-from hf_task2vec.tasks.source import Source
+from hf_task2vec.tasks.source import Sampling, Source
 
 if TYPE_CHECKING:
     import datasets
@@ -24,12 +24,11 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def open_hub(
-    hub_id: str, *, name: str | None, split: str | None, revision: str | None, token: Any, streaming: bool
-) -> Source:
+def open_hub(hub_id: str, sampling: Sampling, token: Any) -> Source:
     """Open one split of a dataset of the Hub; see `Task.from_dataset` for the parameters and errors."""
     import datasets
 
+    name, split, revision = sampling.name, sampling.split, sampling.revision
     if not _HUB_ID.fullmatch(hub_id):
         raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
     # Everything is read at one commit, so that the recorded revision is the one that was used.
@@ -51,8 +50,8 @@ def open_hub(
             return datasets.load_dataset_builder(hub_id, name, **where)
 
     def opened(builder: datasets.DatasetBuilder) -> Source:
-        facts = {"config_name": name, "revision": commit, "token": token, "may_read": of_the_dataset}
-        return _open_builder(builder, hub_id, split, streaming, f"dataset {hub_id!r}", **facts)
+        facts = {"config_name": name, "revision": commit, "may_read": of_the_dataset}
+        return _open_builder(builder, hub_id, split, sampling.streaming, token, **facts)
 
     if listing is None:
         builder = build()
@@ -72,18 +71,17 @@ def open_hub(
         config_name=listing.config_name,
         split=chosen,
         other_splits=tuple(key for key in listing.splits if key != chosen),
-        token=token,
         may_read=of_the_dataset,
     )
 
 
 def _open_builder(
-    builder: datasets.DatasetBuilder, dataset: str, split: str | None, streaming: bool, place: str, **facts: Any
+    builder: datasets.DatasetBuilder, dataset: str, split: str | None, streaming: bool, token: Any, **facts: Any
 ) -> Source:
     """Open what `datasets` found, as `datasets.load_dataset` does."""
     names = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
-    chosen = pick_split(names, split, place, expressions=True)
-    with _translated(dataset, token=facts["token"], revision=facts["revision"]):
+    chosen = pick_split(names, split, f"dataset {dataset!r}", expressions=True)
+    with _translated(dataset, token=token, revision=facts["revision"]):
         if streaming:
             data = builder.as_streaming_dataset(split=chosen)
         else:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from hf_task2vec.errors import ColumnError, LabelError, TaskError
 from hf_task2vec.tasks.columns import LabelChoice, find_image_column, find_label_column, is_bookkeeping
 from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from hf_task2vec.tasks.sources import Source
+    from hf_task2vec.tasks.source import Sampling, Source
 
 logger = logging.getLogger(__name__)
 
@@ -128,39 +130,24 @@ class _Dataset:
         return self._data.select_columns([name]).with_format("arrow")
 
 
-def open_rows(
-    source: Source,
-    image_column: str | None,
-    label_column: str | None,
-    max_samples: int | None,
-    seed: int,
-    warn: Warn = logger.warning,
-) -> Rows:
+def open_rows(source: Source, sampling: Sampling, warn: Warn = logger.warning) -> Rows:
     """Find the columns of a split, read its labels and draw a sample."""
     if source.remote is not None:
         try:
-            return _rows(source, source.remote, image_column, label_column, max_samples, seed, warn)
+            return _rows(source, source.remote, sampling, warn)
         except NotCheap as why:
             logger.info("%s is downloaded, not read in parts: %s", source, why)
-    return _rows(source, _opened(source, max_samples, seed), image_column, label_column, max_samples, seed, warn)
+    return _rows(source, _opened(source, sampling), sampling, warn)
 
 
-def _rows(
-    source: Source,
-    data: Data,
-    image_column: str | None,
-    label_column: str | None,
-    max_samples: int | None,
-    seed: int,
-    warn: Warn,
-) -> Rows:
+def _rows(source: Source, data: Data, sampling: Sampling, warn: Warn) -> Rows:
     if len(data) == 0:
         raise TaskError(f"{source} has no rows{source.advice}")
     features = data.features
     try:
-        image_column = find_image_column(features, image_column, data.first_value)
+        image_column = find_image_column(features, sampling.image_column, data.first_value)
         known = getattr(data, "choice", None)
-        choice = known or find_label_column(features, label_column, image_column, data.column)
+        choice = known or find_label_column(features, sampling.label_column, image_column, data.column)
     except (ColumnError, LabelError) as error:
         raise type(error)(f"{source}: {error}") from error
     if not choice.by_name:
@@ -177,23 +164,29 @@ def _rows(
             labels = read_labels(data.column(choice.name), features[choice.name], choice.name, warn)
     except LabelError as error:
         raise LabelError(f"{source}, label column {choice.name!r}: {error}{source.advice}") from error
-    return Rows(image_column, choice.name, labels, *data.sample(image_column, labels, max_samples, seed))
+    rows = Rows(
+        image_column, choice.name, labels, *data.sample(image_column, labels, sampling.max_samples, sampling.seed)
+    )
+    size, present = sampling.max_samples, int(np.count_nonzero(labels.counts))
+    if size is not None and size < present:
+        warn(f"max_samples={size} covers at most {size} of {present} classes; max_samples={present} would cover all")
+    drawn, n, classes = len(rows.draw.slots), len(labels.labelled), len(labels.names)
+    logger.info("%d of %d rows of %s drawn, %d classes", drawn, n, source.dataset, classes)
+    return rows
 
 
-def _opened(source: Source, max_samples: int | None, seed: int) -> Data:
+def _opened(source: Source, sampling: Sampling) -> Data:
     data = source.load()
     if type(data).__module__.partition(".")[0] != "datasets":
         return data
     import datasets
 
     if isinstance(data, datasets.IterableDataset):
-        return _Dataset(*_taken(source, data, max_samples, seed))
+        return _Dataset(*_taken(source, data, sampling))
     return _Dataset(data)
 
 
-def _taken(
-    source: Source, stream: datasets.IterableDataset, max_samples: int | None, seed: int
-) -> tuple[datasets.Dataset, str | None]:
+def _taken(source: Source, stream: datasets.IterableDataset, sampling: Sampling) -> tuple[datasets.Dataset, str | None]:
     """Return rows of a stream, images undecoded, as a dataset in memory; and a note if there may be more."""
     import datasets
     import pyarrow as pa
@@ -201,9 +194,10 @@ def _taken(
     stream = stream.with_format(None)
     if stream.features is not None:
         stream = stream.decode(False)
-    wanted = None if max_samples is None else max(_STREAMED * max_samples, _LEAST_STREAMED)
+    size = sampling.max_samples
+    wanted = None if size is None else max(_STREAMED * size, _LEAST_STREAMED)
     if wanted is not None:
-        stream = stream.shuffle(seed=seed, buffer_size=wanted).take(wanted)
+        stream = stream.shuffle(seed=sampling.seed, buffer_size=wanted).take(wanted)
     rows = list(stream)
     try:
         data = datasets.Dataset.from_list(rows, features=stream.features)

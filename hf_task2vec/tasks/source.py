@@ -47,7 +47,6 @@ class Source:
     config_name: str | None = None
     split: str | None = None
     other_splits: tuple[str, ...] = ()
-    token: str | bool | None = None
     may_read: Callable[[str], bool] | None = None
     """Says which files and addresses its rows may name; None: any, for the user's own folders and objects."""
     reading: Reading = field(default_factory=Reading)

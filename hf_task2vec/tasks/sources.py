@@ -9,6 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
 from hf_task2vec.tasks.layout import Reading, lay_out, pick_split, shard_split, split_of
 from hf_task2vec.tasks.parquet.local import LocalSplit, beside, understood
 from hf_task2vec.tasks.rows import Data, Listed
-from hf_task2vec.tasks.source import Source
+from hf_task2vec.tasks.source import Sampling, Source
 from hf_task2vec.tasks.text import listed
 
 if TYPE_CHECKING:
@@ -44,31 +45,23 @@ _PAGE = re.compile(
 
 
 def open_source(
-    dataset: Any,
-    *,
-    name: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    streaming: bool = False,
-    label_column: str | None = None,
-    labels_from: str | None = None,
-    warn: Warn = logger.warning,
+    dataset: Any, sampling: Sampling, token: str | bool | None = None, warn: Warn = logger.warning
 ) -> Source:
     """Open one split; see `Task.from_dataset` for the parameters and errors."""
     if not isinstance(dataset, (str, os.PathLike)):
-        return _open_object(dataset, split)
+        return _open_object(dataset, sampling.split)
     text = os.fspath(dataset)
     if text == DIGITS:
-        return Source(DIGITS, _digits, split=pick_split(["train"], split, DIGITS))
+        return Source(DIGITS, _digits, split=pick_split(["train"], sampling.split, DIGITS))
     path = Path(text).expanduser()
     if path.exists():
-        return _open_local(path.resolve(), name, split, label_column, labels_from, warn)
+        return _open_local(path.resolve(), sampling, warn)
     if isinstance(dataset, str) and (page := _PAGE.fullmatch(text)) and (text.count("/") > 2 or "://" in text):
-        text, revision = page["id"], revision or page["revision"] or page["at"]
+        revision = sampling.revision or page["revision"] or page["at"]
+        text, sampling = page["id"], replace(sampling, revision=revision)
     elif isinstance(dataset, os.PathLike) or _looks_like_path(text):
         raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
-    return open_hub(text, name=name, split=split, revision=revision, token=token, streaming=streaming)
+    return open_hub(text, sampling, token)
 
 
 def _open_object(dataset: Any, split: str | None, folder: Path | None = None) -> Source:
@@ -298,10 +291,9 @@ def _drawn(pixels: Any) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _open_local(
-    path: Path, name: str | None, split: str | None, label_column: str | None, labels_from: str | None, warn: Warn
-) -> Source:
+def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
     """Open a folder, or a file that holds a dataset."""
+    name, split, labels_from = sampling.name, sampling.split, sampling.labels_from
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         import datasets
 
@@ -347,7 +339,13 @@ def _open_local(
             others = others or tuple(key for key in by_split if key != at)
             return Source(path.name, lambda: data, config_name=config, split=chosen, other_splits=others, reading=said)
     laid = lay_out(
-        files, place=place, split=split, labels_from=labels_from, label_column=label_column, reading=said, warn=warn
+        files,
+        place=place,
+        split=split,
+        labels_from=labels_from,
+        label_column=sampling.label_column,
+        reading=said,
+        warn=warn,
     )
     for reason, left in files.left_out.items():
         if reason in CURES:

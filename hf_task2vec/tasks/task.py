@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_task2vec.errors import ImageDecodeError, TaskError
+from hf_task2vec.errors import ImageDecodeError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify, settle
-from hf_task2vec.tasks.labels import LabelKind, Labels, Warn
+from hf_task2vec.tasks.labels import LabelKind, Labels
 from hf_task2vec.tasks.layout import Reading
 from hf_task2vec.tasks.rows import Rows, open_rows
-from hf_task2vec.tasks.sources import Source, open_source, reading
+from hf_task2vec.tasks.source import Sampling, Source
+from hf_task2vec.tasks.sources import open_source, reading
 from hf_task2vec.tasks.text import counted, listed, shown
 
 logger = logging.getLogger(__name__)
@@ -185,33 +186,16 @@ class Task:
         >>> len(task), task.num_classes, task.images[0].size
         (20, 10, (8, 8))
         """
-        if max_samples is not None and max_samples < 2:
-            raise TaskError(f"max_samples={max_samples}: at least 2 images are needed, or None for all")
-        logger.info("reading the dataset")
-        warnings: list[str] = []
-
-        def warn(text: str) -> None:
-            logger.warning("%s", text)
-            warnings.append(text)
-
-        source = open_source(
-            dataset,
-            name=name,
-            split=split,
-            revision=revision,
-            token=token,
-            streaming=streaming,
-            label_column=label_column,
-            labels_from=labels_from,
-            warn=warn,
+        sampling = Sampling(
+            name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed
         )
+        logger.info("reading the dataset")
+        warnings = _Warnings()
+        source = open_source(dataset, sampling, token, warnings.add)
         with reading(source.dataset, token):
-            rows = open_rows(source, image_column, label_column, max_samples, seed, warn)
+            rows = open_rows(source, sampling, warnings.add)
             fingerprint = _fingerprint(source, rows, seed)
         labels = rows.labels
-        _warn_of_uncovered_classes(labels, max_samples, warn)
-        n_rows, classes = len(labels.labelled), len(labels.names)
-        logger.info("%d of %d rows of %s drawn, %d classes", len(rows.draw.slots), n_rows, source.dataset, classes)
         return cls(
             dataset=source.dataset,
             revision=source.revision,
@@ -221,7 +205,7 @@ class Task:
             label_column=rows.label_column,
             label_kind=labels.kind,
             label_names=labels.names,
-            n_rows=n_rows,
+            n_rows=len(labels.labelled),
             class_counts=labels.counts,
             n_unlabelled=labels.n_unlabelled,
             fingerprint=fingerprint,
@@ -379,6 +363,14 @@ class Task:
         }
 
 
+class _Warnings(list[str]):
+    """What a user should know of how the dataset was read, logged as it is found."""
+
+    def add(self, text: str) -> None:
+        logger.warning("%s", text)
+        self.append(text)
+
+
 def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
     labels = hashlib.sha256()
     for array in (rows.labels.rows, rows.labels.classes, np.flatnonzero(rows.labels.labelled)):
@@ -457,15 +449,6 @@ def _of_lost(skipped: dict[int, str], drawn: np.ndarray, labels: Labels) -> Iter
 
 def _drawn(sample: Sample) -> Sample:
     return sample
-
-
-def _warn_of_uncovered_classes(labels: Labels, max_samples: int | None, warn: Warn) -> None:
-    present = int(np.count_nonzero(labels.counts))
-    if max_samples is not None and max_samples < present:
-        warn(
-            f"max_samples={max_samples} covers at most {max_samples} of {present} classes; max_samples={present} would "
-            "cover all"
-        )
 
 
 def _check_sample(source: Source, sample: Sample, kind: LabelKind) -> None:
