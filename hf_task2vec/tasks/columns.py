@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
+WEBDATASET_NAMES = ("jpg", "jpeg", "png", "webp")
+"""Names of image columns that make one: each row has its image in the column of its format."""
+IMAGE_NAMES = ("image", "img", *WEBDATASET_NAMES)
 MASK_NAMES = ("mask", "masks", "segmentation", "segmentation_mask", "annotation", "seg", "label", "labels")
 CLASS_LABEL_NAMES = ("label", "labels", "target", "class")
 LABEL_NAMES = (

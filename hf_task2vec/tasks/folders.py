@@ -195,7 +195,7 @@ def walk(root: Path) -> Files:
     """List the files below a folder, or in an archive."""
     if not root.is_dir():
         files = Files(root.parent)
-        _add_archive(files, root.name, "")
+        add_archive(files, root.name, "")
         return files
     files, archives = Files(root), []
     seen: set[Any] = set()
@@ -242,13 +242,13 @@ def walk(root: Path) -> Files:
     alone = not (files.images or files.parquet or files.arrow)
     for path in archives:
         if alone:
-            _add_archive(files, path, path[: -len(suffix_of(path)) - 1])
+            add_archive(files, path, path[: -len(suffix_of(path)) - 1])
         else:
             files.leave_out("an archive beside the data", path)
     return files
 
 
-def _add_archive(files: Files, path: str, folder: str) -> None:
+def add_archive(files: Files, path: str, folder: str) -> None:
     """Add what an archive holds, as if it were the folder `folder`."""
     archive = _Archive(files.root / path, folder)
     files.archives[folder] = archive
@@ -269,7 +269,7 @@ def _add_archive(files: Files, path: str, folder: str) -> None:
     except _BROKEN as error:
         why = " ".join(str(error).split())[:150]
         raise DatasetNotFoundError(
-            f"{path!r} cannot be read as an archive: {type(error).__name__} ({why}); is it whole? Fetch it anew"
+            f"{archive.name!r} cannot be read as an archive: {type(error).__name__} ({why}); is it whole? Fetch it anew"
         ) from error
     for names in files.images.values():
         names.sort()
@@ -282,7 +282,7 @@ class _Archive:
         self._lock = threading.Lock()
         self.names: dict[str, str] = {}
         self.is_tar = not zipfile.is_zipfile(path)
-        self._path = path
+        self._path, self.name = path, path.name
         self._places: dict[str, tuple[int, int]] = {}
 
     def members(self) -> Iterator[str]:
@@ -328,7 +328,7 @@ class _Archive:
                 handle.seek(self._places[name][0])
                 return handle.read(size)
         except _BROKEN as error:
-            raise ImageDecodeError(f"cannot be read from {self._path.name!r}: {error}") from error
+            raise ImageDecodeError(f"cannot be read from {self.name!r}: {error}") from error
 
 
 def suffix_of(name: str) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
-from hf_task2vec.tasks.layout import pick_split
+from hf_task2vec.tasks.folders import Files, add_archive
+from hf_task2vec.tasks.layout import Reading, lay_out, pick_split
 from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files, of_the_dataset
+from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Sampling, Source
 
 if TYPE_CHECKING:
     import datasets
+
+    from hf_task2vec.tasks.labels import Warn
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +28,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def open_hub(hub_id: str, sampling: Sampling, token: Any) -> Source:
+def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
     """Open one split of a dataset of the Hub; see `Task.from_dataset` for the parameters and errors."""
     import datasets
 
@@ -50,8 +54,17 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any) -> Source:
             return datasets.load_dataset_builder(hub_id, name, **where)
 
     def opened(builder: datasets.DatasetBuilder) -> Source:
-        facts = {"config_name": name, "revision": commit, "may_read": of_the_dataset}
-        return _open_builder(builder, hub_id, split, sampling.streaming, token, **facts)
+        facts: dict[str, Any] = {"config_name": name, "revision": commit, "may_read": of_the_dataset}
+        place, by_split = f"dataset {hub_id!r}", builder.config.data_files or {}
+        tars = {str(key): [str(url) for url in urls] for key, urls in by_split.items()}
+        packed = all(url.endswith((".tar", ".tar.gz")) for urls in tars.values() for url in urls)
+        if sampling.streaming or not tars or not packed:
+            return _open_builder(builder, hub_id, split, sampling.streaming, token, **facts)
+        chosen = pick_split(list(tars), split, place)
+        with _translated(hub_id, token=token, revision=revision):
+            rows = _of_tars(tars[chosen], place, sampling, said := Reading(), token, warn)
+        others = tuple(key for key in tars if key != chosen)
+        return Source(hub_id, lambda: rows, split=chosen, other_splits=others, reading=said, **facts)
 
     if listing is None:
         builder = build()
@@ -73,6 +86,21 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any) -> Source:
         other_splits=tuple(key for key in listing.splits if key != chosen),
         may_read=of_the_dataset,
     )
+
+
+def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, said: Reading, token: Any, warn: Warn) -> Listed:
+    """Read WebDataset's tars of a split as those of a folder: `datasets` takes one format of images in all of them."""
+    import datasets
+
+    paths = datasets.DownloadManager(download_config=datasets.DownloadConfig(token=token)).download(list(urls))
+    files = Files(Path(paths[0]).parent)
+    for url, path in zip(urls, paths, strict=True):
+        add_archive(files, path, url.rpartition("/")[2].partition(".")[0])
+    column, labels_from = sampling.label_column, sampling.labels_from
+    laid = lay_out(
+        files, place=place, split=None, labels_from=labels_from, label_column=column, reading=said, warn=warn
+    )
+    return Listed(laid.columns, laid.features, laid.images, files.cell, laid.choice)
 
 
 def _open_builder(

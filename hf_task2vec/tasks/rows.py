@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hf_task2vec.errors import ColumnError, LabelError, TaskError
-from hf_task2vec.tasks.columns import LabelChoice, find_image_column, find_label_column, is_bookkeeping
+from hf_task2vec.tasks.columns import (
+    WEBDATASET_NAMES,
+    LabelChoice,
+    find_image_column,
+    find_label_column,
+    is_bookkeeping,
+)
 from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
 from hf_task2vec.tasks.parquet.shards import NotCheap
 from hf_task2vec.tasks.sampling import Draw
@@ -118,16 +124,18 @@ class _Dataset:
         return next((cell.as_py() for cell in cells if cell.is_valid), None)
 
     def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
-        cells = self._arrow(name)
+        formats = [x for x in self.features if x in WEBDATASET_NAMES] if name in WEBDATASET_NAMES else []
+        cells = self._arrow(*(formats or [name]))
 
         def read(rows: Sequence[int]) -> Iterator[Any]:
             for start in range(0, len(rows), _READ_AT_ONCE):
-                yield from cells[list(rows[start : start + _READ_AT_ONCE])].column(name).to_pylist()
+                for row in cells[list(rows[start : start + _READ_AT_ONCE])].to_pylist():
+                    yield next((cell for cell in row.values() if cell is not None), None)
 
         return Draw(*labels.sampling_pairs(), size, seed), read, self._note
 
-    def _arrow(self, name: str) -> datasets.Dataset:
-        return self._data.select_columns([name]).with_format("arrow")
+    def _arrow(self, *names: str) -> datasets.Dataset:
+        return self._data.select_columns(list(names)).with_format("arrow")
 
 
 def open_rows(source: Source, sampling: Sampling, warn: Warn = logger.warning) -> Rows:

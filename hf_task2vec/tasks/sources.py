@@ -61,7 +61,7 @@ def open_source(
         text, sampling = page["id"], replace(sampling, revision=revision)
     elif isinstance(dataset, os.PathLike) or _looks_like_path(text):
         raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
-    return open_hub(text, sampling, token)
+    return open_hub(text, sampling, token, warn)
 
 
 def _open_object(dataset: Any, split: str | None, folder: Path | None = None) -> Source:

@@ -26,6 +26,7 @@ from PIL import Image
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
 from hf_task2vec.tasks import Task
 from hf_task2vec.tasks.images import reads_heic
+from tests.support.hub import HubServer
 from tests.support.pictures import png
 
 CLASSES = ("glass", "metal", "paper")
@@ -532,6 +533,19 @@ def test_parquet_may_be_a_table_of_paths(tmp_path: Path) -> None:
     for place, counts in ((tmp_path, [4, 4, 3]), (tmp_path / "train.parquet", [4, 4, 3])):
         task = Task.from_dataset(place)
         assert (task.label_names, task.class_counts.tolist(), len(task)) == (CLASSES, counts, 11)
+
+
+@pytest.mark.parametrize("kinds", [("jpg", "png"), ("png", "jpg", "jpg", "jpg", "jpg", "jpg")], ids=["mixed", "late"])
+def test_webdataset_of_the_hub_with_several_formats(hub: HubServer, tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    for n, split in enumerate(("train", "train", "test")):
+        members = shard(6 * n, lambda k: ("cls", b"%d" % k), lambda i: kinds[::-1][i % len(kinds)])
+        tar(tmp_path / f"{split}-{n:05d}.tar", members)
+    files = {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    commit = hub.create_dataset("org/shards", files)
+    task = Task.from_dataset("org/shards")
+    assert (task.n_rows, task.label_names, task.other_splits, task.revision) == (12, ("0", "1", "2"), ("test",), commit)
+    assert task.reading.labels_from == "column 'cls' of the side files"
+    assert Task.from_dataset("org/shards", split="test", label_column="cls").n_rows == 6
 
 
 def test_a_class_of_broken_pictures_is_named(tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_torch_datasets(form: Any) -> None:
     assert read(Drawn(form, targets=False)) == expected()
 
 
+def test_columns_of_formats_are_one_column_of_images() -> None:
+    data = make([0, 1] * 4)
+    cells = list(data.cast_column("image", datasets.Image(decode=False))["image"])
+    for column, kept in (("jpg", 0), ("png", 1)):
+        data = data.add_column(column, [cell if i % 2 == kept else None for i, cell in enumerate(cells)])
+        data = data.cast_column(column, datasets.Image())
+    assert read(data.remove_columns("image")) == {i: "ab"[i % 2] for i in range(8)}
+
+
 class Items:
     """A map-style dataset without anything that tells the labels in advance."""
 
