@@ -24,6 +24,7 @@ from benchmarks.common import RESULTS, TASKS, parser, read_matrix, task_names
 from benchmarks.index.local_checkpoints import CHECKPOINTS, PACKAGED, config_of, load, local_checkpoints
 from benchmarks.selection.transferability import other_scores
 from hf_task2vec import Probe, ZooIndex
+from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.evidence.build import Checkpoint, TaskSpec, plan_cells, run_cells
 from hf_task2vec.evidence.cells import Cell, CellStore
@@ -165,7 +166,7 @@ def main() -> None:
     args = arguments.parse_args()
     cells, store = matrix_cells(args.tasks, args.checkpoints), CellStore(args.cache)
     pending = [cell for cell in cells if store.is_pending(cell)]
-    run_cells(pending, store, {}, done=len(cells) - len(pending), progress=True)
+    run_cells(pending, store, Computing(progress=True), done=len(cells) - len(pending))
     write_results(cells, store, args.results)
     if args.index is not None:
         index = ZooIndex.load(args.index).add_sources([source_row()], replace=True)

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_task2vec import __version__
-from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, embedding_config
+from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, Computing, embedding_config
 from hf_task2vec.errors import ProbeError, ProbeMismatchError, TaskError, ZooIndexError
 from hf_task2vec.evidence.cells import Cell, CellStore, Worker
 from hf_task2vec.evidence.inputs import (
@@ -154,7 +154,8 @@ def build_index(
     DistributedError
         The cluster cannot be used.
     """
-    for name, value, least in (("max_samples", max_samples, 2), ("seed", seed, 0), ("batch_size", batch_size, 1)):
+    computing = Computing(device, batch_size, token, progress=progress)
+    for name, value, least in (("max_samples", max_samples, 2), ("seed", seed, 0)):
         if value is not None and value < least:
             raise TaskError(f"{name}={value} must be at least {least}")
     if base is None:
@@ -174,8 +175,7 @@ def build_index(
     store = CellStore(cache_dir() / "sweeps" if cache is None else Path(cache).expanduser())
     pending = [cell for cell in cells if store.is_pending(cell, retry_failed=retry_failed)]
     _check_before_work(pending, base, None if cluster is not None else device)
-    options = {"device": device, "batch_size": batch_size, "token": token}
-    run_cells(pending, store, options, cluster=cluster, done=len(cells) - len(pending), progress=progress)
+    run_cells(pending, store, computing, cluster=cluster, done=len(cells) - len(pending))
     return _finished(Path(out), base, cells, store)
 
 
@@ -200,26 +200,28 @@ def plan_cells(tasks: Sequence[PinnedTask], checkpoints: Sequence[Checkpoint], c
 def run_cells(
     pending: Sequence[Cell],
     store: CellStore,
-    options: Mapping[str, Any],
+    computing: Computing,
     *,
     cluster: Cluster | None = None,
     done: int = 0,
-    progress: bool = False,
 ) -> None:
     """Work on cells, here or on a cluster, and keep each result before the next is waited for.
 
-    `options` are those of :class:`~hf_task2vec.evidence.cells.Worker`; `done` cells more are shown as finished.
+    `done` cells more are shown as finished.
     """
     if not pending:
         return
     told: set[str] = set()
     if cluster is None:
-        worker = Worker(**options)
+        worker = Worker(computing)
         results = ((cell, worker.run(cell)) for cell in pending)
     else:
-        results = run_on_cluster(pending, cluster, options)
+        results = run_on_cluster(pending, cluster, computing)
     # Closed in any case, so that an interrupted cluster is told to start nothing more.
-    with closing(results), tqdm(total=done + len(pending), initial=done, unit="cell", disable=not progress) as bar:
+    with (
+        closing(results),
+        tqdm(total=done + len(pending), initial=done, unit="cell", disable=not computing.progress) as bar,
+    ):
         for cell, result in results:
             store.write(cell, result)
             if result[0]["status"] == "failed":

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,12 +18,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.embedding import embed_task, library_versions
+from hf_task2vec.embedding import Computing, embed_task, library_versions
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.evidence.inputs import Checkpoint, PinnedTask
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, write_json
 from hf_task2vec.probes import Probe, Score, extract_features, finite, ridge_leave_one_out
-from hf_task2vec.tasks import Task
+from hf_task2vec.tasks import Sampling, Task
 
 logger = logging.getLogger(__name__)
 
@@ -130,22 +130,13 @@ class CellStore:
 
 
 class Worker:
-    """Works on cells one after another; keeps the sample last drawn, and as many probes as fit in a budget.
+    """Works on cells one after another; keeps the sample last drawn, and as many probes as fit in a budget."""
 
-    `device` and `batch_size` are torch's device and the images in a pass; None takes what is there, and what suits it.
-    """
-
-    def __init__(
-        self,
-        *,
-        device: str | None = None,
-        batch_size: int | None = None,
-        token: str | None = None,
-        probe_bytes: int = _PROBE_BYTES,
-    ) -> None:
+    def __init__(self, computing: Computing, probe_bytes: int = _PROBE_BYTES) -> None:
         from hf_task2vec.probes import default_device
 
-        self._device, self._batch_size, self._token = device or default_device(), batch_size, token
+        self._device = computing.device or default_device()
+        self._batch_size, self._token = computing.batch_size, computing.token
         self._probes = _Recent(probe_bytes, _size)
         self._samples = _Recent(1, lambda sample: 1)
 
@@ -182,8 +173,8 @@ class Worker:
         return _document(cell, status="done", sample=_describe(parts), **found, **circumstances), payload
 
     def _draw(self, cell: Cell) -> tuple[Task, ...]:
-        settings = {"max_samples": cell.config["max_samples"], "seed": cell.config["seed"]}
-        return draw_sample(cell.task, train_only=cell.kind == "embed", token=self._token, **settings)
+        max_samples, seed = cell.config["max_samples"], cell.config["seed"]
+        return draw_sample(cell.task, max_samples, seed, train_only=cell.kind == "embed", token=self._token)
 
     def _load(self, checkpoint: Checkpoint) -> Probe:
         return checkpoint.load().to(self._device)
@@ -244,15 +235,15 @@ class _Recent:
 
 
 def draw_sample(
-    task: PinnedTask, *, max_samples: int | None, seed: int, train_only: bool = False, token: str | None = None
+    task: PinnedTask, max_samples: int | None, seed: int, *, train_only: bool, token: str | None
 ) -> tuple[Task, ...]:
     """Draw at most `max_samples` images of the training split, and as many of the test split if there is one."""
     spec = task.spec
-    where: dict[str, Any] = {"name": spec.name, "revision": task.revision, "token": token, "streaming": spec.streaming}
-    columns = spec.model_dump(include={"image_column", "label_column", "labels_from"})
+    told = spec.model_dump(include={"name", "image_column", "label_column", "labels_from", "streaming"})
+    sampling = Sampling(**told, revision=task.revision, max_samples=max_samples, seed=seed)
 
     def draw(split: str | None) -> Task:
-        drawn = Task.from_dataset(spec.dataset, split=split, max_samples=max_samples, seed=seed, **columns, **where)
+        drawn = Task.from_dataset(spec.dataset, **vars(replace(sampling, split=split)), token=token)
         if not train_only and drawn.label_kind != "single_label":
             raise LabelError("measuring checkpoints on multi-label tasks is not supported yet; pick one label column")
         return drawn

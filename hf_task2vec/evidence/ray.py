@@ -6,13 +6,14 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hf_task2vec import __version__
+from hf_task2vec.embedding import Computing
 from hf_task2vec.errors import DistributedError
 from hf_task2vec.evidence.cells import Cell, Result, Worker, failed
 
@@ -49,10 +50,8 @@ class Cluster:
         return node.get("CPU", 0.0) >= self.cpus_per_cell and node.get("GPU", 0.0) >= self.gpus_per_cell
 
 
-def run_on_cluster(
-    cells: Sequence[Cell], cluster: Cluster, options: Mapping[str, Any]
-) -> Generator[tuple[Cell, Result]]:
-    """Yield each cell's result as it arrives, in any order; `options` are those of a `Worker`.
+def run_on_cluster(cells: Sequence[Cell], cluster: Cluster, computing: Computing) -> Generator[tuple[Cell, Result]]:
+    """Yield each cell's result as it arrives, in any order.
 
     A cell whose node or process dies is started again elsewhere, at most `max_retries` times, and then failed.
     """
@@ -60,8 +59,7 @@ def run_on_cluster(
         import ray
     except ModuleNotFoundError as error:
         raise DistributedError("a build on a cluster needs Ray: pip install 'hf-task2vec[ray]'") from error
-    device = options.get("device") or ("cuda" if cluster.gpus_per_cell else "cpu")
-    settings = tuple(sorted({**options, "device": device, "probe_bytes": _PROBE_BYTES}.items()))
+    computing = replace(computing, device=computing.device or ("cuda" if cluster.gpus_per_cell else "cpu"))
     with _connected(cluster):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(map(cluster.fits, nodes)):  # Ray would wait for one for ever
@@ -80,7 +78,7 @@ def run_on_cluster(
         try:
             while True:
                 for cell in islice(queue, _AHEAD - len(running)):
-                    running[remote.remote(__version__, settings, cell)] = cell
+                    running[remote.remote(__version__, computing, cell)] = cell
                 if not running:
                     return
                 (reference,), _ = ray.wait(list(running), num_returns=1)
@@ -123,7 +121,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
         ray.shutdown()
 
 
-def _run(version: str, settings: tuple[tuple[str, Any], ...], cell: Cell) -> Result:
+def _run(version: str, computing: Computing, cell: Cell) -> Result:
     if version != __version__:
         raise DistributedError(f"it has hf-task2vec {__version__}")
     declared = cell.task.spec.dataset  # of a local folder the absolute path
@@ -133,13 +131,13 @@ def _run(version: str, settings: tuple[tuple[str, Any], ...], cell: Cell) -> Res
                 f"it has no folder {str(folder)!r}; put it on a file system that all nodes share under the same path, "
                 "or take the dataset or checkpoint from the Hub"
             )
-    return _worker(settings).run(cell)
+    return _worker(computing).run(cell)
 
 
 @lru_cache(maxsize=1)
-def _worker(settings: tuple[tuple[str, Any], ...]) -> Worker:
+def _worker(computing: Computing) -> Worker:
     """One worker a process: Ray runs many cells in a process, which keeps probes and samples between them."""
-    return Worker(**dict(settings))
+    return Worker(computing, _PROBE_BYTES)
 
 
 def _last_line(error: BaseException) -> str:

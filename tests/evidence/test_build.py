@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.errors import HubError, ProbeError, ProbeMismatchError, Task2VecError, TaskError, ZooIndexError
 from hf_task2vec.evidence.build import BuildReport, Checkpoint, TaskSpec, build_index, plan_cells, run_cells
 from hf_task2vec.evidence.cells import CellStore
@@ -118,7 +119,7 @@ def test_what_a_cell_keeps(nets: list[str], tmp_path: Path) -> None:
     task, net = pinned_task(TaskSpec(dataset=str(tmp_path / "named"))), pinned_checkpoint(nets[0])
     cells = plan_cells([task], [net], {"max_samples": None, "seed": 0, "keep_features": True})
     store = CellStore(tmp_path / "cells")
-    run_cells(cells, store, {"device": "cpu"})
+    run_cells(cells, store, Computing("cpu"))
     document, kept = store.document(cells[0]), load_file(store.payload_path(cells[0]))
     assert document is not None
     assert kept["features"].shape == (48, document["measurement"]["dim"])
