@@ -26,31 +26,21 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The answer of one command in the forms a user can ask for.
-
-    Attributes
-    ----------
-    document
-        The JSON document of ``--json``.
-    lines
-        The lines of ``--quiet``.
-    items, columns
-        The table of the default mode, an item a row, the most important columns first.
-    notes
-        Sentences printed below the table.
-    exit_code
-        That of the command.
-    read
-        What was read, the first line above the table.
-    """
+    """The answer of one command in the forms a user can ask for."""
 
     document: Any
+    """The JSON document of ``--json``."""
     lines: Sequence[str]
+    """The lines of ``--quiet``."""
     items: Sequence[Any]
     columns: Sequence[Column]
+    """The table of the default mode, an item a row, the most important columns first."""
     notes: Sequence[str] = ()
+    """Sentences printed below the table."""
     exit_code: int = 0
+    """That of the command."""
     read: str = ""
+    """What was read, the first line above the table."""
 
     @property
     def rows(self) -> list[list[str]]:

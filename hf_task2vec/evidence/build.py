@@ -51,28 +51,19 @@ _REPORT = (
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build came to.
-
-    Attributes
-    ----------
-    path
-        Folder of the index, None if none was written.
-    cells_file
-        CSV report with one row a cell.
-    done, failed
-        Cells.
-    counts
-        Rows of the index by table.
-    failures
-        For each failed cell: task, checkpoint, kind (``"measure"`` or ``"embed"``), error, reason.
-    """
+    """What a build came to."""
 
     path: Path | None
+    """Folder of the index, None if none was written."""
     cells_file: Path
+    """CSV report with one row a cell."""
     done: int
     failed: int
+    """Cells."""
     counts: Mapping[str, int]
+    """Rows of the index by table."""
     failures: tuple[dict[str, str], ...]
+    """For each failed cell: task, checkpoint, kind (``"measure"`` or ``"embed"``), error, reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

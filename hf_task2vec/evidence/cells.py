@@ -41,18 +41,13 @@ Result: TypeAlias = "tuple[dict[str, Any], bytes | None]"
 
 @dataclass(frozen=True)
 class Cell:
-    """One unit of work: measure a checkpoint on a task, or embed a task with a probe.
-
-    Attributes
-    ----------
-    config
-        JSON-able settings that change the result: ``max_samples``, ``seed``, and whether the features are kept.
-    """
+    """One unit of work: measure a checkpoint on a task, or embed a task with a probe."""
 
     kind: Literal["measure", "embed"]
     task: PinnedTask
     checkpoint: Checkpoint
     config: Mapping[str, Any]
+    """JSON-able settings that change the result: ``max_samples``, ``seed``, and whether the features are kept."""
 
     @cached_property
     def key(self) -> str:

@@ -68,22 +68,15 @@ class TaskSpec(Row):
 
 @dataclass(frozen=True)
 class PinnedTask:
-    """A declared task whose content is pinned.
-
-    Attributes
-    ----------
-    identity
-        JSON-able; changes with the content, the columns and the splits.
-    revision
-        Commit of a Hub dataset.
-    failure
-        Why it cannot be measured, if that is known already.
-    """
+    """A declared task whose content is pinned."""
 
     spec: TaskSpec
     identity: Mapping[str, Any]
+    """JSON-able; changes with the content, the columns and the splits."""
     revision: str | None = None
+    """Commit of a Hub dataset."""
     failure: Exception | None = None
+    """Why it cannot be measured, if that is known already."""
 
     @property
     def name(self) -> str:
@@ -93,33 +86,22 @@ class PinnedTask:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose weights are pinned, and how to load it.
-
-    Attributes
-    ----------
-    name
-        Hub id, or ``local:<name>``.
-    identity
-        JSON-able; changes with the weights and the preprocessing.
-    load
-        Returns the probe. For a build on a cluster it must be picklable.
-    facts
-        Columns of ``checkpoints.csv`` that are known without loading: library, architecture.
-    revision
-        Commit on the Hub.
-    folder
-        Local folder that `load` reads, if any.
-    failure
-        Why it cannot be loaded, if that is known already.
-    """
+    """A checkpoint whose weights are pinned, and how to load it."""
 
     name: str
+    """Hub id, or ``local:<name>``."""
     identity: Mapping[str, Any]
+    """JSON-able; changes with the weights and the preprocessing."""
     load: Callable[[], Probe]
+    """Returns the probe. For a build on a cluster it must be picklable."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """Columns of ``checkpoints.csv`` that are known without loading: library, architecture."""
     revision: str | None = None
+    """Commit on the Hub."""
     folder: Path | None = None
+    """Local folder that `load` reads, if any."""
     failure: Exception | None = None
+    """Why it cannot be loaded, if that is known already."""
 
 
 TaskInput: TypeAlias = "str | os.PathLike[str] | TaskSpec"

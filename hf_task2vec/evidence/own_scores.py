@@ -53,34 +53,23 @@ _LOCK_SECONDS = 600
 
 @dataclass(frozen=True)
 class AddedScore:
-    """What became of a score.
-
-    Attributes
-    ----------
-    path
-        Folder of the index.
-    row
-        The score as it stands in ``scores.csv``.
-    new
-        What the index did not have before, besides the score: ``"index"``, ``"task"``, ``"embedding"``,
-        ``"checkpoint"``, ``"source"``.
-    replaced
-        The score in whose place it stands, or None.
-    reference
-        Hub id of the probe if its own accuracy joined the score's group, else None.
-    comparable
-        Checkpoints whose scores the index can compare, this one's included. With 1 it teaches nothing yet.
-    notes
-        What the user should know, in plain sentences.
-    """
+    """What became of a score."""
 
     path: Path
+    """Folder of the index."""
     row: ScoreRow
+    """The score as it stands in ``scores.csv``."""
     new: tuple[str, ...]
+    """What the index did not have before, besides the score: ``"index"``, ``"task"``, ``"embedding"``,
+    ``"checkpoint"``, ``"source"``."""
     replaced: float | None
+    """The score in whose place it stands, or None."""
     reference: str | None
+    """Hub id of the probe if its own accuracy joined the score's group, else None."""
     comparable: int
+    """Checkpoints whose scores the index can compare, this one's included. With 1 it teaches nothing yet."""
     notes: tuple[str, ...]
+    """What the user should know, in plain sentences."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

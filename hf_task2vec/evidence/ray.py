@@ -25,25 +25,17 @@ _AHEAD = 1000
 
 @dataclass(frozen=True)
 class Cluster:
-    """How to use a Ray cluster.
-
-    Attributes
-    ----------
-    address
-        As for `ray.init`: ``"auto"`` for the cluster that this machine belongs to, ``"host:6379"``, or ``"local"`` to
-        start one here for the time of the build.
-    gpus_per_cell
-        Share of a GPU that a cell needs: 0.25 lets four cells use one. 0 computes on CPUs.
-    cpus_per_cell
-        CPU cores that a cell needs.
-    max_retries
-        How often a cell is started again when its node or process dies.
-    """
+    """How to use a Ray cluster."""
 
     address: str = "auto"
+    """As for `ray.init`: ``"auto"`` for the cluster that this machine belongs to, ``"host:6379"``, or ``"local"`` to
+    start one here for the time of the build."""
     gpus_per_cell: float = 0.0
+    """Share of a GPU that a cell needs: 0.25 lets four cells use one. 0 computes on CPUs."""
     cpus_per_cell: float = 1.0
+    """CPU cores that a cell needs."""
     max_retries: int = 3
+    """How often a cell is started again when its node or process dies."""
 
     def fits(self, node: Mapping[str, float]) -> bool:
         """Say whether a cell can run on a node with these resources."""

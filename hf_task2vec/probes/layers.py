@@ -90,27 +90,18 @@ def weight_owners(module: nn.Module) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class FilterLayer:
-    """One weight tensor whose rows are filters.
-
-    Attributes
-    ----------
-    name
-        Dotted name of the parameter's owner in the extractor, such as ``"blocks.0.conv_dw"``.
-    kind
-        ``"linear"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``.
-    n_filters
-        Output channels (convolution) or output rows (linear).
-    weights_per_filter
-        Weights in one filter: the mean of the Fisher information runs over these.
-    batch_norm
-        Name of the BatchNorm that alone reads this layer's output, or None. It can be folded into the weight.
-    """
+    """One weight tensor whose rows are filters."""
 
     name: str
+    """Dotted name of the parameter's owner in the extractor, such as ``"blocks.0.conv_dw"``."""
     kind: str
+    """``"linear"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``."""
     n_filters: int
+    """Output channels (convolution) or output rows (linear)."""
     weights_per_filter: int
+    """Weights in one filter: the mean of the Fisher information runs over these."""
     batch_norm: str | None = None
+    """Name of the BatchNorm that alone reads this layer's output, or None. It can be folded into the weight."""
 
 
 @dataclass(frozen=True)

@@ -35,47 +35,32 @@ LEAST_FOR_TSNE = 12
 
 @dataclass(frozen=True)
 class TaskPair:
-    """Two tasks of a map.
-
-    Attributes
-    ----------
-    first, second
-        Their names.
-    distance
-        By the map's distance.
-    noise_ratio
-        Their log-correlation distance over the mean noise of their embeddings; mostly 1.4 to 2.1 for two samples of
-        one task. None if an embedding does not say how noisy it is.
-    near_duplicate
-        Whether the two are no farther apart than two samples of one task may be; False where that cannot be said.
-    """
+    """Two tasks of a map."""
 
     first: str
     second: str
+    """Their names."""
     distance: float
+    """By the map's distance."""
     noise_ratio: float | None
+    """Their log-correlation distance over the mean noise of their embeddings; mostly 1.4 to 2.1 for two samples of one
+    task. None if an embedding does not say how noisy it is."""
     near_duplicate: bool
+    """Whether the two are no farther apart than two samples of one task may be; False where that cannot be said."""
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """The diversity coefficient of a set of tasks.
-
-    Attributes
-    ----------
-    mean
-        Mean distance over all pairs.
-    std_error
-        Its standard error if the tasks are a random draw from a larger population, by leaving out one task at a time:
-        pairs that share a task are not independent. None for two tasks.
-    n_tasks, n_pairs
-        How many there are.
-    """
+    """The diversity coefficient of a set of tasks."""
 
     mean: float
+    """Mean distance over all pairs."""
     std_error: float | None
+    """Its standard error if the tasks are a random draw from a larger population, by leaving out one task at a time:
+    pairs that share a task are not independent. None for two tasks."""
     n_tasks: int
     n_pairs: int
+    """How many there are."""
 
 
 @dataclass(frozen=True, eq=False)

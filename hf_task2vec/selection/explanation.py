@@ -21,22 +21,15 @@ _NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A reference task near the user's.
-
-    Attributes
-    ----------
-    task, title
-        Its name in the index, and what it is called.
-    similarity
-        In [0, 1].
-    contribution
-        What it adds to the checkpoint's predicted accuracy, in points (percent).
-    """
+    """A reference task near the user's."""
 
     task: str
     title: str
+    """Its name in the index, and what it is called."""
     similarity: float
+    """In [0, 1]."""
     contribution: float
+    """What it adds to the checkpoint's predicted accuracy, in points (percent)."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +44,19 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What speaks for a checkpoint.
-
-    Attributes
-    ----------
-    hub_id
-        The checkpoint.
-    prior, residual
-        Parts of the predicted accuracy, in points.
-    neighbours
-        The nearest reference tasks, nearest first.
-    measurements
-        The checkpoint's own scores, on the most similar tasks first.
-    score_name
-        What is predicted: ``"accuracy"`` or ``"mAP"``.
-    """
+    """What speaks for a checkpoint."""
 
     hub_id: str
+    """The checkpoint."""
     prior: float
     residual: float
+    """Parts of the predicted accuracy, in points."""
     neighbours: tuple[Neighbour, ...]
+    """The nearest reference tasks, nearest first."""
     measurements: tuple[Measurement, ...]
+    """The checkpoint's own scores, on the most similar tasks first."""
     score_name: str = "accuracy"
+    """What is predicted: ``"accuracy"`` or ``"mAP"``."""
 
     @property
     def far(self) -> bool:

@@ -165,19 +165,12 @@ class Eligible:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of the second stage.
-
-    Attributes
-    ----------
-    max_bytes
-        Most bytes to download, taking four for each parameter of a candidate; None for no limit.
-    max_seconds
-        Start no measurement that would end later than this, if it takes as long as those before did; None for no
-        limit.
-    """
+    """Limits of the second stage."""
 
     max_bytes: float | None = None
+    """Most bytes to download, taking four for each parameter of a candidate; None for no limit."""
     max_seconds: float | None = None
+    """Start no measurement that would end later than this, if it takes as long as those before did; None: no limit."""
 
     def __post_init__(self) -> None:
         _check_positive("refine's max_bytes", self.max_bytes)

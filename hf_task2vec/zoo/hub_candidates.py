@@ -59,21 +59,14 @@ _PRETRAINING_OF_TYPE = {
 
 @dataclass(frozen=True)
 class Candidates:
-    """What ``candidates=`` stands for.
-
-    Attributes
-    ----------
-    ids
-        Hub ids; None for the whole index.
-    rows
-        Facts of those that the index does not know.
-    queries
-        The queries that were asked.
-    """
+    """What ``candidates=`` stands for."""
 
     ids: tuple[str, ...] | None
+    """Hub ids; None for the whole index."""
     rows: tuple[CheckpointRow, ...] = ()
+    """Facts of those that the index does not know."""
     queries: tuple[str, ...] = ()
+    """The queries that were asked."""
 
 
 def is_query(text: str) -> bool:
