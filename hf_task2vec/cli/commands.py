@@ -12,7 +12,7 @@ import click
 
 from hf_task2vec import __version__
 from hf_task2vec.cli.command import EXIT_CODES, NOT_WRITTEN, Settings, command, group
-from hf_task2vec.cli.console import Column, Report, facts_report, known
+from hf_task2vec.cli.console import Column, Report, facts_report
 from hf_task2vec.cli.evaluate_command import evaluate
 from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
@@ -21,6 +21,7 @@ from hf_task2vec.cli.map_command import map_tasks
 from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, index_option, kind_option, split_commas
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.fisher import launched
+from hf_task2vec.selection import known
 
 if TYPE_CHECKING:
     from hf_task2vec.selection import Ranking

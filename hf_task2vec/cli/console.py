@@ -101,15 +101,10 @@ def _table(report: Report, shown: int) -> Table:
     return table
 
 
-def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), notes: Sequence[str] = (), read: str = "") -> Report:
+def facts_report(facts: dict[str, Any], lines: Sequence[str] = (), read: str = "") -> Report:
     """Return a report of named facts, one a line; nested facts are named with dots."""
     columns = (Column("", itemgetter(0), False), Column("", itemgetter(1), False))
-    return Report(facts, lines, list(_flatten(facts)), columns, notes, read=read)
-
-
-def known(value: float | None, form: str) -> str:
-    """Write a number; one that is not known is a question mark."""
-    return "?" if value is None else form.format(value)
+    return Report(facts, lines, list(_flatten(facts)), columns, read=read)
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_task2vec.cli.command import Settings, command
-from hf_task2vec.cli.console import Column, Report, facts_report, known
+from hf_task2vec.cli.console import Column, Report, facts_report
 from hf_task2vec.cli.inputs import load_embeddings, load_index
 from hf_task2vec.cli.options import given, hub_options, kind_option
 from hf_task2vec.errors import EmbeddingError
+from hf_task2vec.selection import known
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_task2vec.cli.command import command
-from hf_task2vec.cli.console import Column, Report, known
+from hf_task2vec.cli.console import Column, Report
 from hf_task2vec.cli.inputs import load_embeddings, load_index
 from hf_task2vec.cli.options import given, hub_options, index_option, kind_option
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.selection import known
 
 if TYPE_CHECKING:
     from hf_task2vec.report import TaskMap

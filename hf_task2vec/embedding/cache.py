@@ -25,21 +25,20 @@ def cached_embedding(
     *,
     known_hash: str | None = None,
     seed: int = 0,
-    estimator: str = "fisher",
     computing: Computing = Computing(),  # noqa: B008 (frozen)
 ) -> TaskEmbedding:
     """Embed a task, or return the embedding kept from an earlier time.
 
     Parameters
     ----------
-    task, probe, seed, estimator
+    task, probe, seed
         As in :func:`~hf_task2vec.embedding.embed.embed_task`; `probe` may also be an id.
     known_hash
         Weight hash of the probe if known without loading it.
     computing
         Where, and whether kept ones are used.
     """
-    config = embedding_config(seed=seed, estimator=estimator)
+    config = embedding_config(seed=seed)
     # The same weights may look at other sizes or crops: a probe loaded by its id looks as its checkpoint says.
     given = probe.config if probe is not None and not isinstance(probe, str) else {}
     preprocessing = {name: given[name] for name in ("input_size", "preprocessing")} if given else None
@@ -63,7 +62,6 @@ def cached_embedding(
     embedding = embed_task(
         task,
         network,
-        estimator=estimator,
         seed=seed,
         device=computing.device or (None if network is probe else default_device()),
         batch_size=computing.batch_size,

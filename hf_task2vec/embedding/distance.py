@@ -94,14 +94,14 @@ def trivial_embedding(values: Array, layer_sizes: Sizes) -> Array:
     return _layer_means(np.asarray(values, dtype=np.float64), layer_sizes)
 
 
-def asymmetric(a: Array, b: Array, layer_sizes: Sizes, *, alpha: float = ALPHA) -> Array:
+def asymmetric(a: Array, b: Array, layer_sizes: Sizes) -> Array:
     """Distance of the paper, section 3.3: ``d_sym(a, b) − α d_sym(a, t₀)``.
 
     Distance from source tasks `a` to targets `b`: of two equally near sources the more complex one (farther from
     the trivial embedding t₀) is nearer. It can be negative.
     """
     complexity = [symmetric(x[None], trivial_embedding(x[None], layer_sizes))[0] for x in a]
-    return symmetric(a, b) - alpha * np.array(complexity)
+    return symmetric(a, b) - ALPHA * np.array(complexity)
 
 
 #: Distances by name. ``asymmetric`` depends on the order.

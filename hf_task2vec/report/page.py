@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.files import atomic_path
 from hf_task2vec.report.html import render_page
-from hf_task2vec.selection import percent
+from hf_task2vec.selection import known, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,11 +257,6 @@ def _listed(value: Any) -> str:
 
 def _written(value: Any, form: str) -> str:
     return "" if value is None else form.format(value).replace("%", " %")
-
-
-def known(value: float | None, form: str) -> str:
-    """Write a number, and what is unknown as ``?``."""
-    return "?" if value is None else form.format(value)
 
 
 def signed(points: float) -> str:

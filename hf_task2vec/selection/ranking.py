@@ -380,3 +380,8 @@ def _without_values(candidate: Candidate) -> dict[str, Any]:
 def percent(share: float | None) -> str:
     """Write a share in [0, 1] in per cent, and None as nothing."""
     return "" if share is None else f"{100 * share:.1f}"
+
+
+def known(value: float | None, form: str) -> str:
+    """Write a number; one that is not known is a question mark."""
+    return "?" if value is None else form.format(value)

@@ -47,7 +47,6 @@ _FAMILY_OF_TYPE = {
     **dict.fromkeys(("clip", "clip_vision_model", "vit_mae", "vit_msn", "ijepa"), "vit"),
     **dict.fromkeys(("convnextv2", "dinov3_convnext"), "convnext"),
     "mobilevitv2": "mobilevit",
-    "pvt_v2": "pvt_v2",
 }
 _PRETRAINING_OF_TYPE = {
     **dict.fromkeys(("dinov2", "dinov2_with_registers"), "dinov2"),
@@ -118,9 +117,7 @@ def parse_query(text: str) -> dict[str, Any]:
     }
 
 
-def resolve_candidates(
-    given: str | Sequence[str] | None, zoo: ZooIndex, *, token: str | None = None, timeout: float | None = None
-) -> Candidates:
+def resolve_candidates(given: str | Sequence[str] | None, zoo: ZooIndex, token: str | None = None) -> Candidates:
     """Find out which checkpoints are meant, and facts of those that the index does not know.
 
     `given` are Hub ids and queries (see :func:`parse_query`), or one query; None is the whole index. An id that the Hub
@@ -132,7 +129,7 @@ def resolve_candidates(
     if not all(isinstance(item, str) for item in items):
         return Candidates(tuple(items))
     queries = {item: parse_query(item) for item in items if is_query(item)}
-    session, known = HubSession(None, repo_type="model", token=token, timeout=timeout), zoo.names
+    session, known = HubSession(None, repo_type="model", token=token), zoo.names
     named = [item for item in items if item not in queries]
     ids, infos = list(named), dict[str, "ModelInfo | None"]()
     infos |= {item: None for item in named if item not in known and not item.startswith(LOCAL_PREFIX)}
