@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "it is on a read-only file system",
+    errno.EACCES: "permission denied",
+    errno.EFBIG: "the file is larger than the system allows",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+}
+
+
+def why(error: OSError) -> str:
+    """Return the reason of an error of the operating system, without number and path."""
+    return _REASONS.get(error.errno or 0) or error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+def system_cause(error: BaseException) -> OSError | None:
+    """Return the innermost error behind `error` that says what is wrong with this machine's files, if one does."""
+    found, seen = None, set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _REASONS:
+            found = error
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return found
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the same folder that is renamed to `path` on success.
 
-    A reader sees the old file or the whole new one, never a part. On an error the temporary file is removed.
+    A reader sees the old file or the whole new one, never a part. On an error the temporary file is removed. A device
+    or pipe such as ``/dev/stdout`` is written to, not replaced.
     """
     target = Path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        yield target
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     # Some writers replace the file by a private one of their own; the result gets the mode of any new file.
@@ -66,10 +103,23 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def cache_dir() -> Path:
     """Return the folder for cached embeddings and measurements.
 
-    ``$HF_TASK2VEC_CACHE`` if set, else ``task2vec`` inside the Hugging Face home (``$HF_HOME``). Not created here.
+    ``$HF_TASK2VEC_CACHE`` if set, else ``task2vec`` inside the Hugging Face home (``$HF_HOME``). Not created here. Where
+    no home folder is known, a folder of this process stands for it.
     """
-    if explicit := os.environ.get("HF_TASK2VEC_CACHE"):
-        return Path(explicit).expanduser()
-    from huggingface_hub.constants import HF_HOME
+    explicit = os.environ.get("HF_TASK2VEC_CACHE")
+    if explicit:
+        folder = Path(os.path.expanduser(explicit))  # noqa: PTH111 (no error where there is no home)
+    else:
+        from huggingface_hub.constants import HF_HOME
 
-    return Path(HF_HOME) / "task2vec"
+        folder = Path(HF_HOME) / "task2vec"
+    return temporary_home("no home folder is known") / "task2vec" if str(folder).startswith("~") else folder
+
+
+@cache
+def temporary_home(reason: str) -> Path:
+    """Return a folder to keep things in until the process ends, and warn that it stands for the right one."""
+    logger.warning("%s, so nothing is kept for the next time; set HF_HOME to a folder that can be written to", reason)
+    folder = tempfile.mkdtemp(prefix="task2vec-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -18,6 +18,7 @@ import click
 
 from hf_task2vec.cli.console import Mode, show
 from hf_task2vec.errors import HubError, SelectionError, Task2VecError, TaskError
+from hf_task2vec.files import system_cause, temporary_home, why
 from hf_task2vec.fisher import launch
 from hf_task2vec.tasks import printable, shown
 
@@ -35,7 +36,7 @@ Exit codes:
   8    the answer is complete, but a file asked for cannot be written
   130  interrupted
 """
-NOT_WRITTEN = 8
+_NOT_WRITTEN = 8
 _LONGEST = 400  # characters of a message
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Made = TypeVar("_Made", bound=click.Command)
@@ -121,6 +122,7 @@ class _Command(click.Command):
         try:
             # Whatever libraries print, a JSON document stays the only thing in the pipe.
             with contextlib.redirect_stdout(sys.stderr), _logging(settings):
+                _find_home()
                 report = super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
@@ -201,9 +203,37 @@ def _is_network_error(error: Exception) -> bool:
 
 
 def _one_line(error: Exception) -> str:
+    cause = system_cause(error)
+    if cause is not None and not isinstance(error, Task2VecError):
+        place = f"{os.fsdecode(cause.filename)}: " if isinstance(cause.filename, (str, bytes)) else ""
+        return f"{place}{why(cause)}. Make room, or set HF_HOME to a folder that can be written to"
     if isinstance(error, (Task2VecError, OSError)) or _is_network_error(error):
         return str(error) or type(error).__name__
     return f"unexpected {type(error).__name__}: {error} (--debug shows the traceback)"
+
+
+def written(write: Callable[[], object]) -> int:
+    """Write a file beside the answer, which is shown all the same where that fails; return the exit code."""
+    try:
+        write()
+    except (Task2VecError, OSError) as error:
+        logging.getLogger(__name__).error("error: %s", _one_line(error))
+        return _NOT_WRITTEN
+    return 0
+
+
+def _find_home() -> None:
+    """Give the Hugging Face libraries a folder for this run where theirs cannot be made."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.path.expandvars(os.path.expanduser(os.environ.get("HF_HOME") or f"{cache}/huggingface"))  # noqa: PTH111
+    reason = "no home folder is known"
+    if not home.startswith("~"):
+        try:
+            os.makedirs(home, exist_ok=True)  # noqa: PTH103 (what lies in it may still be read-only, and used)
+            return
+        except OSError as error:
+            reason = f"{home} cannot be made ({why(error)})"
+    os.environ["HF_HOME"] = str(temporary_home(reason))
 
 
 def _set_environment(settings: Settings) -> None:

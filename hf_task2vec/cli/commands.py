@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_task2vec import __version__
-from hf_task2vec.cli.command import EXIT_CODES, NOT_WRITTEN, Settings, command, group
+from hf_task2vec.cli.command import EXIT_CODES, Settings, command, group, written
 from hf_task2vec.cli.console import Column, Report, facts_report
 from hf_task2vec.cli.evaluate_command import evaluate
 from hf_task2vec.cli.hub_commands import pull, push, search
@@ -19,7 +20,6 @@ from hf_task2vec.cli.index_commands import index
 from hf_task2vec.cli.inputs import index_folder, load_embeddings
 from hf_task2vec.cli.map_command import map_tasks
 from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, index_option, kind_option, split_commas
-from hf_task2vec.errors import SelectionError
 from hf_task2vec.fisher import launched
 from hf_task2vec.selection import known
 
@@ -144,11 +144,7 @@ def select(
         logger.warning("warning: %s", warning)
     notes, exit_code = [ranking.summary], 0
     if report is not None:
-        try:
-            notes.append(f"The report is in {ranking.report(report, images=images)}.")
-        except SelectionError as error:  # the ranking is there all the same
-            logger.error("error: %s", error)
-            exit_code = NOT_WRITTEN
+        exit_code = written(lambda: notes.append(f"The report is in {ranking.report(report, images=images)}."))
     return _ranking_report(ranking, notes, exit_code)
 
 
@@ -217,10 +213,11 @@ def embed(
             device = default_device()
         chosen = given({"device": device, "batch_size": batch_size, "accelerator": processes})
         embedding = embed_task(task, network, seed=seed, progress=settings.progress, **chosen)
-        if processes is None or processes.is_main_process:
-            embedding.save(output)
-    facts = {"path": str(output), "read": task.read, **embedding.describe()}
-    return facts_report(facts, [str(output)], read=task.read)
+        is_main = processes is None or processes.is_main_process
+        exit_code = written(lambda: embedding.save(output)) if is_main else 0
+    path = None if exit_code else str(output)
+    facts = {"path": path, "read": task.read, **embedding.describe()}
+    return replace(facts_report(facts, [path] if path else [], read=task.read), exit_code=exit_code)
 
 
 @command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_task2vec.cli.command import command
+from hf_task2vec.cli.command import command, written
 from hf_task2vec.cli.console import Column, Report
 from hf_task2vec.cli.inputs import load_embeddings, load_index
 from hf_task2vec.cli.options import given, hub_options, index_option, kind_option
@@ -58,7 +58,7 @@ def map_tasks(
       hf-task2vec map photos-embedding me/data-task2vec cifar10 --json
       hf-task2vec map photos-embedding --with-index
     """  # noqa: D301 (click wants the control character)
-    from hf_task2vec.files import atomic_path
+    from hf_task2vec.files import atomic_path, why
     from hf_task2vec.report import map_page
     from hf_task2vec.report import map_tasks as compare
     from hf_task2vec.zoo import TaskRow
@@ -73,12 +73,15 @@ def map_tasks(
         raise click.UsageError("A map needs two tasks or more: name more, or add --with-index.")
     embeddings = load_embeddings(shown, index, **given(options))
     found = compare(embeddings, shown, [domains.get(name) for name in shown], kind=kind)
-    try:
-        with atomic_path(output) as temporary:
-            temporary.write_text(map_page(found), encoding="utf-8")
-    except OSError as error:
-        raise Task2VecError(f"the map cannot be written to {output}: {error}") from error
-    return _report(found, output)
+
+    def write() -> None:
+        try:
+            with atomic_path(output) as temporary:
+                temporary.write_text(map_page(found), encoding="utf-8")
+        except OSError as error:
+            raise Task2VecError(f"the map cannot be written to {output}: {why(error)}") from error
+
+    return _report(found, output, written(write))
 
 
 _COLUMNS = (
@@ -90,7 +93,7 @@ _COLUMNS = (
 )
 
 
-def _report(tasks: TaskMap, output: Path) -> Report:
+def _report(tasks: TaskMap, output: Path, exit_code: int) -> Report:
     from hf_task2vec.report import DUPLICATE_RATIO
 
     diversity = tasks.diversity
@@ -101,7 +104,8 @@ def _report(tasks: TaskMap, output: Path) -> Report:
     notes = [
         f"Diversity of the {len(tasks)} tasks ({spread}): {diversity.mean:.4f}{error}.",
         f"Near duplicates ({threshold}): {len(tasks.near_duplicates) if judged else 'unknown'}.",
-        f"The map is in {output}.",
+        *([] if exit_code else [f"The map is in {output}."]),
     ]
-    document = {"path": str(output), **tasks.to_dict()}
-    return Report(document, [str(output)], tasks.pairs[:_SHOWN_PAIRS], _COLUMNS, notes)
+    path = None if exit_code else str(output)
+    document = {"path": path, **tasks.to_dict()}
+    return Report(document, [path] if path else [], tasks.pairs[:_SHOWN_PAIRS], _COLUMNS, notes, exit_code)

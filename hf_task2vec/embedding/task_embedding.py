@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, SchemaVersionError
-from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes
+from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, why
 from hf_task2vec.hub import EmbeddingOnHub
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class TaskEmbedding(EmbeddingOnHub):
             with atomic_path(target) as temporary:
                 temporary.write_bytes(self.to_bytes())
         except OSError as error:
-            raise EmbeddingError(f"the embedding cannot be written to {target}: {error}") from error
+            raise EmbeddingError(f"the embedding cannot be written to {target}: {why(error)}") from error
         return target
 
     @classmethod
@@ -212,7 +212,7 @@ class TaskEmbedding(EmbeddingOnHub):
         except FileNotFoundError:
             raise EmbeddingError(f"no embedding at {path}; make one with embed_task or `hf-task2vec embed`") from None
         except OSError as error:
-            raise EmbeddingError(f"{path} cannot be read: {error}") from error
+            raise EmbeddingError(f"{path} cannot be read: {why(error)}") from error
         return cls.from_bytes(data, str(path))
 
     @classmethod

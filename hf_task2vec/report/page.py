@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import SelectionError
-from hf_task2vec.files import atomic_path
+from hf_task2vec.files import atomic_path, why
 from hf_task2vec.report.html import render_page
 from hf_task2vec.selection import known, percent
 
@@ -52,7 +52,7 @@ def write_report(ranking: Ranking, path: str | os.PathLike[str], *, images: bool
         with atomic_path(target) as temporary:
             temporary.write_text(page, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise SelectionError(f"the report cannot be written to {target}: {error.strerror or error}") from error
+        raise SelectionError(f"the report cannot be written to {target}: {why(error)}") from error
     return target
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from hf_task2vec.embedding import TaskEmbedding
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError, ZooIndexError
-from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes, sha256_file
+from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes, sha256_file, why
 from hf_task2vec.hub import IndexOnHub
 from hf_task2vec.zoo.records import (
     MANIFEST,
@@ -180,7 +180,7 @@ class ZooIndex(IndexOnHub):
             try:
                 return (folder / name).read_bytes()
             except OSError as error:
-                raise ZooIndexError(f"{folder / name}: part of the index but not readable ({error.strerror})") from None
+                raise ZooIndexError(f"{folder / name}: part of the index but not readable ({why(error)})") from None
 
         embeddings = folder / EMBEDDINGS_FILE if manifest.probe else None
         if embeddings is not None and not embeddings.is_file():
@@ -209,7 +209,7 @@ class ZooIndex(IndexOnHub):
                 for name, data in reversed(self.contents().items()):
                     stack.enter_context(atomic_path(Path(path) / name)).write_bytes(data)
         except OSError as error:
-            raise ZooIndexError(f"the index cannot be written to {path}: {error}") from error
+            raise ZooIndexError(f"the index cannot be written to {path}: {why(error)}") from error
 
     def contents(self) -> dict[str, bytes]:
         """Return the index as files: relative names -> bytes, the manifest last."""

@@ -327,7 +327,7 @@ def test_commands_that_cannot_be(index: Path, tmp_path: Path) -> None:
         (["task0", "task1", "-o", tmp_path / "map.png"], 2, "the map is a web page, so name it .html"),
         (["task0", "task1", "--kind", "euclid"], 2, "'euclid' is not one of 'log_correlation', 'cosine'"),
         (["task0", "nowhere"], 4, "'nowhere' is neither a file nor a task of the index"),
-        (["task0", "task1", "-o", tmp_path / "file" / "map.html"], 4, "the map cannot be written to"),
+        (["task0", "task1", "-o", tmp_path / "file" / "map.html"], 8, "error: the map cannot be written to"),
     ):
         output = [] if "-o" in arguments else ["-o", tmp_path / "map.html"]
         result = run(*arguments, "--index", index, *output)

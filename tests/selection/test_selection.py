@@ -320,7 +320,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 ) -> None:
     own_cache.write_bytes(b"a file where the folder should be")
     assert select(dataset(24)).best.hub_id == "org/best-unknown"
-    assert "the cache is not usable: the embedding cannot be written to" in caplog.text
+    assert "cannot be written to (Not a directory); set HF_HOME to a folder that can" in caplog.text
 
 
 # ---------------------------------------------------------------------- explanations
