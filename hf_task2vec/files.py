@@ -36,12 +36,12 @@ def why(error: OSError) -> str:
 
 def system_cause(error: BaseException) -> OSError | None:
     """Return the innermost error behind `error` that says what is wrong with this machine's files, if one does."""
-    found, seen = None, set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _REASONS:
-            found = error
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    found: OSError | None = None
+    following: BaseException | None = error
+    while following is not None:
+        if isinstance(following, OSError) and following.errno in _REASONS:
+            found = following
+        following = following.__cause__ or following.__context__
     return found
 
 
@@ -103,8 +103,8 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def cache_dir() -> Path:
     """Return the folder for cached embeddings and measurements.
 
-    ``$HF_TASK2VEC_CACHE`` if set, else ``task2vec`` inside the Hugging Face home (``$HF_HOME``). Not created here. Where
-    no home folder is known, a folder of this process stands for it.
+    ``$HF_TASK2VEC_CACHE`` if set, else ``task2vec`` inside the Hugging Face home (``$HF_HOME``). Not created here.
+    Where no home folder is known, a folder of this process stands for it.
     """
     explicit = os.environ.get("HF_TASK2VEC_CACHE")
     if explicit:

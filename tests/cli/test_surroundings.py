@@ -49,7 +49,7 @@ def test_a_selection_without_a_place_to_keep_things(tmp_path: Path, environment:
     (warning,) = (line for line in result.stderr.splitlines() if "HF_HOME" in line)
     assert "nothing is kept for the next time" in warning
     assert why.format(tmp_path) in warning
-    assert sorted(os.listdir(tmp_path)) == ["file"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_report_that_cannot_be_kept_costs_no_ranking(tmp_path: Path) -> None:
     result = run(*SELECT, "--report", "report.html", cwd=tmp_path, prepare=limit, **environment)
     assert (result.returncode, len(result.stdout.split())) == (8, 2), result.stderr
     assert "error: the report cannot be written to report.html: the file is larger than the system" in result.stderr
-    assert os.listdir(tmp_path) == ["home"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "home"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no device that is always full")
