@@ -30,7 +30,8 @@ LABEL_NAMES = (
     *CLASS_LABEL_NAMES, "targets", "classes", "category", "categories", "class_name", "label_name", "y", "cls",
     "species", "diagnosis", "dx", "breed", "choice", "class_label", "class_id", "label_id", "category_id",
     "category_name", "tags", "attributes", "ground_truth", "gt", "disease", "finding", "finding_labels", "genus",
-    "variety", "cultivar",
+    "variety", "cultivar", "choices", "klasse", "kategorie", "etikett", "art",
+    "clase", "categoria", "etiqueta", "classe", "espèce", "étiquette", "класс", "метка", "类别", "标签", "ラベル",
 )  # fmt: skip
 """Names of label columns, the likeliest first."""
 _BOOKKEEPING = re.compile(
@@ -262,8 +263,12 @@ def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None
 
 
 def _by_name(others: Mapping[str, Any]) -> str | None:
-    by_lower = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in others if name[:2] != "__"}
-    found = (by_lower[lower] for lower in LABEL_NAMES if lower in by_lower)
+    by_plain = {  # "ClassName", "class_name", and "annotations.value.class name" of nested JSON
+        re.sub(r"[\s_/-]+", "", name.lower().rpartition(".")[2]): name
+        for name in reversed([*others])
+        if name[:2] != "__"
+    }
+    found = (by_plain[plain] for name in LABEL_NAMES if (plain := name.replace("_", "")) in by_plain)
     return next((name for name in found if _is_label(others[name])), None)
 
 

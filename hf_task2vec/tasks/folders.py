@@ -162,8 +162,8 @@ class Files:
             self.parquet.append(path)
         elif suffix in _ARROW:
             self.arrow.append(path)
-        elif suffix in _UNREAD:
-            self.leave_out(_UNREAD[suffix], path)
+        elif suffix in _UNREAD or suffix in ARCHIVES:
+            self.leave_out(_UNREAD.get(suffix, "packed"), path)
         elif suffix in _HEIC:
             self.leave_out("HEIC", path)
         elif suffix in _KNOWN or (suffix and mimetypes.guess_type(f"x.{suffix}")[0] is not None):

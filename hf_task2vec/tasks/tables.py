@@ -10,9 +10,10 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -82,6 +83,14 @@ class Names:
             found[_plain(stem)] += paths
         return found
 
+    @cached_property
+    def _by_number(self) -> dict[int | None, list[str]]:
+        found: dict[int | None, list[str]] = defaultdict(list)
+        for stem, paths in self._by_stem.items():
+            if (number := _number(stem)) is not None:
+                found[number] += paths
+        return found
+
     def find(self, value: Any, table: str = "") -> str | None:
         """Return the image that `value`, in a cell of a table, stands for."""
         value = str(value).strip().replace("\\", "/").rpartition("?d=")[2]
@@ -90,7 +99,8 @@ class Names:
             if paths := self._by_name.get(spelling) or self._by_stem.get(spelling):
                 return self._nearest(paths, folder.strip("/").split("/"), table)
         stem = name.rpartition(".")[0] if _PICTURE.search(name) else name
-        if name and (paths := self._alike.get(_plain(stem))):  # .jpg for .JPG or .png, other forms of Unicode
+        # .jpg for .JPG or .png, other forms of Unicode, 7 for 0007
+        if name and (paths := self._alike.get(_plain(stem)) or self._by_number.get(_number(stem))):
             return self._nearest(paths, folder.strip("/").split("/"), table)
         return self._outside(value, table)
 
@@ -179,6 +189,10 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def _number(stem: str) -> int | None:
+    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 19 else None
+
+
 def _decode(data: bytes) -> str:
     encoding = next((name for mark, name in _BOMS if data.startswith(mark)), None)
     if encoding is None and data[:4096].count(0) > len(data[:4096]) // 4:
@@ -217,21 +231,47 @@ def _rows(found: Any) -> list[dict[str, Any]]:
         values = list(found.values())
         lists = [value for value in values if isinstance(value, list)]
         if "annotations" in found and "categories" in found:
-            raise ValueError("boxes of object detection, which is not supported")
+            return _of_coco(**{name: found.get(name) or [] for name in ("images", "annotations", "categories")})
         if values and all(isinstance(value, (str, int)) for value in values):  # {file: class}
             return [{"file_name": name, "label": value} for name, value in found.items()]
-        if len(lists) == 1:  # {"data": [row, …]}
+        if len(lists) == 1 and "labels" not in found:  # {"data": [row, …]}
             return _rows(lists[0])
+        if isinstance(found.get("labels"), (dict, list)) and set(found) <= {"classes", "labels"}:
+            return _rows(found["labels"])
         if lists and len(lists) == len(values):
             if any(re.fullmatch(rf"(?i){name}s?", key) for key in found for name in FILE_NAMES):  # columns
                 return [dict(zip(found, row, strict=False)) for row in zip(*values, strict=False)]
             return [{"file_name": file, "label": name} for name, files in found.items() for file in files]
     if isinstance(found, list) and found:
         if all(isinstance(row, dict) for row in found):
-            return found
+            return [dict(_flat(row)) for row in found]
         if all(isinstance(row, list) and len(row) == 2 for row in found):
             return [{"file_name": row[0], "label": row[1]} for row in found]
     raise ValueError("no list of rows")
+
+
+def _of_coco(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the classes of whole images, as iNaturalist and camera traps have them in COCO's form."""
+    if not annotations or any("bbox" in row or "segmentation" in row for row in annotations):
+        raise ValueError("boxes of object detection, which is not supported")
+    names = {row.get("id"): row.get("name") for row in categories}
+    files = {row.get("id"): row.get("file_name") for row in images}
+    return [
+        {"file_name": files.get(row.get("image_id")), "label": names.get(row.get("category_id"))} for row in annotations
+    ]
+
+
+def _flat(row: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the cells of a row, of dictionaries in it and of lists of one by the names on the way."""
+    for name, value in row.items():
+        while isinstance(value, list) and len(value) == 1 and (before or isinstance(value[0], dict)):
+            value = value[0]
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -242,6 +282,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(str(name) for row in rows for name in row):
         values = [row.get(name) for row in rows]
+        if any(isinstance(x, list) for x in values):
+            values = [x if x is None or isinstance(x, list) else [x] for x in values]
         try:
             columns[name] = pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -255,22 +297,36 @@ def _from_csv(content: str, is_file: Callable[[str], bool]) -> pa.Table:
 
     declared = content[:4].lower() == "sep="  # the first line that spreadsheets may write
     mark, content = (content[4:5], content.partition("\n")[2]) if declared else (_separator(content), content)
+    content = re.sub(r"\A(?:#[^\n]*\n|\s*\n)*(?:\d+\s*\n(?=.*\D))?", "", content)  # remarks, how many rows there are
     if mark == " ":
-        content = re.sub(r"[ \t]+", " ", content)
-    head = next(csv.reader(io.StringIO(content), delimiter=mark), [])
+        content = re.sub(r"(?m)[ \t]+$|^[ \t]+", "", re.sub(r"[ \t]+", " ", content))
+    first = csv.reader(io.StringIO(content), delimiter=mark)
+    head, second = next(first, []), next(first, [])
+    if len(second) == len(head) + 1 and is_file(second[0]):  # no word above the files
+        content, head = f"{mark}{content}", ["", *head]
     heading = not any(map(is_file, filter(None, head)))
     names = [name.strip() if heading and name.strip() else f"column {i + 1}" for i, name in enumerate(head)]
     names = [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
     as_text = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
     )
-    shape = pa.csv.ParseOptions(delimiter=mark, newlines_in_values=True, invalid_row_handler=lambda row: "skip")
+    ragged = []
+
+    def skip(row: Any) -> str:
+        ragged.append(row)
+        return "skip"
+
+    shape = pa.csv.ParseOptions(delimiter=mark, newlines_in_values=True, invalid_row_handler=skip)
     data = io.BytesIO(content.encode("utf-8", "replace"))
     try:
-        read = pa.csv.ReadOptions(column_names=names, skip_rows=int(heading))
-        return _typed(pa.csv.read_csv(data, read, shape, as_text))
+        table = pa.csv.read_csv(data, pa.csv.ReadOptions(column_names=names, skip_rows=int(heading)), shape, as_text)
     except pa.ArrowInvalid as error:
         raise ValueError(str(error)) from error
+    if ragged:  # a comma too many or too few
+        rows = [row for row in csv.reader(io.StringIO(content), delimiter=mark) if any(row)][int(heading) :]
+        cells = ([cell or None for cell in column] for column in zip_longest(*rows, fillvalue=""))
+        table = pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=False)})
+    return _typed(table)
 
 
 def _typed(table: pa.Table) -> pa.Table:
@@ -290,7 +346,8 @@ def _typed(table: pa.Table) -> pa.Table:
         padded = pc.any(pc.match_substring_regex(column, r"^\s*-?0\d")).as_py()  # "007" is a name
         for kind in () if padded else (pa.int64(), pa.float64()):
             try:
-                column = pc.utf8_trim_whitespace(column).cast(kind)
+                trimmed = pc.utf8_trim_whitespace(column)
+                column = pc.replace_substring_regex(trimmed, r"^(-?\d+),(\d+)$", r"\1.\2").cast(kind)
                 break
             except pa.ArrowInvalid:
                 continue

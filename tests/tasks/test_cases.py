@@ -57,6 +57,13 @@ def rows(
     return "\n".join([head.replace(",", mark), *lines]) + "\n"
 
 
+def rows_by_number(line: str, head: str = "id,label", n: int = 12) -> str:
+    """A line each of numbered files, of three classes in turn: {c} is the class, {f} its flags, {s} a split."""
+    flags = ("1 -1 -1", "-1 1 -1", "-1 -1 1")
+    facts = [{"i": i, "c": CLASSES[i % 3], "f": flags[i % 3], "s": i // 9} for i in range(n)]
+    return "".join(f"{text}\n" for text in [*filter(None, [head]), *(line.format(**fact) for fact in facts)])
+
+
 def tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as archive:
@@ -378,6 +385,70 @@ READ = {
             },
         }.items()
     },
+    "more: ids without their zeros": Case(
+        lambda r: write(r, [f"images/{i:04d}.png" for i in range(12)]) or table(r, rows_by_number("{i},{c}"), "a.csv"),
+        labels_from="column 'label' of a.csv",
+    ),
+    "more: CelebA": Case(
+        lambda r: (
+            write(r, [f"img/{i:06d}.png" for i in range(12)])
+            or table(r, "12\nglass metal paper \n" + rows_by_number("{i:06d}.png {f}", head=""), "list_attr.txt")
+            or table(r, rows_by_number("{i:06d}.png {s}", head=""), "list_eval_partition.txt")
+        ),
+        {"glass": 4, "metal": 4, "paper": 4},
+        "column 'glass,metal,paper' of list_attr.txt",
+    ),
+    "more: a comma too few, and one in brackets": Case(
+        lambda r: (
+            write(r, [f"images_{i // 6:03d}/images/{i:08d}.png" for i in range(12)])
+            or table(r, rows_by_number("{i:08d}.png,{c},1,", head="Image Index,Finding Labels,Spacing[x,y],"), "d.csv")
+        ),
+        labels_from="column 'Finding Labels' of d.csv",
+    ),
+    "more: remarks above the heading, decimals with commas, words of other languages": Case(
+        lambda r: (
+            write(r, [f"{i}.png" for i in range(12)])
+            or table(r, rows_by_number("{i}.png;1,{i};{c}", head="# of a scale\n\nDatei;Gewicht;Klasse"), "d.csv")
+        ),
+        labels_from="column 'Klasse' of d.csv",
+    ),
+    "more: JSON of Label Studio": Case(
+        lambda r: (
+            write(r, [f"images/{i:08x}-{i}.png" for i in range(12)])
+            or table(
+                r,
+                json.dumps(
+                    [
+                        {
+                            "id": i,
+                            "annotations": [{"id": i, "result": [{"value": {"choices": [CLASSES[i % 3]]}}]}],
+                            "data": {"image": f"/data/upload/1/{i:08x}-{i}.png"},
+                        }
+                        for i in range(12)
+                    ]
+                ),
+                "project.json",
+            )
+        ),
+        labels_from="column 'annotations.result.value.choices' of project.json",
+    ),
+    "more: classes in COCO's form": Case(
+        lambda r: (
+            write(r, [f"train/{i}.png" for i in range(12)])
+            or table(
+                r,
+                json.dumps(
+                    {
+                        "images": [{"id": 100 + i, "file_name": f"train/{i}.png"} for i in range(12)],
+                        "annotations": [{"id": i, "image_id": 100 + i, "category_id": i % 3} for i in range(12)],
+                        "categories": [{"id": i, "name": c} for i, c in enumerate(CLASSES)],
+                    }
+                ),
+                "train.json",
+            )
+        ),
+        labels_from="column 'label' of train.json",
+    ),
     "more: a zip with backslashes": Case(lambda r: packed(r / "photos.zip", pictures("set\\{c}\\{i}.png"))),
     "L3 folds": Case(
         lambda r: classes(r, "fold{i}/{c}/{i}.png"),
