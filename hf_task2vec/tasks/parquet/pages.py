@@ -11,7 +11,6 @@ Files come from strangers: sizes, counts, depth and numbers are bounded, so that
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,9 +28,10 @@ MOST_BYTES = 1 << 30
 Fetch = Callable[[int, int], bytes]
 """Returns so many bytes from an offset in the file on, fewer only at the end of what may be read."""
 
-_DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
+_DATA, _INDEX, _DICTIONARY = range(3)  # and 3: data of the second version
 _PLAIN, _DICTIONARY_ENCODINGS = 0, (2, 8)
 _HEADER = 1024  # more bytes than a page header takes, unless it holds statistics
+_MORE = 256  # bytes that are fetched beyond those known to be missing
 _BOOLEANS, _STRUCT = (1, 2), 12
 _MOST_DEPTH = 16  # of structs in structs; Parquet's own have a few
 _MOST_WIDTH = 32  # bits of a level or dictionary index
@@ -73,12 +73,105 @@ def first_values(fetch: Fetch, offset: int, count: int, leaf: Leaf) -> list[byte
     """
     small = leaf.dictionary is not None  # then the page holds a few bytes a row
     length = _HEADER + 4 * count if small else expected_bytes(count, leaf.mean)
-    return _growing(fetch, offset, length, lambda data: _values(data, count, leaf, fetch))
+    found: list[bytes | None] = _growing(fetch, offset, length, lambda data: _values(data, count, leaf, fetch))
+    return found
 
 
 def expected_bytes(count: int, mean: float) -> int:
     """Return how many bytes to fetch for `count` values: sizes vary, and a second request is dear too."""
     return int(_HEADER + mean * (count + 0.5 * count**0.5))
+
+
+def parse_struct(data: bytes, position: int = 0) -> tuple[dict[int, Any], int]:
+    """Return a Thrift struct of the compact protocol as values by field number, and where it ends."""
+    reader = _Reader(data, position)
+    return reader.struct(), reader.position
+
+
+class _Reader:
+    """Reads the numbers and structs of the format from what is there of some bytes."""
+
+    def __init__(self, data: bytes, position: int = 0) -> None:
+        self._data, self.position = data, position
+
+    def take(self, size: int) -> bytes:
+        start, self.position = self.position, self.position + size
+        if size < 0:
+            raise DamagedPageError("a size below zero")
+        if self.position > len(self._data):
+            raise IncompleteError(self.position - len(self._data))
+        return self._data[start : self.position]
+
+    def take_most(self, size: int) -> bytes:
+        return self.take(min(size, len(self._data) - self.position))
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def string(self) -> bytes:
+        return self.take(int.from_bytes(self.take(4), "little"))
+
+    def varint(self) -> int:
+        number = 0
+        for shift in range(0, 64, 7):
+            byte = self.byte()
+            number |= (byte & 127) << shift
+            if byte < 128:
+                return number
+        raise DamagedPageError("a number of more than 64 bits")
+
+    def integer(self) -> int:
+        number = self.varint()
+        return (number >> 1) ^ -(number & 1)
+
+    def hybrid(self, width: int, count: int) -> np.ndarray:
+        """Return `count` numbers of `width` bits in the RLE/bit-packing hybrid."""
+        if not width or not count:
+            return np.zeros(count, dtype=np.int64)
+        if width > _MOST_WIDTH:
+            raise DamagedPageError(f"numbers of {width} bits")
+        parts, have = list[np.ndarray](), 0
+        weights = 1 << np.arange(width, dtype=np.int64)
+        while have < count:
+            head = self.varint()
+            if head & 1:
+                raw = np.frombuffer(self.take_most(width * (head >> 1)), dtype=np.uint8)
+                bits = np.unpackbits(raw, bitorder="little")
+                part = bits[: len(bits) // width * width].reshape(-1, width) @ weights
+            else:
+                value = int.from_bytes(self.take((width + 7) // 8), "little")
+                part = np.full(min(head >> 1, count), value, dtype=np.int64)
+            parts.append(part)
+            have += len(part)
+        return np.concatenate(parts)[:count]
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := self.byte():
+            number = number + (head >> 4) if head >> 4 else self.integer()
+            kind = head & 15
+            fields[number] = kind == 1 if kind in _BOOLEANS else self._value(kind, depth)
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if depth > _MOST_DEPTH:
+            raise DamagedPageError("structs or lists too deep in each other")
+        if kind in (*_BOOLEANS, 3):  # of a list: a byte each
+            return self.byte()
+        if kind in (4, 5, 6):
+            return self.integer()
+        if kind == 7:
+            return self.take(8)
+        if kind == 8:
+            return self.take(self.varint())
+        if kind in (9, 10):
+            head = self.byte()
+            size = head >> 4 if head >> 4 < 15 else self.varint()
+            return [self._value(head & 15, depth + 1) for _ in range(size)]
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        raise DamagedPageError(f"Thrift type {kind} is not understood")
 
 
 def _growing(fetch: Fetch, offset: int, length: int, parse: Callable[[bytes], Any]) -> Any:
@@ -91,8 +184,8 @@ def _growing(fetch: Fetch, offset: int, length: int, parse: Callable[[bytes], An
         except IncompleteError as error:
             if not more:
                 raise DamagedPageError(f"the page at byte {offset} ends too soon") from error
-            length = max(error.missing, 64)
-        except (LookupError, TypeError, ValueError, struct.error, zlib.error, OSError, MemoryError) as error:
+            length = error.missing + _MORE
+        except (LookupError, TypeError, ValueError, zlib.error, OSError, MemoryError) as error:
             raise DamagedPageError(f"no Parquet page at byte {offset}: {error}") from error
 
 
@@ -101,15 +194,19 @@ def _values(data: bytes, count: int, leaf: Leaf, fetch: Fetch) -> list[bytes | N
     position = 0
     while len(values) < count:
         header, start = parse_struct(data, position)
-        stored, whole = header[3], header[2]
-        _check(stored, whole)
-        body = data[start : start + stored]
-        position = start + stored
+        body = data[start : start + header[3]]
+        position = start + header[3]
+        _check(header[3], header[2])
         if header[1] in (_INDEX, _DICTIONARY):
             continue
-        levels, encoding, content = _split(header, body, leaf, count - len(values))
-        present = levels == leaf.max_level
-        found = _decode(content, encoding, int(present.sum()), leaf, fetch, short=len(body) < stored)
+        try:
+            levels, encoding, content = _split(header, body, leaf, count - len(values))
+            present = levels == leaf.max_level
+            found = iter(_decode(content, encoding, int(present.sum()), leaf, fetch))
+        except IncompleteError as error:
+            if len(body) == header[3]:
+                raise DamagedPageError("a page has fewer values than it says") from error
+            raise
         values += [next(found) if there else None for there in present.tolist()]
     return values
 
@@ -119,99 +216,46 @@ def _check(stored: int, whole: int, *counts: int) -> None:
         raise DamagedPageError(f"a page of {stored} bytes for {whole}, with counts {counts}")
 
 
-def _split(header: dict[int, Any], body: bytes, leaf: Leaf, wanted: int) -> tuple[np.ndarray, int, bytes]:
+def _split(header: dict[int, Any], body: bytes, leaf: Leaf, wanted: int) -> tuple[np.ndarray, int, _Reader]:
     """Return the first definition levels of a data page, its encoding, and as much of its values as there is."""
-    width, stored, whole = leaf.max_level.bit_length(), header[3], header[2]
+    width, stored, whole, codec = leaf.max_level.bit_length(), header[3], header[2], leaf.codec
     if header[1] == _DATA:
-        facts = header[5]
-        n_values, encoding = min(facts[1], wanted), facts[2]
-        _check(stored, whole, n_values)
-        content = _decompress(body, leaf.codec, stored, whole)
-        if not width:
-            return np.zeros(n_values, dtype=np.int64), encoding, content
-        if len(content) < 4:
-            raise IncompleteError(_HEADER)
-        (size,) = struct.unpack_from("<I", content)
-        if len(content) < 4 + size:
-            raise IncompleteError(size)
-        return _decode_hybrid(content[4 : 4 + size], width, n_values), encoding, content[4 + size :]
-    facts = header[8]
-    n_values, encoding, n_level, n_repetition = min(facts[1], wanted), facts[4], facts[5], facts[6]
-    skipped = n_level + n_repetition
-    _check(stored - skipped, whole - skipped, n_values, n_level, n_repetition)
-    if len(body) < skipped:
-        raise IncompleteError(skipped - len(body))
-    codec = leaf.codec if facts.get(7, True) else "UNCOMPRESSED"
-    content = _decompress(body[skipped:], codec, stored - skipped, whole - skipped)
-    if not width:
-        return np.zeros(n_values, dtype=np.int64), encoding, content
-    return _decode_hybrid(body[n_repetition:skipped], width, n_values), encoding, content
+        facts, levels = header[5], None
+        n_values, encoding = facts[1], facts[2]
+    else:  # the levels come first, and are not compressed
+        facts = header[8]
+        n_values, encoding, n_level, n_repetition = facts[1], facts[4], facts[5], facts[6]
+        _check(n_level, n_repetition)
+        reader = _Reader(body)
+        reader.take(n_repetition)
+        levels = _Reader(reader.take(n_level))
+        body, stored, whole = body[reader.position :], stored - reader.position, whole - reader.position
+        codec = codec if facts.get(7, True) else "UNCOMPRESSED"
+    _check(stored, whole, n_values)
+    content = _Reader(_decompress(body, codec, stored, whole))
+    if levels is None:
+        levels = _Reader(content.string() if width else b"")
+    return levels.hybrid(width, min(n_values, wanted)), encoding, content
 
 
-def _decode(content: bytes, encoding: int, count: int, leaf: Leaf, fetch: Fetch, *, short: bool) -> Any:
+def _decode(content: _Reader, encoding: int, count: int, leaf: Leaf, fetch: Fetch) -> list[bytes]:
     if encoding == _PLAIN:
-        return iter(_byte_strings(content, count))
+        return [content.string() for _ in range(count)]
     if encoding not in _DICTIONARY_ENCODINGS or leaf.dictionary is None:
         raise DamagedPageError(f"encoding {encoding} is not understood")
     if not count:
-        return iter(())
-    if not content:
-        raise IncompleteError(_HEADER)
-    indices = _decode_hybrid(content[1:], content[0], count, short=short)
-    entries = _dictionary(fetch, int(indices.max()) + 1, leaf)
-    return iter([entries[index] for index in indices.tolist()])
+        return []
+    indices = content.hybrid(content.byte(), count)
+    n_entries = int(indices.max()) + 1
 
-
-def _dictionary(fetch: Fetch, count: int, leaf: Leaf) -> list[bytes]:
-    def parse(data: bytes) -> list[bytes]:
-        header, start = parse_struct(data, 0)
+    def entries(data: bytes) -> list[bytes]:
+        header, start = parse_struct(data)
         _check(header[3], header[2])
-        return _byte_strings(_decompress(data[start : start + header[3]], leaf.codec, header[3], header[2]), count)
+        found = _Reader(_decompress(data[start : start + header[3]], leaf.codec, header[3], header[2]))
+        return [found.string() for _ in range(n_entries)]
 
-    assert leaf.dictionary is not None
-    found: list[bytes] = _growing(fetch, leaf.dictionary, expected_bytes(count, leaf.mean), parse)
-    return found
-
-
-def _byte_strings(content: bytes, count: int) -> list[bytes]:
-    found, position = [], 0
-    for _ in range(count):
-        if len(content) < position + 4:
-            raise IncompleteError(_HEADER)
-        (size,) = struct.unpack_from("<I", content, position)
-        end = position + 4 + size
-        if len(content) < end:
-            raise IncompleteError(end - len(content) + 64)
-        found.append(content[position + 4 : end])
-        position = end
-    return found
-
-
-def _decode_hybrid(data: bytes, width: int, count: int, *, short: bool = False) -> np.ndarray:
-    """Decode `count` numbers of `width` bits in the RLE/bit-packing hybrid."""
-    if width == 0:
-        return np.zeros(count, dtype=np.int64)
-    if width > _MOST_WIDTH:
-        raise DamagedPageError(f"numbers of {width} bits")
-    parts, have, position = [], 0, 0
-    weights = 1 << np.arange(width, dtype=np.int64)
-    while have < count:
-        if position >= len(data):
-            raise IncompleteError(_HEADER) if short else DamagedPageError("too few levels or indices")
-        head, position = _varint(data, position)
-        size = width * (head >> 1) if head & 1 else (width + 7) // 8
-        raw = data[position : position + size]
-        position += size
-        if len(raw) < size and not head & 1:
-            raise IncompleteError(size)
-        if head & 1:
-            bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")
-            part = bits[: len(bits) // width * width].reshape(-1, width) @ weights
-        else:
-            part = np.full(min(head >> 1, count), int.from_bytes(raw, "little"), dtype=np.int64)
-        parts.append(part)
-        have += len(part)
-    return np.concatenate(parts)[:count] if parts else np.zeros(0, dtype=np.int64)
+    dictionary = _growing(fetch, leaf.dictionary, expected_bytes(n_entries, leaf.mean), entries)
+    return [dictionary[index] for index in indices.tolist()]
 
 
 def _decompress(data: bytes, codec: str, stored: int, whole: int) -> bytes:
@@ -244,8 +288,9 @@ def _zstd(data: bytes, whole: int) -> bytes:
 
 def unpack_snappy(data: bytes) -> bytes:
     """Decompress the beginning of a raw Snappy stream (https://github.com/google/snappy, format_description.txt)."""
-    _, position = _varint(data, 0)
-    found = bytearray()
+    start = _Reader(data)
+    start.varint()
+    found, position = bytearray(), start.position
     while position < len(data):
         tag = data[position]
         kind, size = tag & 3, tag >> 2
@@ -265,77 +310,3 @@ def unpack_snappy(data: bytes) -> bytes:
         piece = bytes(found[-back:][:size])
         found += (piece * (size // len(piece) + 1))[:size]
     return bytes(found)
-
-
-def parse_struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
-    """Return a Thrift struct of the compact protocol as values by field number, and where it ends."""
-    try:
-        return _struct(data, position, 0)
-    except IndexError:
-        raise IncompleteError(_HEADER) from None
-
-
-def _struct(data: bytes, position: int, depth: int) -> tuple[dict[int, Any], int]:
-    if depth > _MOST_DEPTH:
-        raise DamagedPageError("structs too deep in each other")
-    fields: dict[int, Any] = {}
-    number = 0
-    while True:
-        head = data[position]
-        position += 1
-        if head == 0:
-            return fields, position
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, position = _integer(data, position)
-        kind = head & 15
-        if kind in _BOOLEANS:
-            fields[number] = kind == 1
-        else:
-            fields[number], position = _value(data, position, kind, depth)
-
-
-def _value(data: bytes, position: int, kind: int, depth: int) -> tuple[Any, int]:
-    if depth > _MOST_DEPTH:
-        raise DamagedPageError("lists too deep in each other")
-    if kind in (*_BOOLEANS, 3):  # of a list: a byte each
-        return data[position], position + 1
-    if kind in (4, 5, 6):
-        return _integer(data, position)
-    if kind == 7:
-        return struct.unpack("<d", data[position : position + 8])[0], position + 8
-    if kind == 8:
-        size, position = _varint(data, position)
-        if position + size > len(data):
-            raise IncompleteError(position + size - len(data))
-        return data[position : position + size], position + size
-    if kind in (9, 10):
-        head = data[position]
-        size, position = (head >> 4, position + 1) if head >> 4 < 15 else _varint(data, position + 1)
-        found = []
-        for _ in range(size):
-            item, position = _value(data, position, head & 15, depth + 1)
-            found.append(item)
-        return found, position
-    if kind == _STRUCT:
-        return _struct(data, position, depth + 1)
-    raise DamagedPageError(f"Thrift type {kind} is not understood")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, position
-        shift += 7
-        if shift > 63:
-            raise DamagedPageError("a number of more than 64 bits")
-
-
-def _integer(data: bytes, position: int) -> tuple[int, int]:
-    number, position = _varint(data, position)
-    return (number >> 1) ^ -(number & 1), position
