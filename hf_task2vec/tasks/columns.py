@@ -77,18 +77,19 @@ def of_schema(schema: pa.Schema) -> dict[str, Any]:
         known = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         known = {}
-    return {field.name: _declared(known.get(field.name)) or of_arrow(field.type) for field in schema}
+    return {field.name: declared(known.get(field.name)) or of_arrow(field.type) for field in schema}
 
 
-def _declared(known: Any) -> Any:
+def declared(known: Any) -> Any:
+    """Return the type of a column as `datasets` wrote it down, None if it did not."""
     if isinstance(known, list) and known:
-        return Feature("List", feature=_declared(known[0]))
+        return Feature("List", feature=declared(known[0]))
     if not isinstance(known, dict):
         return None
     kind = known.get("_type")
     if not isinstance(kind, str):
-        return {name: _declared(inner) for name, inner in known.items()}
-    inner = _declared(known["feature"]) if "feature" in known else None
+        return {name: declared(inner) for name, inner in known.items()}
+    inner = declared(known["feature"]) if "feature" in known else None
     if kind == "Sequence" and isinstance(inner, Mapping):
         return {name: Feature("List", feature=each) for name, each in inner.items()}
     names = known.get("names") or map(str, range(known.get("num_classes") or 0))

@@ -13,7 +13,8 @@ from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableErr
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
 from hf_task2vec.tasks.layout import Reading, lay_out, pick_split
-from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files, of_the_dataset
+from hf_task2vec.tasks.parquet.listing import kept_listing, list_files, of_the_dataset
+from hf_task2vec.tasks.parquet.remote import RemoteSplit
 from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Sampling, Source
 

@@ -19,7 +19,7 @@ from hf_task2vec.tasks.columns import Feature, find_image_column, of_arrow, of_s
 from hf_task2vec.tasks.folders import ARCHIVES, CURES, TABLES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
 from hf_task2vec.tasks.layout import Reading, lay_out, pick_split, shard_split, split_of
-from hf_task2vec.tasks.parquet.local import LocalSplit, beside, understood
+from hf_task2vec.tasks.parquet.local import beside, local_split, understood
 from hf_task2vec.tasks.rows import Data, Listed
 from hf_task2vec.tasks.source import Sampling, Source
 from hf_task2vec.tasks.text import listed
@@ -326,7 +326,7 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
             by_split[(not declared and shard_split(file)) or "train"].append(file)
         at = chosen if chosen in by_split else pick_split(list(by_split), split, place)
         paths = by_split[at]
-        data: Data = LocalSplit(files.root, paths) if files.parquet else _arrow(files.root, paths)
+        data: Data = local_split(files.root, paths) if files.parquet else _arrow(files.root, paths)
         has_images = _has_images(data)
         if not has_images and files.parquet:  # a table of paths
             files.tables += files.parquet

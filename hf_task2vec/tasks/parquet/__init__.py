@@ -1,4 +1,4 @@
-"""Parquet files of the Hub, read in parts: labels by column, images by page.
+"""Parquet files, here or on the Hub, read in parts: labels by column, images by row group or page.
 
-`remote` plans what to read of a dataset, `shards` keeps the footers and columns of its files, `pages` decodes.
+`split` plans what to read, of a `local` or `remote` file; `pages` decodes, and `listing` says which files there are.
 """

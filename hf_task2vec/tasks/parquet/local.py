@@ -1,25 +1,18 @@
-"""Parquet files on this machine, read where they lie: labels by column, images by row group, nothing copied."""
+"""Parquet files on this machine, read where they lie: images by row group, nothing copied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.errors import ColumnError, DatasetNotFoundError
-from hf_task2vec.tasks.columns import of_schema
-from hf_task2vec.tasks.parquet.plan import Pages
+from hf_task2vec.errors import DatasetNotFoundError
+from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from hf_task2vec.tasks.labels import Labels
-    from hf_task2vec.tasks.sampling import Draw
 
 EXACT_BYTES = 2 << 30
 """Up to so many bytes to read, the sample may be drawn from anywhere in the files."""
@@ -28,119 +21,53 @@ _BATCH, _BUFFER = 64, 1 << 20  # rows and bytes in memory at a time
 _LFS = b"version https://git-lfs"
 
 
-class LocalSplit:
-    """Parquet files that make one split."""
+def local_split(root: Path, paths: Sequence[str]) -> ParquetSplit:
+    """Return the Parquet files at some paths as one split."""
+    return ParquetSplit([_LocalFile(root, path) for path in paths], EXACT_BYTES)
 
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        self._root, self.paths = root, list(paths)
 
-    @contextmanager
-    def open(self, file: int) -> Iterator[pq.ParquetFile]:
-        """Open a file such that a row group is decoded as it is needed; its errors become ours."""
+class _LocalFile:
+    def __init__(self, root: Path, path: str) -> None:
+        self.path, self._place = path, root / path
+
+    @cached_property
+    def metadata(self) -> pq.FileMetaData:
         import pyarrow.parquet as pq
 
-        footer = self._footers[file] if "_footers" in vars(self) else None
-        with (
-            understood(self._root / self.paths[file]),
-            pq.ParquetFile(
-                self._root / self.paths[file], metadata=footer, buffer_size=_BUFFER, pre_buffer=False
-            ) as handle,
-        ):
+        with understood(self._place):
+            return pq.read_metadata(self._place)
+
+    @contextmanager
+    def open(self) -> Iterator[pq.ParquetFile]:
+        """Open it such that a row group is decoded as it is needed."""
+        import pyarrow.parquet as pq
+
+        how: dict[str, Any] = {"buffer_size": _BUFFER, "pre_buffer": False}
+        with understood(self._place), pq.ParquetFile(self._place, metadata=self.metadata, **how) as handle:
             yield handle
 
-    @cached_property
-    def _footers(self) -> list[pq.FileMetaData]:
-        footers = []
-        for file in range(len(self.paths)):
-            with self.open(file) as handle:
-                footers.append(handle.metadata)
-        return footers
+    def entries(self, name: str, first: int) -> Iterator[Entry]:
+        """Return its row groups."""
+        for number in range(self.metadata.num_row_groups):
+            group = self.metadata.row_group(number)
+            chunks = (group.column(i) for i in range(group.num_columns))
+            size = sum(c.total_compressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
+            if group.num_rows:
+                yield Entry(first, group.num_rows, size / group.num_rows, partial(self._cells, number, name))
+            first += group.num_rows
 
-    @cached_property
-    def _schema(self) -> pa.Schema:
-        return self._footers[0].schema.to_arrow_schema()
-
-    @cached_property
-    def features(self) -> dict[str, Any]:
-        """Columns and their types."""
-        return of_schema(self._schema)
-
-    def __len__(self) -> int:
-        return sum(footer.num_rows for footer in self._footers)
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Read a whole column of labels."""
-        import pyarrow as pa
-
-        kind = self._schema.field(name).type
-        chunks: list[pa.Array] = []
-        for file, path in enumerate(self.paths):
-            with self.open(file) as handle:
-                if name not in handle.schema_arrow.names:
-                    raise ColumnError(f"{path} has no column {name!r}, as {self.paths[0]} has")
-                chunks += handle.read([name]).column(name).cast(kind).chunks
-        return pa.chunked_array(chunks, kind)
-
-    def first_value(self, name: str) -> Any:
-        """Return the first value that is not null, among a few; None if there is none."""
-        with self.open(0) as handle:
-            for batch in handle.iter_batches(_BATCH, columns=[name], use_threads=False):
-                return next((cell.as_py() for cell in batch.column(0) if cell.is_valid), None)
-        return None
-
-    def sample(
-        self, name: str, labels: Labels, size: int | None, seed: int
-    ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Return `draw`, `read` and `note` of `rows.Rows`."""
-        groups = []
-        starts = accumulate((footer.num_rows for footer in self._footers), initial=0)
-        for file, (footer, first) in enumerate(zip(self._footers, starts, strict=False)):
-            for number in range(footer.num_row_groups):
-                group = footer.row_group(number)
-                chunks = (group.column(i) for i in range(group.num_columns))
-                size_of = sum(c.total_compressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
-                if group.num_rows:
-                    groups.append(_Group(self, file, number, name, first, group.num_rows, size_of / group.num_rows))
-                first += group.num_rows
-        pages = Pages(groups)
-        draw, note = pages.draw(labels, size, seed, EXACT_BYTES)
-        return draw, pages.read, note
-
-    def folder(self, file: int) -> Path:
-        """Return the folder in which a file lies."""
-        return (self._root / self.paths[file]).parent
-
-
-@dataclass(frozen=True)
-class _Group:
-    """A row group of one column."""
-
-    split: LocalSplit
-    file: int
-    number: int
-    column: str
-    first: int
-    rows: int
-    mean: float
-
-    def cost(self, count: int) -> int:
-        """Return about how many bytes the first `count` rows take."""
-        return int(self.mean * min(count, self.rows))
-
-    def at(self, positions: Sequence[int]) -> list[Any]:
-        """Return the cells at some positions; a few rows are in memory at a time."""
+    def _cells(self, group: int, name: str, positions: Sequence[int]) -> list[Any]:
+        """Return cells of a row group; a few rows are in memory at a time."""
         wanted, start = set(positions), 0
         found: dict[int, Any] = {}
-        with self.split.open(self.file) as handle:
-            for batch in handle.iter_batches(
-                _BATCH, row_groups=[self.number], columns=[self.column], use_threads=False
-            ):
+        with self.open() as handle:
+            for batch in handle.iter_batches(_BATCH, row_groups=[group], columns=[name], use_threads=False):
                 cells = batch.column(0)
                 found |= {start + i: cells[i].as_py() for i in range(len(cells)) if start + i in wanted}
                 start += len(cells)
                 if len(found) == len(wanted):
                     break
-        return [beside(self.split.folder(self.file), found[position]) for position in positions]
+        return [beside(self._place.parent, found[position]) for position in positions]
 
 
 def beside(folder: Path, cell: Any) -> Any:

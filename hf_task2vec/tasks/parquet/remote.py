@@ -10,25 +10,35 @@ which its provenance says.
 
 from __future__ import annotations
 
-import json
+import io
 import logging
+import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.files import cache_dir, canonical_json, sha256_bytes, write_json
-from hf_task2vec.hub import HubSession
-from hf_task2vec.tasks.parquet.plan import Pages
-from hf_task2vec.tasks.parquet.shards import Entry, NotCheap, RemoteFile, Shard, in_threads, open_shards
-from hf_task2vec.tasks.sampling import Draw
+from hf_task2vec.errors import HubCorruptError, HubError
+from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes
+from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
+from hf_task2vec.tasks.columns import declared
+from hf_task2vec.tasks.parquet.pages import (
+    CODECS,
+    ENCODINGS,
+    DamagedPageError,
+    IncompleteError,
+    Leaf,
+    first_values,
+    parse_struct,
+)
+from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit
 
 if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from hf_task2vec.tasks.labels import Labels
+    from hf_task2vec.tasks.parquet.listing import Listing
+    from hf_task2vec.tasks.sampling import Draw
 
 logger = logging.getLogger(__name__)
 
@@ -37,144 +47,215 @@ EXACT_BYTES = 32 << 20
 MOST_SHARE = 0.5
 """Beyond this share of all images (and `EXACT_BYTES`) the split is downloaded instead."""
 
-_PEEK_ROWS = 16  # rows searched for a first value
-_PATHS_AT_ONCE = 500
+_TAIL = 4 << 10, 64 << 10  # bytes at the end of a file where its footer is looked for
+_MAGIC = b"PAR1"
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The Parquet files of a configuration at one commit, by split."""
-
-    commit: str
-    config_name: str
-    splits: dict[str, list[str]]
-    sizes: dict[str, int]
-    features: dict[str, Any] | None
-    """As in the dataset's card; None if only the files tell."""
+class NotCheap(Exception):
+    """A split cannot be read in parts, or not by fewer bytes; the text says why."""
 
 
-def kept_listing(hub_id: str, name: str | None, revision: str | None, token: Any) -> Listing | None:
-    """Return the listing kept from the last time that the dataset was opened, None if there is none."""
-    try:
-        return Listing(**json.loads(_listing_path(hub_id, name, revision, token).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+class RemoteFile(io.RawIOBase):
+    """A file of a dataset repository at one commit, of which only the bytes asked for are transferred, and kept.
 
-
-def list_files(
-    hub_id: str, name: str | None, revision: str | None, token: Any, commit: str, builder: datasets.DatasetBuilder
-) -> Listing | None:
-    """Return which Parquet files a dataset consists of at the commit that `revision` stands for, None if of none."""
-    try:
-        listing = _list(HubSession(hub_id, revision=commit, token=token), commit, builder)
-    except NotCheap as why:
-        logger.info("%s is downloaded, not read in parts: %s", hub_id, why)
-        return None
-    try:
-        write_json(_listing_path(hub_id, name, revision, token), asdict(listing))
-    except OSError as error:
-        logger.debug("the cache is not usable (%s)", error)
-    return listing
-
-
-def _listing_path(hub_id: str, name: str | None, revision: str | None, token: Any) -> Path:
-    key = canonical_json([HubSession(hub_id, token=token).api.endpoint, hub_id, name, revision])
-    return cache_dir() / "hub" / "listings" / f"{sha256_bytes(key)[:32]}.json"
-
-
-def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) -> Listing:
-    from datasets.packaged_modules.parquet.parquet import Parquet
-
-    if not isinstance(builder, Parquet) or not builder.config.data_files:
-        raise NotCheap(
-            "its files are not Parquet (those of revision='refs/convert/parquet' are, where the Hub made a copy)"
-        )
-    if getattr(builder.config, "columns", None) or getattr(builder.config, "filters", None):
-        raise NotCheap("its card chooses columns or rows")
-    start = f"hf://datasets/{session.repo_id}@{commit}/"
-    splits: dict[str, list[str]] = {}
-    for split, places in builder.config.data_files.items():
-        if not all(place.startswith(start) and "::" not in place for place in map(str, places)):
-            raise NotCheap("its files lie elsewhere")
-        splits[str(split)] = [str(place)[len(start) :] for place in places]
-    paths = sorted({path for found in splits.values() for path in found})
-    sizes: dict[str, int] = {}
-    for at in range(0, len(paths), _PATHS_AT_ONCE):
-        infos = session.call(
-            "listing its files",
-            session.api.get_paths_info,
-            str(session.repo_id),
-            paths[at : at + _PATHS_AT_ONCE],
-            revision=commit,
-            repo_type="dataset",
-        )
-        sizes |= {info.path: getattr(info, "size", 0) for info in infos}
-    if set(sizes) != set(paths):
-        raise NotCheap("its files are not all listed")
-    features = builder.info.features
-    declared = None if features is None else json.loads(json.dumps(features.to_dict()))
-    return Listing(commit, builder.config.name, splits, sizes, declared)
-
-
-def of_the_dataset(path: str) -> bool:
-    """Say whether a row of a dataset on the Hub may name this file or address: files of the Hub, and their copies.
-
-    A row can name any file of the machine that reads it, or any server: what lies elsewhere is nobody's image.
+    `huggingface_hub.HfFileSystem` reads ranges as well, but asks for the repository first, even for what is kept, and
+    takes a whole file in answer to a range.
     """
-    if "://" in path:
-        return path.rpartition("::")[2].startswith("hf://")
-    import datasets.config
-    from huggingface_hub.constants import HF_HUB_CACHE
 
-    caches = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
-    return any(Path(path).resolve().is_relative_to(Path(cache).resolve()) for cache in caches)
+    def __init__(self, hub_id: str, commit: str, path: str, size: int, token: Any) -> None:
+        self.path, self.size = path, size
+        # A session is given a time, and the images may be read long after the labels: each part has its own.
+        self._session = partial(HubSession, hub_id, revision=commit, token=token)
+        key = "\0".join([self._session().api.endpoint, hub_id, commit, path])
+        self._folder = cache_dir() / "hub" / "parts" / sha256_bytes(key.encode())[:32]
+        self._position = 0
+        self.bytes_read = 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it has positions."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position and return it."""
+        self._position = offset + (0, self._position, self.size)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the position on."""
+        data = self.fetch(self._position, min(self._position + len(buffer), self.size))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def fetch(self, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop`, which the file must have; safe in threads."""
+        if stop <= start:
+            return b""
+        part = self._folder / f"{start}-{stop}"
+        with suppress(OSError):
+            return part.read_bytes()
+        action = f"reading a part of {self.path}"
+        session = self._session()
+        data = session.call(action, self._get, session, start, stop, limit=REQUEST_TIMEOUT)
+        self.bytes_read += len(data)
+        try:
+            with atomic_path(part) as temporary:
+                temporary.write_bytes(data)
+        except OSError as error:
+            logger.debug("the cache is not usable (%s)", error)
+        return data
+
+    def _get(self, session: HubSession, start: int, stop: int) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        api = session.api
+        where = {"repo_type": "dataset", "revision": session.revision, "endpoint": api.endpoint}
+        url = hf_hub_url(session.repo_id, self.path, **where)
+        headers = build_hf_headers(token=api.token, library_name=api.library_name, library_version=api.library_version)
+        headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            if response.status_code != 206:
+                raise HubError(f"{api.endpoint} sends {self.path} only as a whole; parts of files cannot be read")
+            data = bytes(response.read())
+        if len(data) != stop - start:
+            raise ConnectionError(f"{len(data)} bytes came instead of {stop - start}")
+        return data
+
+    @cached_property
+    def _footer(self) -> bytes:
+        size = self.size
+        length = min(size, max(_TAIL[0], min(size >> 10, _TAIL[1])))
+        data = self.fetch(size - length, size)
+        needed = struct.unpack("<I", data[-8:-4])[0] + 8 if length >= 12 else size + 1
+        if data[-4:] != _MAGIC or needed > size:
+            raise NotCheap(f"{self.path} is no Parquet file")
+        if needed > length:
+            data = self.fetch(size - needed, size - length) + data
+        return data[-needed:]
+
+    @cached_property
+    def metadata(self) -> pq.FileMetaData:
+        """Its footer."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with self._understood():
+            return pq.read_metadata(pa.BufferReader(self._footer))
+
+    @contextmanager
+    def open(self) -> Iterator[pq.ParquetFile]:
+        """Open it; only what is read is transferred."""
+        import pyarrow.parquet as pq
+
+        with self._understood():
+            yield pq.ParquetFile(self, metadata=self.metadata)
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Turn the errors of bytes that make no sense into ours, and keep none of the file."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (OSError, DamagedPageError, IncompleteError, pa.ArrowException, LookupError) as error:
+            for part in self._folder.glob("*"):
+                part.unlink(missing_ok=True)
+            said = next(iter(str(error).splitlines()), "")
+            place = self._session().place
+            raise HubCorruptError(f"{self.path} of {place} is damaged, or was on the way: {said}") from error
+
+    def entries(self, name: str, first: int) -> Iterator[Entry]:
+        """Return the pages of a column of images that can be entered."""
+        import pyarrow as pa
+
+        kind = self.metadata.schema.to_arrow_schema().field(name).type
+        if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise NotCheap(f"column {name!r} ({kind}) does not hold the images themselves")
+        leaf_name = f"{name}.bytes" if pa.types.is_struct(kind) else name
+        names = [self.metadata.schema.column(i).path for i in range(self.metadata.num_columns)]
+        if leaf_name not in names:
+            raise NotCheap(f"{self.path} has no column {leaf_name!r}")
+        position = names.index(leaf_name)
+        max_level = self.metadata.schema.column(position).max_definition_level
+        for number in range(self.metadata.num_row_groups):
+            group = self.metadata.row_group(number)
+            if not group.num_rows:
+                continue
+            chunk = group.column(position)
+            if chunk.compression not in CODECS or not ENCODINGS.issuperset(chunk.encodings):
+                raise NotCheap(f"{self.path} is compressed with {chunk.compression}, encoded as {chunk.encodings}")
+            dictionary = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
+            start = chunk.data_page_offset if dictionary is None else min(dictionary, chunk.data_page_offset)
+            mean = chunk.total_compressed_size / group.num_rows
+            leaf = Leaf(chunk.compression, max_level, dictionary, mean)
+            pages = [(chunk.data_page_offset, 0)]
+            if chunk.has_offset_index:
+                pages = _with_values(self._pages(position)[number], group.num_rows, mean)
+            ends = [row for _, row in pages[1:]] + [group.num_rows]
+            for (offset, row), stop in zip(pages, ends, strict=True):
+                end = start + chunk.total_compressed_size
+                yield Entry(first + row, stop - row, mean, partial(self._values, offset, end, leaf))
+            first += group.num_rows
+
+    @cached_property
+    def _index_places(self) -> list[list[tuple[int, int]]]:
+        """Offset and length of the page index of each column of each row group; pyarrow does not tell them."""
+        with self._understood():
+            groups = parse_struct(self._footer)[0][4]
+            return [[(chunk.get(4, 0), chunk.get(5, 0)) for chunk in group[1]] for group in groups]
+
+    def _pages(self, position: int) -> list[list[tuple[int, int, int]]]:
+        """Return offset, length and first row (in the row group) of every page of a column, by row group."""
+        places = [group[position] for group in self._index_places]
+        start = min(offset for offset, _ in places)  # they lie together
+        data = self.fetch(start, max(sum(place) for place in places))
+        with self._understood():
+            indexes = [parse_struct(data, offset - start)[0][1] for offset, _ in places]
+            return [[(page[1], page[2], page.get(3, 0)) for page in index] for index in indexes]
+
+    def _values(self, offset: int, end: int, leaf: Leaf, positions: Sequence[int]) -> list[bytes | None]:
+        """Return values of the page at `offset`, in a column chunk that has an end."""
+
+        def fetch(start: int, length: int) -> bytes:
+            return self.fetch(start, min(start + length, end))
+
+        with self._understood():
+            values = first_values(fetch, offset, max(positions) + 1, leaf)
+        return [values[position] for position in positions]
 
 
-class RemoteSplit:
+def _with_values(pages: list[tuple[int, int, int]], n_rows: int, mean: float) -> list[tuple[int, int]]:
+    """Return offset and first row of the first page and of those that hold values, not indices of a dictionary.
+
+    Where a dictionary is used, the values of a later page stand as deep in it as those of the pages before.
+    """
+    ends = [row for *_, row in pages[1:]] + [n_rows]
+    sizes = [length / max(end - row, 1) for (_, length, row), end in zip(pages, ends, strict=True)]
+    return [
+        (offset, row)
+        for number, ((offset, _, row), size) in enumerate(zip(pages, sizes, strict=True))
+        if number == 0 or size > 0.1 * mean
+    ]
+
+
+class RemoteSplit(ParquetSplit):
     """One split of a Parquet dataset on the Hub."""
 
     def __init__(self, listing: Listing, split: str, hub_id: str, token: Any) -> None:
-        self._listing = listing
-        self._files = [
-            RemoteFile(hub_id, listing.commit, path, listing.sizes[path], token) for path in listing.splits[split]
-        ]
-
-    @cached_property
-    def _shards(self) -> list[Shard]:
-        return open_shards(self._files)
-
-    def __len__(self) -> int:
-        return sum(shard.metadata.num_rows for shard in self._shards)
-
-    @cached_property
-    def features(self) -> datasets.Features:
-        """Columns and their types."""
-        import datasets
-
-        if self._listing.features is not None:
-            return datasets.Features.from_dict(self._listing.features)
-        return datasets.Features.from_arrow_schema(self._shards[0].metadata.schema.to_arrow_schema())
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Read a whole column of labels."""
-        import pyarrow as pa
-
-        parts = in_threads(lambda shard: shard.column(name), self._shards)
-        kind = self.features.arrow_schema.field(name).type
-        chunks = [chunk for part in parts for chunk in part.cast(kind).chunks]
-        logger.info("labels read: %.1f MB", sum(file.bytes_read for file in self._files) / 1e6)
-        return pa.chunked_array(chunks, kind)
-
-    def first_value(self, name: str) -> Any:
-        """Return the first value of a binary column that is not null, among a few; None if there is none."""
-        for entry in self._entries(name)[:1]:
-            return next((value for value in entry.first_values(min(_PEEK_ROWS, entry.rows)) if value is not None), None)
-        return None
+        files = [RemoteFile(hub_id, listing.commit, path, listing.sizes[path], token) for path in listing.splits[split]]
+        features = {name: declared(kind) for name, kind in (listing.features or {}).items()}
+        super().__init__(files, EXACT_BYTES, features)
 
     def sample(
         self, name: str, labels: Labels, size: int | None, seed: int
     ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Return `draw`, `read` and `note` of `rows.Rows` for the images in column `name`.
+        """Draw as any Parquet split does.
 
         Raises
         ------
@@ -183,18 +264,8 @@ class RemoteSplit:
         """
         if size is None:
             raise NotCheap("all images are asked for")
-        pages = Pages(self._entries(name))
-        draw, note = pages.draw(labels, size, seed, EXACT_BYTES)
-        needed, total = pages.cost(draw.rows), pages.total
+        draw, read, note = super().sample(name, labels, size, seed)
+        needed, total = self.entries(name).cost(draw.rows), self.entries(name).total
         if note is not None and needed > max(EXACT_BYTES, MOST_SHARE * total):
             raise NotCheap(f"the sample would take {needed / 1e6:,.0f} MB of {total / 1e6:,.0f} MB")
-        return draw, pages.read, note
-
-    def _entries(self, name: str) -> list[Entry]:
-        import pyarrow as pa
-
-        kind = self._shards[0].metadata.schema.to_arrow_schema().field(name).type
-        if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise NotCheap(f"column {name!r} ({kind}) does not hold the images themselves")
-        leaf = f"{name}.bytes" if pa.types.is_struct(kind) else name
-        return [entry for found in in_threads(lambda shard: shard.entries(leaf), self._shards) for entry in found]
+        return draw, read, note

@@ -1,0 +1,225 @@
+"""One split of Parquet files: labels by column, and images from places in the files where reading can begin.
+
+Which rows are drawn follows from that: what stands before a value in its row group or page must be read as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from hf_task2vec.errors import ColumnError
+from hf_task2vec.tasks.columns import of_schema
+from hf_task2vec.tasks.parquet.pages import expected_bytes
+from hf_task2vec.tasks.sampling import Draw
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from hf_task2vec.tasks.labels import Labels
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 8  # files or pages at a time
+_SPARE = 1.25  # rows a class has to choose from, for each that the sample takes of it
+_PEEK_ROWS = 16  # rows searched for a first value
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Rows of a column that are read from their first one on."""
+
+    first: int
+    """First row in the split."""
+    rows: int
+    mean: float
+    """Mean size of a cell in the file, bytes."""
+    at: Callable[[Sequence[int]], Sequence[Any]]
+    """Returns the cells at some positions."""
+
+    def cost(self, count: int) -> int:
+        """Return about how many bytes the first `count` rows take."""
+        return expected_bytes(min(count, self.rows), self.mean)
+
+
+class ParquetPart(Protocol):
+    """One Parquet file."""
+
+    @property
+    def path(self) -> str:
+        """Its path in the dataset."""
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        """Its footer."""
+
+    def open(self) -> AbstractContextManager[pq.ParquetFile]:
+        """Open it; its errors become ours."""
+
+    def entries(self, name: str, first: int) -> Iterable[Entry]:
+        """Return the places where a column can be entered; `first` is the file's first row in the split."""
+
+
+class ParquetSplit:
+    """Parquet files that make one split."""
+
+    def __init__(self, parts: Sequence[ParquetPart], exact_bytes: float, features: Any = None) -> None:
+        self._parts, self._exact_bytes, self._known = parts, exact_bytes, features
+        self._entered: dict[str, _Entries] = {}
+
+    @cached_property
+    def _footers(self) -> list[pq.FileMetaData]:
+        return in_threads(lambda part: part.metadata, self._parts)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self._footers[0].schema.to_arrow_schema()
+
+    @cached_property
+    def features(self) -> Mapping[str, Any]:
+        """Columns and their types."""
+        return self._known or of_schema(self._schema)
+
+    def __len__(self) -> int:
+        return sum(footer.num_rows for footer in self._footers)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read a whole column of labels: only its own bytes, and of row groups of a single label none at all."""
+        import pyarrow as pa
+
+        kind = self._schema.field(name).type
+        parts = in_threads(lambda part: _column(part, name, kind), self._parts)
+        return pa.chunked_array([chunk for chunks in parts for chunk in chunks], kind)
+
+    def first_value(self, name: str) -> Any:
+        """Return the first value that is not null, among a few; None if there is none."""
+        for entry in self.entries(name).entries[:1]:
+            return next((value for value in entry.at(range(min(_PEEK_ROWS, entry.rows))) if value is not None), None)
+        return None
+
+    def sample(
+        self, name: str, labels: Labels, size: int | None, seed: int
+    ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
+        """Return `draw`, `read` and `note` of `rows.Rows` for the images in column `name`.
+
+        The sample is drawn from all rows if that takes few bytes, else from those near the start of a page.
+        """
+        entries = self.entries(name)
+        rows, classes = labels.sampling_pairs()
+        draw = Draw(rows, classes, size, seed)
+        exact = entries.cost(draw.rows)
+        if exact <= self._exact_bytes or size is None:
+            return draw, entries.read, None
+        near = _near(entries.depth(rows), classes, draw)
+        draw = Draw(rows[near], classes[near], size, seed)
+        note = (
+            f"drawn from the {len(np.unique(rows[near])):,} of {len(labels.labelled):,} rows that lie near the "
+            f"start of a row group or page: about {entries.cost(draw.rows) / 1e6:.1f} MB to read instead of "
+            f"{exact / 1e6:.1f} MB"
+        )
+        logger.info("sample %s", note)
+        return draw, entries.read, note
+
+    def entries(self, name: str) -> _Entries:
+        """Return the places where a column can be entered."""
+        if name not in self._entered:
+            starts = accumulate((footer.num_rows for footer in self._footers), initial=0)
+            found = in_threads(
+                lambda item: list(item[0].entries(name, item[1])), zip(self._parts, starts, strict=False)
+            )
+            self._entered[name] = _Entries([entry for entries in found for entry in entries])
+        return self._entered[name]
+
+
+class _Entries:
+    """All places where a column of a split can be entered, by row."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self._first = np.array([entry.first for entry in entries], dtype=np.int64)
+
+    @property
+    def total(self) -> int:
+        """About how many bytes all cells take."""
+        return sum(entry.cost(entry.rows) for entry in self.entries)
+
+    def cost(self, rows: Sequence[int]) -> int:
+        """Return about how many bytes it takes to have some rows."""
+        counts: dict[int, int] = {}
+        for entry, depth in zip(self._of(rows).tolist(), self.depth(rows).tolist(), strict=True):
+            counts[entry] = max(counts.get(entry, 0), depth + 1)
+        return sum(self.entries[entry].cost(count) for entry, count in counts.items())
+
+    def depth(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return how many rows lie before each of some rows where it is entered."""
+        return np.asarray(np.asarray(rows, dtype=np.int64) - self._first[self._of(rows)])
+
+    def read(self, rows: Sequence[int]) -> Iterator[Any]:
+        """Yield the cells at some rows; each place is entered once."""
+        entries = self._of(rows).tolist()
+        wanted: dict[int, list[int]] = defaultdict(list)
+        for entry, depth in zip(entries, self.depth(rows).tolist(), strict=True):
+            wanted[entry].append(depth)
+        values = in_threads(lambda item: iter(self.entries[item[0]].at(item[1])), wanted.items())
+        found = dict(zip(wanted, values, strict=True))
+        for entry in entries:
+            yield next(found[entry])
+
+    def _of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._first, np.asarray(rows, dtype=np.int64), side="right") - 1
+
+
+def _near(depth: np.ndarray, classes: np.ndarray, draw: Draw) -> np.ndarray:
+    """Return the positions of the rows of each class that are nearest to where an entry starts."""
+    quota = np.bincount([label for _, label in draw.slots], minlength=int(classes.max(initial=0)) + 1)
+    needed = np.ceil(_SPARE * quota).astype(np.int64) + 1
+    order = np.lexsort((depth, classes))
+    kept = []
+    for positions in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
+        last = min(needed[classes[positions[0]]], len(positions)) - 1
+        kept.append(positions[depth[positions] <= depth[positions[last]]])
+    return np.sort(np.concatenate(kept))
+
+
+def in_threads(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """Return ``function(item)`` of every item, several at a time."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="hf_task2vec-read") as pool:
+        return list(pool.map(function, items))
+
+
+def _column(part: ParquetPart, name: str, kind: pa.DataType) -> list[pa.Array]:
+    import pyarrow as pa
+
+    chunks: list[pa.Array] = []
+    with part.open() as handle:
+        if name not in handle.schema_arrow.names:
+            raise ColumnError(f"{part.path} has no column {name!r}, as the first file has")
+        for number in range(part.metadata.num_row_groups):
+            group = part.metadata.row_group(number)
+            constant = _constant(group, name) if pa.types.is_integer(kind) else None
+            if constant is not None:
+                chunks.append(pa.repeat(pa.scalar(constant, kind), group.num_rows))
+            else:
+                chunks += handle.read_row_group(number, columns=[name]).column(name).cast(kind).chunks
+    return chunks
+
+
+def _constant(group: Any, name: str) -> int | None:
+    """Return the one value that a whole row group has in a column of integers, None if it has several or none."""
+    chunks = (group.column(number) for number in range(group.num_columns))
+    facts = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == name), None)
+    if facts is None or not (facts.has_min_max and facts.has_null_count):
+        return None
+    return int(facts.min) if facts.null_count == 0 and facts.min == facts.max else None
