@@ -130,15 +130,9 @@ def select_backbone(
         ranking = refine_ranking(recommender, task, refine, budget, computing, top_k=top_k)
     else:
         ranking = recommender.rank({}, top_k=top_k)
-    wanted = {
-        "probe": probe,
-        "index": index,
-        **vars(limits),
-        "candidates": candidates,
-        "top_k": top_k,
-        "metric": metric,
-    }
-    return replace(ranking, request=_request({"dataset": dataset, **vars(sampling), **wanted}), sample=task)
+    wanted = {"candidates": candidates, "probe": probe, "index": index, "top_k": top_k, "metric": metric}
+    request = _request({"dataset": dataset, **vars(sampling), **vars(limits), **wanted})
+    return replace(ranking, request=request, sample=task)
 
 
 def _embedded(
