@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import fnmatch
-import io
 import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.errors import ColumnError, DatasetNotFoundError, ImageDecodeError, TaskError
-from hf_task2vec.tasks.columns import Feature, find_image_column, of_arrow, of_schema
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
+from hf_task2vec.tasks.columns import find_image_column, of_schema
 from hf_task2vec.tasks.folders import ARCHIVES, CURES, TABLES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
 from hf_task2vec.tasks.layout import Reading, lay_out, pick_split, shard_split, split_of
+from hf_task2vec.tasks.objects import read_object
 from hf_task2vec.tasks.parquet.local import beside, local_split, understood
 from hf_task2vec.tasks.rows import Data, Listed
 from hf_task2vec.tasks.source import Sampling, Source
-from hf_task2vec.tasks.text import listed
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
-    from PIL import Image
 
     from hf_task2vec.tasks.labels import Warn
 
@@ -79,216 +77,16 @@ def _open_object(dataset: Any, split: str | None, folder: Path | None = None) ->
             "DatasetDict or dictionary of splits, or leave split out"
         )
     if type(dataset).__module__.partition(".")[0] != "datasets":
-        rows = _listed(dataset)
+        rows = read_object(dataset)
+        if rows is None:
+            raise TaskError(
+                f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, a Dataset or "
+                "DatasetDict of `datasets`, a DataFrame or Arrow table with a column of images or paths, a torch "
+                "dataset of (image, class), arrays (X, y), or a list of (image, label) pairs"
+            )
         return Source("dataset", lambda: rows, split=chosen, other_splits=others)
-    import datasets
-
-    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-        raise _no_dataset(dataset)
     name = folder.name if folder is not None else dataset.info.dataset_name or "dataset"
     return Source(name, lambda: dataset, config_name=dataset.info.config_name, split=chosen, other_splits=others)
-
-
-def _no_dataset(dataset: Any) -> TaskError:
-    return TaskError(
-        f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, a Dataset or DatasetDict of "
-        "`datasets`, a DataFrame or Arrow table with a column of images or paths, a torch dataset of (image, class), "
-        "arrays (X, y), or a list of (image, label) pairs"
-    )
-
-
-def _listed(dataset: Any) -> Listed:
-    """Return the rows of a table, of a torch dataset, or of a list of pairs."""
-    import pyarrow as pa
-
-    if hasattr(dataset, "columns") and hasattr(dataset, "to_dict"):  # pandas, whose cells may be any objects
-        return _of_columns({name: dataset[name] for name in dataset.columns}, "the DataFrame")
-    if hasattr(dataset, "__arrow_c_stream__"):  # Arrow, polars, DuckDB …
-        table = pa.table(dataset)
-        known = of_schema(table.schema)
-        return _of_columns({name: table.column(name) for name in table.column_names}, "the table", known)
-    if isinstance(dataset, dict):
-        return _of_columns(dataset, "the dictionary")
-    found = _pairs(dataset)
-    if found is None:
-        if _is_map(dataset) and len(dataset) and isinstance(first := dataset[0], Mapping):
-            return _of_columns(_items(dataset, first), "the items")
-        raise _no_dataset(dataset)
-    images, labels, names = found
-    try:
-        column = pa.array(map(_plain, labels))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TaskError(f"the labels of the {type(dataset).__name__} are of mixed types: {error}") from error
-    label = Feature("ClassLabel", names=tuple(names)) if names else of_arrow(column.type)
-    features = {"image": Feature("Image"), "label": label}
-    return Listed(pa.table({"label": column}), features, images, as_cell)
-
-
-def _of_columns(columns: Mapping[Any, Any], place: str, known: Mapping[str, Any] | None = None) -> Listed:
-    """Return the rows of columns, of which one holds images, ways to them, or their paths."""
-    import pyarrow as pa
-
-    def looks_like_images(cells: Any) -> bool:
-        first = next((cell for cell in map(_plain, cells[:100]) if not _is_missing(cell)), None)
-        text = isinstance(first, (str, os.PathLike)) and re.search(r"(?i)\.\w{2,5}$|://", os.fspath(first))
-        return bool(text) or isinstance(first, (bytes, dict)) or callable(first) or _is_drawn(first)
-
-    def as_arrow(cells: Any) -> Any:
-        try:
-            return cells if known else pa.array(map(_plain, cells), from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            return pa.array([None if cell is None else str(cell) for cell in cells])
-
-    columns = {str(name): cells if known else list(cells) for name, cells in columns.items()}
-    found = [name for name, cells in columns.items() if looks_like_images(cells)]
-    if not found:
-        raise ColumnError(
-            f"no image column in {place}; columns found: {listed(columns)}. What would work: a column of paths, bytes "
-            "or PIL images"
-        )
-    found.sort(key=lambda name: name.lower() not in ("image", "img", "path", "file_name", "filename"))
-    image = found[0]
-    table = pa.table({name: as_arrow(cells) for name, cells in columns.items() if name != image})
-    features = {**of_schema(table.schema), **(known or {}), image: Feature("Image")}
-    return Listed(table, features, columns[image], as_cell)
-
-
-def _items(dataset: Any, first: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the items of a torch dataset that are dictionaries, in columns; of the image a way to it."""
-    image = next((name for name, value in first.items() if _is_drawn(value) or isinstance(value, bytes)), None)
-    columns: dict[str, list[Any]] = {name: [] for name in first}
-    for i in range(len(dataset)):
-        item = first if i == 0 else dataset[i]
-        for name, cells in columns.items():
-            cells.append(partial(_item, dataset, i, name) if name == image else item.get(name))
-    return columns
-
-
-def _plain(cell: Any) -> Any:
-    """Return a cell of Arrow, numpy or torch as Python has it, but for pictures."""
-    if hasattr(cell, "as_py"):
-        return cell.as_py()
-    return cell.tolist() if hasattr(cell, "tolist") and not _is_drawn(cell) else cell
-
-
-def _is_drawn(value: Any) -> bool:
-    return hasattr(value, "getbands") or getattr(value, "ndim", 0) in (2, 3)
-
-
-def _is_missing(cell: Any) -> bool:
-    """Return whether pandas has no value here."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
-
-
-def _is_map(dataset: Any) -> bool:
-    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not isinstance(dataset, (str, bytes))
-
-
-def _pairs(dataset: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None:
-    """Return the images, labels and class names of a list of pairs or a torch dataset, None if it is neither.
-
-    Labels are taken from where torchvision's datasets keep them; only where there is no such place, images are opened.
-    """
-    if not _is_map(dataset) or isinstance(dataset, dict) or not len(dataset):
-        return None
-    if isinstance(dataset, tuple) and len(dataset) == 2 and all(map(_is_map, dataset)):  # (X, y)
-        arrays = all(hasattr(part, "shape") for part in dataset)
-        if len(dataset[0]) == len(dataset[1]) > (0 if arrays else 2):
-            return dataset[0], dataset[1], ()
-    if getattr(dataset, "datasets", None) and hasattr(dataset, "cumulative_sizes"):
-        return _joined([_pairs(part) for part in dataset.datasets])
-    names = [str(name) for name in getattr(dataset, "classes", ())]
-    changed = getattr(dataset, "target_transform", None)
-    if changed is not None:  # the classes are others than the names say
-        names = []
-    if isinstance(samples := getattr(dataset, "samples", None), list) and samples and len(samples[0]) == 2:
-        labels = [sample[1] if changed is None else changed(sample[1]) for sample in samples]
-        return [sample[0] for sample in samples], labels, names
-    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        inner = _pairs(dataset.dataset)
-        if inner is None:
-            return None
-        return [inner[0][i] for i in dataset.indices], [inner[1][i] for i in dataset.indices], inner[2]
-    for attribute in ("targets", "labels", "_labels"):
-        found: Any = getattr(dataset, attribute, ())
-        if hasattr(found, "__len__") and len(found) == len(dataset) > 0:
-            images = [partial(_item, dataset, i, 0) for i in range(len(dataset))]
-            return images, list(found) if changed is None else list(map(changed, found)), names
-    first = dataset[0]
-    if not isinstance(first, (list, tuple)) or len(first) < 2:
-        return None
-    image = next((i for i, part in enumerate(first) if _is_drawn(part)), 0)
-    label = next((i for i, part in enumerate(first) if i > image and not _is_drawn(part)), None)
-    if label is None or (isinstance(dataset, list) and any(len(row) != len(first) for row in dataset)):
-        return None
-    images = [partial(_item, dataset, i, image) for i in range(len(dataset))]
-    return images, [dataset[i][label] for i in range(len(dataset))], names
-
-
-def _joined(
-    parts: Sequence[tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None],
-) -> tuple[Sequence[Any], Sequence[Any], Sequence[str]] | None:
-    """Return several datasets as one."""
-    found = [part for part in parts if part is not None]
-    names = {tuple(part[2]) for part in found}
-    if len(names) > 1:
-        first, second = (", ".join(classes[:4]) or "no names" for classes in sorted(names)[:2])
-        raise TaskError(
-            f"datasets of different classes are put together ({first}; {second}), whose numbers mean different things; "
-            "pass them as (image, name of the class)"
-        )
-    if len(found) < len(parts):
-        return None
-    images, labels = ([item for part in found for item in part[i]] for i in (0, 1))
-    return images, labels, next(iter(names))
-
-
-def _item(dataset: Any, index: int, part: Any) -> Any:
-    return dataset[index][part]
-
-
-def as_cell(image: Any) -> Any:
-    """Return an image in memory, or a way to it, as `images.read_encoded` takes it."""
-    image = image() if callable(image) else image
-    image = image.as_py() if hasattr(image, "as_py") else image
-    if isinstance(image, (bytes, dict)) or _is_missing(image):
-        return None if _is_missing(image) else image
-    if isinstance(image, (str, os.PathLike)):
-        return {"path": os.fspath(image)}
-    from PIL import Image
-
-    image = image if isinstance(image, Image.Image) else _drawn(image)
-    stream = io.BytesIO()
-    image.save(stream, "TIFF" if image.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV") else "PNG")
-    return stream.getvalue()
-
-
-def _drawn(pixels: Any) -> Image.Image:
-    """Return an array as a picture; greys of any numbers keep them, since the sample shows what they mean."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.asarray(pixels)
-    if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in (1, 3):
-        values = values.transpose(1, 2, 0)  # torch has the channels first
-    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    if values.ndim not in (2, 3) or not values.size or values.dtype.kind not in "biuf":
-        raise ImageDecodeError(
-            f"an array of {values.dtype} and shape {values.shape} is no image; reshape to (height, width) or "
-            "(height, width, 3)"
-        )
-    values = values * np.uint8(255) if values.dtype.kind == "b" else values
-    low, high = values.min(), values.max()
-    if values.ndim == 2 and low >= 0 and values.dtype.itemsize > 1:
-        return Image.fromarray(values.astype("uint16" if values.dtype == np.uint16 else "float32"))
-    if values.dtype.kind == "f" and low >= 0 and high <= 255:
-        values = np.rint(values * (255 if high <= 1 else 1))
-    elif values.dtype.kind == "f" or low < 0 or high > 255:
-        raise ImageDecodeError(
-            f"an array of {values.dtype} from {low:.3g} to {high:.3g} is no image; pass the dataset without its "
-            "transform"
-        )
-    return Image.fromarray(values.astype(np.uint8))
 
 
 def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:

@@ -172,7 +172,7 @@ def test_tables_of_columns(photos: Path) -> None:
         assert read(pa.RecordBatchReader.from_batches(table.schema, table.to_batches())) == expected()
     data = make([0, 1, 2, 1] * 2)
     assert Task.from_dataset(data.with_format("arrow")[:]).label_names == ("a", "b", "c")
-    with pytest.raises(ColumnError, match="no image column in the table; columns found: id, animal"):
+    with pytest.raises(ColumnError, match="no image column in the Table; columns found: id, animal"):
         read(pa.table({"id": range(8), "animal": words}))
 
 
