@@ -68,6 +68,11 @@ class LeftOut:
     """The first few."""
     folders: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def shown(self) -> str:
+        """The names, for a sentence."""
+        return ", ".join(self.names) + (", …" if self.count > len(self.names) else "")
+
 
 @dataclass
 class Files:
@@ -90,6 +95,11 @@ class Files:
     def n_images(self) -> int:
         """How many images there are."""
         return sum(map(len, self.images.values()))
+
+    @property
+    def heic_cure(self) -> str:
+        """What would help, as the end of a sentence, if there is HEIC that cannot be read."""
+        return CURES["HEIC"] if "HEIC" in self.left_out else ""
 
     def leave_out(self, reason: str, path: str, count: int = 1) -> None:
         """Count a file, or several beginning with `path`, as left out."""

@@ -6,17 +6,18 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
-from hf_task2vec.tasks.layout import Reading, lay_out, pick_split
+from hf_task2vec.tasks.layout import lay_out
 from hf_task2vec.tasks.parquet.listing import kept_listing, list_files, of_the_dataset
 from hf_task2vec.tasks.parquet.remote import RemoteSplit
-from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Sampling, Source
+from hf_task2vec.tasks.splits import pick_split
 
 if TYPE_CHECKING:
     import datasets
@@ -63,9 +64,9 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
             return _open_builder(builder, hub_id, split, sampling.streaming, token, **facts)
         chosen = pick_split(list(tars), split, place)
         with _translated(hub_id, token=token, revision=revision):
-            rows = _of_tars(tars[chosen], place, sampling, said := Reading(), token, warn)
+            source = _of_tars(tars[chosen], place, sampling, token, warn)
         others = tuple(key for key in tars if key != chosen)
-        return Source(hub_id, lambda: rows, split=chosen, other_splits=others, reading=said, **facts)
+        return replace(source, dataset=hub_id, split=chosen, other_splits=others, **facts)
 
     if listing is None:
         builder = build()
@@ -89,7 +90,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
     )
 
 
-def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, said: Reading, token: Any, warn: Warn) -> Listed:
+def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
     """Read WebDataset's tars of a split as those of a folder: `datasets` takes one format of images in all of them."""
     import datasets
 
@@ -97,11 +98,7 @@ def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, said: Reading,
     files = Files(Path(paths[0]).parent)
     for url, path in zip(urls, paths, strict=True):
         add_archive(files, path, url.rpartition("/")[2].partition(".")[0])
-    column, labels_from = sampling.label_column, sampling.labels_from
-    laid = lay_out(
-        files, place=place, split=None, labels_from=labels_from, label_column=column, reading=said, warn=warn
-    )
-    return Listed(laid.columns, laid.features, laid.images, files.cell, laid.choice)
+    return lay_out(files, place, replace(sampling, split=None), warn)
 
 
 def _open_builder(

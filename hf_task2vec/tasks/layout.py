@@ -9,20 +9,23 @@ was possible goes into a `Reading`.
 from __future__ import annotations
 
 import csv
-import logging
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
-from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_arrow
+from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_schema
 from hf_task2vec.tasks.folders import CURES, MASKS, Files, text
+from hf_task2vec.tasks.rows import Listed
+from hf_task2vec.tasks.source import Reading, Sampling, Source
+from hf_task2vec.tasks.splits import by_split, pick_split, split_of
 from hf_task2vec.tasks.tables import SIDES, Names, Sheet, read_sheet, side_files
 from hf_task2vec.tasks.text import listed
 
@@ -31,44 +34,14 @@ if TYPE_CHECKING:
 
     from hf_task2vec.tasks.labels import Warn
 
-logger = logging.getLogger(__name__)
-
-_SPLITS = {
-    "train": "train|training|trn",
-    "validation": "val|valid|validation|dev|eval|evaluation",
-    "test": "test|testing|tst",
-    "unlabelled": "pred|predict|prediction|unlabell?ed|submission|holdout|extra",
-}
-_SPLIT = re.compile(
-    r"(?P<before>(?:\w*[_-])?)(?:"
-    + "|".join(f"(?P<{name}>{words})" for name, words in _SPLITS.items())
-    + r")(?:[-_. ]?(?:set|data|images?|imgs?|pictures?|folder|split|dir))*(?P<number>[-_]?\d*)",
-    re.IGNORECASE,
-)
-_SHARD_SPLIT = re.compile(
-    r"(?:^|[-_./ ])(train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)(?=$|[-_./ ]|\d)", re.IGNORECASE
-)
 _PART = re.compile(r"(?:.*[-_ ])?(?:fold|part|batch|chunk|shard|cv|session)s?[-_ ]?\d+", re.IGNORECASE)
 _NO_CLASS = re.compile(
     r"(?:.*[-_ ])?(?:images?|imgs?|pictures?|pics?|photos?|data|files?|jpe?gs?|pngs?"
     r"|(?:part|batch|chunk|shard|set)?[-_ ]?\d+)",
     re.IGNORECASE,
 )
+_BOXES = {"xmin", "x_min", "x1", "bbox", "bbox_x1"}
 _MOST_TABLES = 64  # tables of a folder that are looked at
-
-
-@dataclass
-class Reading:
-    """What was read of a dataset, and what was not."""
-
-    labels_from: str = ""
-    alternatives: tuple[str, ...] = ()
-    """Other interpretations that were possible, and how to ask for them."""
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """Files or rows that were left out, by reason."""
-    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The first few of them, by reason."""
-    warnings: tuple[str, ...] = ()
 
 
 class Paths(Sequence[str]):
@@ -95,61 +68,6 @@ class Paths(Sequence[str]):
             raise IndexError(index)
         name = self._names[at][index - self._ends[at]]  # counted from the end, as `_ends` is
         return f"{self._folders[at]}/{name}" if self._folders[at] else name
-
-
-@dataclass(frozen=True)
-class Laid:
-    """One split of a folder: its images and its label columns."""
-
-    images: Sequence[str]
-    columns: pa.Table
-    features: Mapping[str, Any]
-    split: str | None
-    other_splits: tuple[str, ...]
-    choice: LabelChoice | None = None
-
-
-def split_of(word: str) -> str | None:
-    """Return which split a name stands for: ``train``, ``validation``, ``test`` or ``unlabelled``; None for none."""
-    match = _SPLIT.fullmatch(word)
-    return None if match is None else next(name for name in _SPLITS if match[name])
-
-
-def shard_split(path: str) -> str | None:
-    """Return which split the path of a file of data tells: ``data/train-00000-of-00002.parquet``."""
-    found = [match[1].lower() for match in _SHARD_SPLIT.finditer(path.rpartition(".")[0])]
-    return (
-        {"valid": "validation", "val": "validation", "training": "train", "testing": "test"}.get(found[-1], found[-1])
-        if found
-        else None
-    )
-
-
-def pick_split(names: Sequence[str], requested: str | None, place: str, *, expressions: bool = False) -> str:
-    """Return the split asked for, by its name or what it stands for; else the one to train on, or the only one.
-
-    With `expressions`, one of `datasets` (``"train[:10%]+test"``) is returned as it is if its splits are there.
-    """
-    by_meaning = {split_of(name) or name: name for name in reversed(names)} | {name: name for name in names}
-    if requested is not None:
-        parts = [re.sub(r"\[.*?\]|\(.*?\)", "", part).strip() for part in requested.split("+")]
-        if parts == [requested] and requested not in names:
-            parts = [by_meaning.get(split_of(requested) or "", requested)]
-        unknown = [part for part in parts if part not in names and part != "all"]
-        if unknown:
-            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {place}; splits found: {', '.join(names)}")
-        if not expressions and (len(parts) > 1 or "[" in requested or parts[0] not in names):
-            raise DatasetNotFoundError(
-                f"{place} is read a whole split at a time, not {requested!r}; pass one of {', '.join(names)}"
-            )
-        return parts[0] if len(parts) == 1 and "[" not in requested else requested
-    if "train" in by_meaning or len(names) == 1:
-        chosen = by_meaning.get("train", names[0])
-        logger.info("split %r of %s is used; splits found: %s", chosen, place, ", ".join(names))
-        return chosen
-    raise DatasetNotFoundError(
-        f"{place} has no split 'train' to take by default; pass split=… (splits found: {', '.join(names) or 'none'})"
-    )
 
 
 def _name(folder: str) -> str:
@@ -191,27 +109,11 @@ class _Tree:
             meaning = split_of(_name(kids[0]))
             again = meaning is not None and meaning == split_of(_name(folder))  # seg_train/seg_train/<class>
             alone = len(self._kids[folder]) == 1 or _NO_CLASS.fullmatch(_name(kids[0]))  # images/ beside meta/
-            holds = self.kids(kids[0]) and kids[0] not in self.files.images and not _splits(kids)
+            holds = self.kids(kids[0]) and kids[0] not in self.files.images and not by_split(kids)
             if not (again or (alone and holds)):
                 break
             folder = kids[0]
         return folder
-
-
-def _splits(folders: Sequence[str]) -> dict[str, list[str]]:
-    """Return the folders by split if all are splits, and several are one only as its numbered parts; else none."""
-    matches = {folder: _SPLIT.fullmatch(folder.rpartition("/")[2]) for folder in folders}
-    found: dict[str, list[str]] = defaultdict(list)
-    for folder, match in matches.items():
-        if match is not None:
-            meaning = split_of(match[0]) or ""
-            found[meaning if match["number"] else match[0]].append(folder)
-    meanings = [split_of(name) or "" for name in found]
-    alike = len({match["before"].lower() for match in matches.values() if match is not None}) == 1
-    if None in matches.values() or len(set(meanings)) < len(found) or not alike or set(meanings) <= {"unlabelled"}:
-        return {}
-    order = [*_SPLITS]
-    return dict(sorted(found.items(), key=lambda item: order.index(split_of(item[0]) or "")))
 
 
 @dataclass
@@ -232,6 +134,11 @@ class _ClassFolders:
     """Names of folders that every class has."""
 
     @property
+    def usable(self) -> bool:
+        """Whether a split has several classes."""
+        return any(len(classes) > 1 for classes in self.splits.values())
+
+    @property
     def names(self) -> list[str]:
         """All classes of all splits."""
         return sorted({name for classes in self.splits.values() for name in classes})
@@ -247,8 +154,8 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     kids = tree.kids(top)
     copies = _copies(tree, kids) if splits_too else []
     kids = [kid for kid in kids if kid not in copies]
-    splits = _splits(kids) if splits_too else {}
-    parts = None if splits or not kids or not all(_PART.fullmatch(kid.rpartition("/")[2]) for kid in kids) else kids
+    splits = by_split(kids) if splits_too else {}
+    parts = None if splits or not kids or not all(_PART.fullmatch(_name(kid)) for kid in kids) else kids
     if parts and not all(len(tree.kids(part)) > 1 for part in parts):
         parts = None
     roots: dict[str | None, list[str]] = {None: parts or [top]}
@@ -256,12 +163,12 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
         roots = {name: [tree.inside(folder) for folder in found] for name, found in splits.items()}
     elif splits_too and kids and not any(kid in tree.files.images for kid in kids):
         inner = [folder for kid in kids for folder in tree.kids(kid)]
-        names = sorted({folder.rpartition("/")[2] for folder in inner})
-        if names and _splits(names):
+        names = sorted({_name(folder) for folder in inner})
+        if names and by_split(names):
             found: dict[str | None, dict[str, list[str]]] = {name: {} for name in names}
             for folder in inner:
                 kid, _, name = folder.rpartition("/")
-                found[name][text(kid.rpartition("/")[2])] = tree.below(folder)
+                found[name][text(_name(kid))] = tree.below(folder)
             return _ClassFolders(found, {}, tree.without(top), [top], "splits inside the class folders")
     result = _ClassFolders({}, {}, [], [] if top in {folder for found in roots.values() for folder in found} else [top])
     for split, folders in roots.items():
@@ -303,288 +210,286 @@ def _same_inside(tree: _Tree, kids: Sequence[str]) -> list[str]:
     return common if several and not all(map(_NO_CLASS.fullmatch, common)) else []
 
 
-def lay_out(
-    files: Files,
-    *,
-    place: str,
-    split: str | None,
-    labels_from: str | None,
-    label_column: str | None,
-    reading: Reading,
-    warn: Warn,
-) -> Laid:
-    """Decide what the images and labels of a folder are; see `Task.from_dataset` for the arguments."""
-    if labels_from != "folders":
-        files = files.without_masks()
-    tree = _Tree(files)
-    folders = _class_folders(tree, splits_too=True)
-    if labels_from == "folders" and not any(len(classes) > 1 for classes in folders.splits.values()):
-        folders = _class_folders(tree, splits_too=False)
-    named = labels_from not in (None, "folders") and labels_from in {
-        *files.tables,
-        *(t.rpartition("/")[2] for t in files.tables),
-    }
-    wanted_sheet = labels_from if named else None
-    if labels_from not in (None, "folders") and not named:
-        label_column = labels_from
-    options: list[tuple[float, str, Callable[[], Laid]]] = []
-    usable = max((len(classes) for classes in folders.splits.values()), default=0) > 1
-    if usable and wanted_sheet is None and label_column is None:
-        mute = all(_NO_CLASS.fullmatch(n) and (files.sides or not n.isdigit()) for n in folders.names)
-        options.append((1.5 if mute else 3.0, "the folders", lambda: _of_folders(folders, files, split, place, warn)))
-    said: list[str] = []
-    errors: list[str] = []
-    if labels_from != "folders":
-        for rank, title, build in _of_sheets(
-            files, folders, split, wanted_sheet, label_column, place, said, errors, warn
-        ):
-            options.append((rank, title, build))
-    if not options and errors:
-        raise ColumnError(max(errors, key=len) if label_column is None else errors[0])
-    if not options:
-        raise _no_labels(files, tree, folders, said, place)
-    options.sort(key=lambda option: -option[0])
-    _, title, build = options[0]
-    laid = build()
-    reading.labels_from = title + (f" ({folders.note})" if title == "the folders" and folders.note else "")
-    reading.alternatives = tuple(other for _, other, _ in options[1:])
-    if title == "the folders":
-        said += [f"{other} has no name of a label" for rank, other, _ in options[1:] if rank < 2]
-        for remark in said:
-            warn(f"{remark}; labels are taken from the folders")
-    return laid
+def lay_out(files: Files, place: str, sampling: Sampling, warn: Warn) -> Source:
+    """Decide what the images and labels of a folder are, and read these; see `Task.from_dataset` for the arguments."""
+    source = _Folder(files, place, sampling, warn).read()
+    source.reading.left_out = {reason: left.count for reason, left in files.left_out.items()}
+    source.reading.examples = {reason: tuple(left.names) for reason, left in files.left_out.items()}
+    for reason, left in files.left_out.items():
+        if reason in CURES:
+            warn(f"{left.count} left out: {reason} ({left.shown}){CURES[reason]}")
+    return source
 
 
-def _of_folders(folders: _ClassFolders, files: Files, split: str | None, place: str, warn: Warn) -> Laid:
-    import pyarrow as pa
+@dataclass(frozen=True)
+class _Way:
+    """A way to read the labels of a folder."""
 
-    labelled = [name for name, classes in folders.splits.items() if classes and name is not None]
-    chosen: str | None = None
-    if labelled or folders.flat:
-        chosen = pick_split([*labelled, *(folders.flat if split is not None else ())], split, place)
-        if chosen in folders.flat:
-            raise LabelError(
-                f"split {chosen!r} of {place} has no class folders, so no labels; pass split={labelled[0]!r}"
-            )
-    elif split is not None and split_of(split) != "train":
-        raise DatasetNotFoundError(f"no split {split!r} in {place}; splits found: none")
-    classes = folders.splits[chosen]
-    order = [(name, folder) for name, below in classes.items() for folder in below]
-    names = folders.names
-    counts = [len(files.images[folder]) for _, folder in order]
-    codes = np.repeat(np.array([names.index(name) for name, _ in order], dtype=np.int64), counts)
-    _warn_of_classes(folders, files, warn)
-    for folder in folders.strays:
-        if found := files.images.get(folder, []):
-            files.leave_out("in no class folder", f"{folder}/{found[0]}" if folder else found[0], len(found))
-    if "in no class folder" in files.left_out:
-        strays = files.left_out["in no class folder"]
-        warn(f"{strays.count} images lie beside the class folders and are left out: {listed(strays.names)}, …")
-    if folders.flat:
-        warn(f"{listed(folders.flat)} have no class folders, so no labels, and are not used")
-    for copy in folders.copies:
-        n = sum(len(found) for folder, found in files.images.items() if f"{folder}/".startswith(f"{copy}/"))
-        files.leave_out("in a folder that holds the others again", copy, n)
-        warn(f"{text(copy)!r} holds the folders beside it once more and is left out ({n} images)")
-    if folders.inside:
-        warn(
-            f"each of the classes {listed(names)} holds the folders {listed(folders.inside)}; if those are the "
-            "classes, pass one of the outer folders by itself"
+    rank: float
+    title: str
+    read: Callable[[], Source]
+
+
+class _Folder:
+    """The ways in which a folder can be read."""
+
+    def __init__(self, files: Files, place: str, sampling: Sampling, warn: Warn) -> None:
+        self.place, self.split, self.warn = place, sampling.split, warn
+        self.by_folders = sampling.labels_from == "folders"
+        self.files = files if self.by_folders else files.without_masks()
+        self.tree = _Tree(self.files)
+        self.folders = _class_folders(self.tree, splits_too=True)
+        if self.by_folders and not self.folders.usable:
+            self.folders = _class_folders(self.tree, splits_too=False)
+        known = {*files.tables, *map(_name, files.tables)}
+        self.label_column, self.table = sampling.label_column, None
+        if sampling.labels_from in known:
+            self.table = sampling.labels_from
+        elif sampling.labels_from is not None and not self.by_folders:
+            self.label_column = sampling.labels_from
+        self.said: list[str] = []
+        """Why tables have no labels."""
+        self.errors: list[str] = []
+        """Of these, what a user may cure by naming a column."""
+
+    def read(self) -> Source:
+        """Return the split with its labels, read in the likeliest way."""
+        ways = [*self._by_folders(), *([] if self.by_folders else self._by_tables())]
+        if not ways and self.errors:
+            raise ColumnError(max(self.errors, key=len) if self.label_column is None else self.errors[0])
+        if not ways:
+            raise self._no_labels()
+        best, *others = sorted(ways, key=lambda way: -way.rank)
+        source = best.read()
+        title = best.title
+        if title == "the folders":
+            self.said += [f"{way.title} has no name of a label" for way in others if way.rank < 2]
+            for remark in self.said:
+                self.warn(f"{remark}; labels are taken from the folders")
+            title += f" ({self.folders.note})" if self.folders.note else ""
+        return replace(source, reading=Reading(title, tuple(way.title for way in others)))
+
+    def _source(
+        self,
+        images: Sequence[str],
+        columns: pa.Table,
+        features: Any,
+        split: str | None,
+        splits: Sequence[str],
+        choice: LabelChoice | None = None,
+    ) -> Source:
+        rows = Listed(columns, {"image": Feature("Image")} | features, images, self.files.cell, choice)
+        chosen = split or "train"
+        return Source(
+            self.place, lambda: rows, split=chosen, other_splits=tuple(name for name in splits if name != split)
         )
-    return Laid(
-        Paths(files, [folder for _, folder in order]),
-        pa.table({"label": codes}),
-        {"image": Feature("Image"), "label": Feature("ClassLabel", names=tuple(names))},
-        chosen or "train",
-        tuple(name for name in [*labelled, *folders.flat] if name != chosen),
-    )
 
+    def _no_split(self) -> None:
+        if self.split is not None and split_of(self.split) != "train":
+            raise DatasetNotFoundError(f"no split {self.split!r} in {self.place}; splits found: none")
 
-def _warn_of_classes(folders: _ClassFolders, files: Files, warn: Warn) -> None:
-    """Name the class folders without an image, and why."""
-    if not folders.empty:
-        return
-    reasons = []
-    for folder in folders.empty:
-        why = [
-            f"{sum(n for place, n in left.folders.items() if f'{place}/'.startswith(f'{folder}/'))} {reason}"
-            for reason, left in files.left_out.items()
-            if any(f"{place}/".startswith(f"{folder}/") for place in left.folders)
-        ]
-        reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
-    heic = CURES["HEIC"] if "HEIC" in files.left_out else ""
-    warn(f"no image that can be read in {len(reasons)} folders, which are no classes then: {listed(reasons)}{heic}")
+    # --- class folders
 
+    def _by_folders(self) -> list[_Way]:
+        if not self.folders.usable or self.table is not None or self.label_column is not None:
+            return []
+        mute = all(_NO_CLASS.fullmatch(n) and (self.files.sides or not n.isdigit()) for n in self.folders.names)
+        return [_Way(1.5 if mute else 3.0, "the folders", self._of_folders)]
 
-def _of_sheets(
-    files: Files,
-    folders: _ClassFolders,
-    split: str | None,
-    wanted: str | None,
-    label_column: str | None,
-    place: str,
-    said: list[str],
-    errors: list[str],
-    warn: Warn,
-) -> Iterable[tuple[float, str, Callable[[], Laid]]]:
-    """Yield how the tables of a folder could be read; `said` and `errors` take why the others could not."""
-    from pyarrow.types import is_nested
+    def _of_folders(self) -> Source:
+        import pyarrow as pa
 
-    names = Names(files)
-    paths = sorted(files.tables, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]
-    sheets = []
-    for path in paths:
-        if wanted is not None and wanted not in (path, path.rpartition("/")[2]):
-            continue
-        try:
-            sheets.append(read_sheet(files, names, path))
-        except (ValueError, OSError, csv.Error) as error:
-            if not path.lower().endswith((".txt", ".json")) or "not supported" in str(error):
-                said.append(f"{text(path)} cannot be read as a table ({str(error)[:80]})")
-    if files.sides and wanted is None and (sides := side_files(files, warn)) is not None:
-        sheets.append(sides)
-    groups: dict[Any, list[Sheet]] = defaultdict(list)
-    choices: dict[str, LabelChoice] = {}
-    for sheet in sheets:
-        few = sheet.n_found < max(1, min(len(sheet.images), files.n_images or len(sheet.images)) // 2)
-        if sheet.file_column is None or few:
-            if not sheet.path.lower().endswith((".txt", ".json")):
-                none = "has no rows" if not sheet.images else "names no image here"
-                said.append(
-                    f"{text(sheet.path)} {none}: columns {listed(sheet.columns.column_names)}; one of them must hold "
-                    "the images' file names"
+        folders, files = self.folders, self.files
+        labelled = [name for name, classes in folders.splits.items() if classes and name is not None]
+        chosen: str | None = None
+        if labelled or folders.flat:
+            flat = folders.flat if self.split is not None else ()
+            chosen = pick_split([*labelled, *flat], self.split, self.place)
+            if chosen in folders.flat:
+                raise LabelError(
+                    f"split {chosen!r} of {self.place} has no class folders, so no labels; pass split={labelled[0]!r}"
                 )
-            continue
-        features = {name: of_arrow(sheet.columns.schema.field(name).type) for name in sheet.columns.column_names}
-        if label_column is None and _is_of_boxes(sheet):
-            errors.append(f"{text(sheet.path)} of {place} holds boxes: object detection is not supported")
-            said.append(errors[-1])
-            continue
-        try:
-            choices[sheet.path] = find_label_column(features, label_column, sheet.file_column, sheet.columns.column)
-        except ColumnError as error:
-            errors.append(f"{text(sheet.path)} of {place}: {error}")
-            said.append(
-                f"{text(sheet.path)} has no label column ({str(error).partition(';')[0]}; columns {listed(features)})"
-            )
-            continue
-        labels = sheet.columns.column(choices[sheet.path].columns[0])
-        if label_column is None and not is_nested(labels.type) and len(labels.drop_null().unique()) < 2:
-            said.append(f"{text(sheet.path)} has one label only")
-            continue
-        name = sheet.path.rpartition("/")[2]
-        key = "split" if split_of(name.partition(".")[0]) else name
-        groups[key, tuple(sheet.columns.column_names)].append(sheet)
-    for (key, _), group in groups.items():
-        choice = choices[group[0].path]
-        title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
-        rank = (4.0 if key == SIDES else 2.0) if choice.by_name else 1.0
-        yield (
-            rank + 0.1 * (key == "split" or key.startswith(("metadata", "label"))),
-            title,
-            _builder(group, choice, files, folders, split, place, warn),
+        else:
+            self._no_split()
+        names = folders.names
+        order = [(names.index(name), folder) for name, below in folders.splits[chosen].items() for folder in below]
+        counts = [len(files.images[folder]) for _, folder in order]
+        codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
+        self._warn_of_folders()
+        return self._source(
+            Paths(files, [folder for _, folder in order]),
+            pa.table({"label": codes}),
+            {"label": Feature("ClassLabel", names=tuple(names))},
+            chosen,
+            [*labelled, *folders.flat],
         )
 
+    def _warn_of_folders(self) -> None:
+        """Name what the classes lack, and why."""
+        folders, files = self.folders, self.files
+        if folders.empty:
+            reasons = []
+            for folder in folders.empty:
+                why = [
+                    f"{sum(n for place, n in left.folders.items() if _in(place, folder))} {reason}"
+                    for reason, left in files.left_out.items()
+                    if any(_in(place, folder) for place in left.folders)
+                ]
+                reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
+            none = f"no image that can be read in {len(reasons)} folders, which are no classes then"
+            self.warn(f"{none}: {listed(reasons)}{files.heic_cure}")
+        for folder in folders.strays:
+            if found := files.images.get(folder, []):
+                files.leave_out("in no class folder", f"{folder}/{found[0]}" if folder else found[0], len(found))
+        if "in no class folder" in files.left_out:
+            strays = files.left_out["in no class folder"]
+            self.warn(f"{strays.count} images lie beside the class folders and are left out: {listed(strays.names)}, …")
+        if folders.flat:
+            self.warn(f"{listed(folders.flat)} have no class folders, so no labels, and are not used")
+        for copy in folders.copies:
+            n = sum(len(found) for folder, found in files.images.items() if _in(folder, copy))
+            files.leave_out("in a folder that holds the others again", copy, n)
+            self.warn(f"{text(copy)!r} holds the folders beside it once more and is left out ({n} images)")
+        if folders.inside:
+            self.warn(
+                f"each of the classes {listed(folders.names)} holds the folders {listed(folders.inside)}; if those are "
+                "the classes, pass one of the outer folders by itself"
+            )
 
-def _is_of_boxes(sheet: Sheet) -> bool:
-    """Return whether the rows are boxes, of which an image has several."""
-    boxes = {"xmin", "x_min", "x1", "bbox", "bbox_x1"} & {name.lower() for name in sheet.columns.column_names}
-    return bool(boxes) and len(set(sheet.images)) < len(sheet.images)
+    # --- tables
 
+    def _by_tables(self) -> list[_Way]:
+        names = Names(self.files)
+        readers: dict[str, Callable[[], Sheet | None]] = {
+            path: partial(read_sheet, self.files, names, path)
+            for path in sorted(self.files.tables, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]
+            if self.table in (None, path, _name(path))
+        }
+        if self.files.sides and self.table is None:
+            readers[SIDES] = partial(side_files, self.files, self.warn)
+        groups: dict[Any, list[Sheet]] = defaultdict(list)
+        choices: dict[str, LabelChoice] = {}
+        for path, read in readers.items():
+            try:
+                if (sheet := read()) is None:
+                    continue
+                choices[path] = self._choice(sheet)
+            except (ValueError, OSError, csv.Error, ColumnError) as error:
+                self._tell(path, error)
+                continue
+            key = "split" if split_of(_name(path).partition(".")[0]) else _name(path)
+            groups[key, tuple(sheet.columns.column_names)].append(sheet)
+        ways = []
+        for (key, _), group in groups.items():
+            choice = choices[group[0].path]
+            rank = (4.0 if key == SIDES else 2.0) if choice.by_name else 1.0
+            rank += 0.1 * (key == "split" or key.startswith(("metadata", "label")))
+            title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
+            ways.append(_Way(rank, title, partial(self._of_tables, group, choice)))
+        return ways
 
-def _builder(
-    group: list[Sheet],
-    choice: LabelChoice,
-    files: Files,
-    folders: _ClassFolders,
-    split: str | None,
-    place: str,
-    warn: Warn,
-) -> Callable[[], Laid]:
-    def build() -> Laid:
+    def _tell(self, path: str, error: Exception) -> None:
+        """Keep why a table has no labels; what is called .txt or .json may be anything."""
+        why = " ".join(str(error).split())[:160]
+        if isinstance(error, ColumnError):
+            self.errors.append(f"{text(path)} of {self.place}: {error}")
+            why = why.partition("; ")[0]
+        elif path.lower().endswith((".txt", ".json")):
+            return
+        self.said.append(f"{text(path)}: {why}")
+
+    def _choice(self, sheet: Sheet) -> LabelChoice:
+        """Return which column has the labels; raises `ValueError` where the table is about something else."""
+        columns, n = sheet.columns, len(sheet.images)
+        if sheet.file_column is None or sheet.n_found < max(1, min(n, self.files.n_images or n) // 2):
+            none = "it names no image here" if n else "it has no rows"
+            raise ValueError(f"{none} (columns {listed(columns.column_names)}; one must hold names of the images)")
+        boxes = _BOXES & {name.lower() for name in columns.column_names}
+        if self.label_column is None and boxes and len(set(sheet.images)) < n:  # several of an image
+            raise ColumnError("boxes of object detection, which is not supported")
+        features = of_schema(columns.schema)
+        choice = find_label_column(features, self.label_column, sheet.file_column, columns.column)
+        labels = columns.column(choice.columns[0])
+        if self.label_column is None and not labels.type.num_fields and len(labels.drop_null().unique()) < 2:
+            raise ValueError("it has one label only")
+        return choice
+
+    def _of_tables(self, group: list[Sheet], choice: LabelChoice) -> Source:
         import pyarrow as pa
 
         columns = pa.concat_tables([sheet.columns for sheet in group], promote_options="permissive")
         images = [image for sheet in group for image in sheet.images]
-        stems = {sheet.path: split_of(sheet.path.rpartition("/")[2].partition(".")[0]) for sheet in group}
-        by_table = len(set(stems.values())) > 1
-        own = next((name for name in columns.column_names if name.lower() in ("split", "subset", "set", "fold")), None)
-        by_column = own is not None and all(
-            split_of(str(value)) for value in columns.column(own).unique().to_pylist() if value is not None
-        )
-        if by_table:
-            where: list[str | None] = [stems[sheet.path] for sheet in group for _ in sheet.images]
-        elif by_column:
-            where = [None if value is None else str(value) for value in columns.column(own).to_pylist()]
-        else:
-            where = [None if image is None else folders.split_at(image) for image in images]
+        where = self._where(group, columns, images)
         there = [i for i, image in enumerate(images) if image is not None]
         labelled = columns.column(choice.columns[0]).is_valid().to_pylist()
         found = [name for name in dict.fromkeys(where[i] for i in there if labelled[i]) if name is not None]
-        chosen = pick_split(found, split, place) if found else None
-        if chosen is None and split is not None and split_of(split) != "train":
-            raise DatasetNotFoundError(f"no split {split!r} in {place}; splits found: none")
+        chosen = pick_split(found, self.split, self.place) if found else None
+        if chosen is None:
+            self._no_split()
+        others = [name for name in self.folders.flat if name not in found]
+        self._warn_of_rows(group[0], columns, images, others)
         kept = [i for i in there if chosen is None or where[i] == chosen]
-        if lost := len(images) - len(there):
-            file_column = group[0].file_column
-            names = columns.column(file_column).to_pylist() if file_column else []
-            missing = [str(names[i]) for i, image in enumerate(images) if image is None][:3]
-            files.leave_out("named in the table but not there", missing[0] if missing else "", lost)
-            warn(f"{lost} of {len(images)} rows of {group[0].path} name files that are not there: {listed(missing)}")
-        unnamed = files.n_images - len({images[i] for i in there})
-        others = {name for name in folders.flat if name not in found}
-        if unnamed > 0 and not others:
-            files.leave_out("not named in the table", "", unnamed)
-            warn(f"{unnamed} of {files.n_images} images are not named in {group[0].path} and are left out")
-        elif others:
-            warn(f"{listed(others)} have no labels and are not used")
-        table = columns.take(kept)
-        features: dict[str, Any] = {"image": Feature("Image")}
-        rename = [f"{name} (column)" if name == "image" else name for name in table.column_names]
-        table = table.rename_columns(rename)
-        features |= {name: of_arrow(table.schema.field(name).type) for name in rename}
-        return Laid(
-            [image for i in kept if (image := images[i]) is not None],
-            table,
-            features,
-            chosen or "train",
-            tuple(name for name in [*found, *others] if name != chosen),
-            choice,
-        )
+        names = [f"{name} (column)" if name == "image" else name for name in columns.column_names]
+        table = columns.take(kept).rename_columns(names)
+        paths = [path for i in kept if (path := images[i]) is not None]
+        return self._source(paths, table, of_schema(table.schema), chosen, [*found, *others], choice)
 
-    return build
+    def _where(self, group: list[Sheet], columns: pa.Table, images: list[str | None]) -> list[str | None]:
+        """Return the split of each row: as the names of the tables tell, a column, or the folders."""
+        stems = [split_of(_name(sheet.path).partition(".")[0]) for sheet in group]
+        if len(set(stems)) > 1:
+            return [stem for stem, sheet in zip(stems, group, strict=True) for _ in sheet.images]
+        own = next((name for name in columns.column_names if name.lower() in ("split", "subset", "set", "fold")), None)
+        values = columns.column(own).to_pylist() if own else []
+        if own and all(value is None or split_of(str(value)) for value in set(values)):
+            return [None if value is None else str(value) for value in values]
+        return [None if image is None else self.folders.split_at(image) for image in images]
 
+    def _warn_of_rows(self, sheet: Sheet, columns: pa.Table, images: list[str | None], others: list[str]) -> None:
+        """Name the rows without an image, and the images without a row."""
+        if lost := images.count(None):
+            cells = columns.column(sheet.file_column).to_pylist() if sheet.file_column else []
+            missing = [str(cell) for cell, image in zip(cells, images, strict=False) if image is None][:3]
+            self.files.leave_out("named in the table but not there", next(iter(missing), ""), lost)
+            self.warn(f"{lost} of {len(images)} rows of {sheet.path} name files that are not there: {listed(missing)}")
+        n = self.files.n_images
+        if others:
+            self.warn(f"{listed(others)} have no labels and are not used")
+        elif (unnamed := n - len({*images} - {None})) > 0:
+            self.files.leave_out("not named in the table", "", unnamed)
+            self.warn(f"{unnamed} of {n} images are not named in {sheet.path} and are left out")
 
-def _no_labels(files: Files, tree: _Tree, folders: _ClassFolders, said: list[str], place: str) -> TaskError:
-    """Say why nothing in a folder has labels, and what would work."""
-    left = [f"{left.count} {reason} ({listed(left.names)})" for reason, left in files.left_out.items()]
-    found = "; ".join(["", *said[:2], *left[:3]])[:170]
-    if MASKS in files.left_out:
-        return ColumnError(
-            f"{place} holds pictures and their masks ({listed(files.left_out[MASKS].names)}, …) and no class folders, "
-            "which looks like segmentation and is not supported. What would work: one subfolder of images a class"
-        )
-    if not files.n_images:
-        if not left and not files.tables:
-            return DatasetNotFoundError(
-                f"{place} is empty; what would work: one subfolder of images a class, or parquet files"
+    # --- neither
+
+    def _no_labels(self) -> TaskError:
+        """Say why nothing in a folder has labels, and what would work."""
+        files, folders, place = self.files, self.folders, self.place
+        left = [f"{left.count} {reason} ({listed(left.names)})" for reason, left in files.left_out.items()]
+        found = "; ".join(["", *self.said[:2], *left[:3]])[:170]
+        works = "What would work: one subfolder of images a class"
+        if MASKS in files.left_out:
+            return ColumnError(
+                f"{place} holds pictures and their masks ({listed(files.left_out[MASKS].names)}, …) and no class "
+                f"folders, which looks like segmentation and is not supported. {works}"
             )
-        heic = CURES["HEIC"] if "HEIC" in files.left_out else ""
-        return DatasetNotFoundError(
-            f"{place} holds no image that can be read{found}{heic}. What would work: one subfolder of images a class"
-        )
-    if folders.flat:
-        names = listed(map(repr, folders.flat))
-        single = "".join(f"; {name!r} has one class only" for name, found in folders.splits.items() if found and name)
+        if not files.n_images:
+            what = "is empty" if not found else f"holds no image that can be read{found}{files.heic_cure}"
+            return DatasetNotFoundError(f"{place} {what}. {works}, or parquet files")
         empty = f"; without images: {listed(map(text, folders.empty))}" if folders.empty else ""
+        if folders.flat:
+            single = [f"; {name!r} has one class only" for name, found in folders.splits.items() if found and name]
+            return LabelError(
+                f"images without labels in {place}: {listed(map(repr, folders.flat))} are splits and hold no class "
+                f"folders{''.join(single)}{empty}{found}. What would work: train/<class>/…, a table of names and "
+                "labels; labels_from='folders' if they are classes"
+            )
+        classes = [text(below[0]) for found in folders.splits.values() for below in found.values()]
+        what = f"only one class folder, {classes[0]!r}" if len(classes) == 1 else "images without labels"
         return LabelError(
-            f"images without labels in {place}: {names} are splits and hold no class folders{single}{empty}{found}. "
-            "What would work: train/<class>/…, a table of names and labels; labels_from='folders' if they are classes"
+            f"{what}; a folder needs at least two subfolders of images, one a class (or a table with columns file_name "
+            f"and label). Subfolders found: {listed(classes) or 'none'}{empty}{found}"
         )
-    classes = [folder for found in folders.splits.values() for below in found.values() for folder in below[:1]]
-    said_classes = f"only one class folder, {text(classes[0])!r}" if len(classes) == 1 else "images without labels"
-    empty = f"; without images: {listed(map(text, folders.empty))}" if folders.empty else ""
-    return LabelError(
-        f"{said_classes}; a folder needs at least two subfolders of images, one a class (or a table with columns "
-        f"file_name and label). Subfolders found: {listed(map(text, classes)) or 'none'}{empty}{found}"
-    )
+
+
+def _in(folder: str, outer: str) -> bool:
+    return f"{folder}/".startswith(f"{outer}/")

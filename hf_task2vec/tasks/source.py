@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import TaskError, check_count
-from hf_task2vec.tasks.layout import Reading
 
 if TYPE_CHECKING:
     from hf_task2vec.tasks.parquet.remote import RemoteSplit
@@ -31,6 +30,20 @@ class Sampling:
         check_count(TaskError, 0, seed=self.seed)
         if self.max_samples is not None and self.max_samples < 2:
             raise TaskError(f"max_samples={self.max_samples}: at least 2 images are needed, or None for all")
+
+
+@dataclass
+class Reading:
+    """What was read of a dataset, and what was not."""
+
+    labels_from: str = ""
+    alternatives: tuple[str, ...] = ()
+    """Other interpretations that were possible, and how to ask for them."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files or rows that were left out, by reason."""
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The first few of them, by reason."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

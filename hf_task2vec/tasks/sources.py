@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
 from hf_task2vec.tasks.columns import find_image_column, of_schema
-from hf_task2vec.tasks.folders import ARCHIVES, CURES, TABLES, Files, suffix_of, walk
+from hf_task2vec.tasks.folders import ARCHIVES, TABLES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
-from hf_task2vec.tasks.layout import Reading, lay_out, pick_split, shard_split, split_of
+from hf_task2vec.tasks.layout import lay_out
 from hf_task2vec.tasks.objects import read_object
 from hf_task2vec.tasks.parquet.local import beside, local_split, understood
 from hf_task2vec.tasks.rows import Data, Listed
-from hf_task2vec.tasks.source import Sampling, Source
+from hf_task2vec.tasks.source import Reading, Sampling, Source
+from hf_task2vec.tasks.splits import pick_split, shard_split, split_of
 
 if TYPE_CHECKING:
     import datasets
@@ -136,30 +137,10 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
             said.left_out = {"a picture beside the data": files.n_images} if files.n_images else {}
             others = others or tuple(key for key in by_split if key != at)
             return Source(path.name, lambda: data, config_name=config, split=chosen, other_splits=others, reading=said)
-    laid = lay_out(
-        files,
-        place=place,
-        split=split,
-        labels_from=labels_from,
-        label_column=sampling.label_column,
-        reading=said,
-        warn=warn,
-    )
-    for reason, left in files.left_out.items():
-        if reason in CURES:
-            more = ", …" if left.count > len(left.names) else ""
-            warn(f"{left.count} left out: {reason} ({', '.join(left.names)}{more}){CURES[reason]}")
-    said.left_out = {reason: left.count for reason, left in files.left_out.items()}
-    said.examples = {reason: tuple(left.names) for reason, left in files.left_out.items()}
-    rows = Listed(laid.columns, laid.features, laid.images, files.cell, laid.choice)
-    return Source(
-        path.name,
-        lambda: rows,
-        config_name=config,
-        split=chosen or laid.split,
-        other_splits=others or laid.other_splits,
-        reading=said,
-    )
+    wanted = replace(sampling, split=split, labels_from=labels_from)
+    laid = lay_out(files, place, wanted, warn)
+    laid = replace(laid, dataset=path.name, config_name=config)
+    return replace(laid, split=chosen, other_splits=others) if chosen else laid
 
 
 def _has_images(data: Data) -> bool:

@@ -17,6 +17,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from hf_task2vec.errors import ColumnError
 from hf_task2vec.tasks.folders import Files, text
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def _of_coco(
 ) -> list[dict[str, Any]]:
     """Return the classes of whole images, as iNaturalist and camera traps have them in COCO's form."""
     if not annotations or any("bbox" in row or "segmentation" in row for row in annotations):
-        raise ValueError("boxes of object detection, which is not supported")
+        raise ColumnError("boxes of object detection, which is not supported")
     names = {row.get("id"): row.get("name") for row in categories}
     files = {row.get("id"): row.get("file_name") for row in images}
     return [

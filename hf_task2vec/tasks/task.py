@@ -15,9 +15,8 @@ from hf_task2vec.errors import ImageDecodeError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify, settle
 from hf_task2vec.tasks.labels import LabelKind, Labels
-from hf_task2vec.tasks.layout import Reading
 from hf_task2vec.tasks.rows import Rows, open_rows
-from hf_task2vec.tasks.source import Sampling, Source
+from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.sources import open_source, reading
 from hf_task2vec.tasks.text import counted, listed, shown
 

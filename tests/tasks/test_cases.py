@@ -235,7 +235,7 @@ READ = {
     ),
     "12 a table without a label": Case(
         several(classes, lambda r: table(r, rows("{c}/{i}.png", "2026-01-0{i}", head="file_name,taken_at"))),
-        said=("metadata.csv has no label column",),
+        said=("metadata.csv: no label column",),
     ),
     "19 a clone and a download": Case(
         several(classes, lambda r: write(r, [".git/index", ".cache/huggingface/x.metadata", ".gitattributes"], b"x"))
@@ -502,7 +502,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "10 a table that names nothing": (
         lambda r: write(r, ["0.png", "1.png"]) or table(r, "name,label\nx.png,a\ny.png,b\n"),
         LabelError,
-        "metadata.csv names no image here: columns name, label",
+        r"metadata.csv: it names no image here \(columns name, label; one must hold names of the images",
     ),
     "15 LFS pointers": (
         lambda r: write(r, ["train-00000-of-00001.parquet"], LFS),
@@ -539,15 +539,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "more: a table of boxes": (
         lambda r: classes(r, "{c}{i}.png") or table(r, 2 * rows(label="{c},{i}", head="file,class,xmin")),
         ColumnError,
-        "metadata.csv of the folder 'photos' holds boxes: object detection is not supported",
+        "metadata.csv of the folder 'photos': boxes of object detection, which is not supported",
     ),
     "more: boxes in JSON": (
         lambda r: (
             write(r, ["train/0.png"])
             or table(r, json.dumps({"images": [], "annotations": [], "categories": []}), "train/_annotations.coco.json")
         ),
-        LabelError,
-        "_annotations.coco.json .*object detection, which is not supported",
+        ColumnError,
+        "_annotations.coco.json of the folder 'photos': boxes of object detection, which is not supported",
     ),
     "more: pictures and masks": (
         lambda r: classes(r, "images/{c}{i}.png") or classes(r, "masks/{c}{i}.png"),

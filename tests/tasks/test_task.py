@@ -321,7 +321,7 @@ def test_parquet_folder_and_saved_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "error", "message"),
     [
-        ([], DatasetNotFoundError, "is empty; what would work: one subfolder of images a class, or parquet files"),
+        ([], DatasetNotFoundError, "is empty. What would work: one subfolder of images a class, or parquet files"),
         (["cat/0.png", "cat/1.png"], LabelError, "only one class folder, 'cat'; a folder needs at least two"),
         (["train/cat/0.png"], LabelError, "only one class folder, 'train/cat'"),
         (["0.png", "1.png"], LabelError, "images without labels; a folder needs at least two subfolders"),
