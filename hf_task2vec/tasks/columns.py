@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError
 from hf_task2vec.tasks.images import looks_like_image
+from hf_task2vec.tasks.text import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +46,8 @@ _FILE = r"(?i)\.(jpe?g|png|gif|webp|tiff?|bmp|avif|heic)$|^[a-z]+[0-9]*://"
 _BOX_NAMES = ("bbox", "bboxes", "boxes", "bounding_box", "bounding_boxes")
 _DETECTION_NAMES = ("objects", "annotations", "detections", *_BOX_NAMES)
 _MASK_FOLDERS = tuple({image, mask} for image in ("image", "images") for mask in ("mask", "masks", "annotations"))
-_MOST_NAMED = 8  # columns spelt out in a message
+_BOXES, _MASKS = "boxes: object detection", "images as labels (masks): segmentation"
+_MOST_NAMED = 8  # flags spelt out in a message
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,7 @@ class LabelChoice:
 
 def describe_columns(features: Mapping[str, Any]) -> str:
     """Return the columns and their types as one line for a message."""
-    named = [f"{name[:40]} ({type_name(feature)[:60]})" for name, feature in list(features.items())[:_MOST_NAMED]]
-    more = f", … {len(features) - _MOST_NAMED} more" if len(features) > _MOST_NAMED else ""
-    return (", ".join(named) or "none") + more
+    return listed((f"{name[:40]} ({type_name(feature)})" for name, feature in features.items()), longest=100) or "none"
 
 
 def type_name(feature: Any) -> str:
@@ -242,7 +242,7 @@ def find_label_column(
     if name is None and boxes is not None:
         name = _by_name({name: feature for name, feature in others.items() if _is_discrete(feature)})
         if name is None:
-            raise _boxes_error(features, boxes)
+            raise _unsupported(features, boxes, _BOXES)
     if name is None:
         lists = [name for name, feature in others.items() if is_class_label(element(feature))]
         name = _by_class_label(features, lists) or _by_name(others)
@@ -250,7 +250,7 @@ def find_label_column(
         logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
         return LabelChoice((name,))
     if mask is not None:
-        raise _masks_error(features, mask)
+        raise _unsupported(features, mask, _MASKS)
     return _by_values(features, {name: kind for name, kind in others.items() if not is_bookkeeping(name)}, values)
 
 
@@ -339,11 +339,8 @@ def _several(features: Mapping[str, Any], found: list[str], flags: Sequence[str]
     if len(flags) > 1:
         names = ",".join(flags[:_MOST_NAMED]) + (",…" if len(flags) > _MOST_NAMED else "")
         advice = f', or all {len(flags)} flags as several labels an image: label_column="{names}"'
-    listed = ", ".join(found[:_MOST_NAMED]) + (
-        f", … {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    )
     return ColumnError(
-        f"several label columns: {listed}; pass label_column=… to choose one{advice} "
+        f"several label columns: {listed(found)}; pass label_column=… to choose one{advice} "
         f"(columns found: {describe_columns(features)})"
     )
 
@@ -354,9 +351,9 @@ def _check_requested(features: Mapping[str, Any], name: str, image_column: str) 
     if name == image_column:
         raise ColumnError(f"image_column and label_column are both {name!r}")
     if is_image(feature) or is_image(element(feature)):
-        raise _masks_error(features, name)
+        raise _unsupported(features, name, _MASKS)
     if _box_column({name: feature}) is not None:
-        raise _boxes_error(features, name)
+        raise _unsupported(features, name, _BOXES)
     if not _is_label(feature):
         raise ColumnError(
             f"label column {name!r} is of type {type_name(feature)}, which holds no classes. What would work: "
@@ -387,19 +384,10 @@ def _mask_column(features: Mapping[str, Any]) -> str | None:
     return next((x for x, feature in features.items() if is_image(element(feature))), next(masks, None))
 
 
-def _boxes_error(features: Mapping[str, Any], column: str) -> ColumnError:
+def _unsupported(features: Mapping[str, Any], column: str, what: str) -> ColumnError:
     return ColumnError(
-        f"column {column!r} holds boxes: object detection is not supported. What would work: label_column=… of a "
-        "column with the classes that occur in an image (a list for several), or one image a box, with its class as "
-        f"label. Columns found: {describe_columns(features)}"
-    )
-
-
-def _masks_error(features: Mapping[str, Any], column: str) -> ColumnError:
-    return ColumnError(
-        f"column {column!r} holds images as labels (masks): segmentation is not supported. What would work: "
-        "label_column=… of a column with the classes that occur in an image (a list for several). Columns found: "
-        f"{describe_columns(features)}"
+        f"column {column!r} holds {what} is not supported. What would work: label_column=… of a column with the "
+        f"classes that occur in an image (a list for several). Columns found: {describe_columns(features)}"
     )
 
 

@@ -77,17 +77,20 @@ def _open_object(dataset: Any, split: str | None, folder: Path | None = None) ->
             f"split {split!r} was asked for, but {place} is a single split{f' ({chosen!r})' if chosen else ''}; pass a "
             "DatasetDict or dictionary of splits, or leave split out"
         )
-    if type(dataset).__module__.partition(".")[0] != "datasets":
-        rows = read_object(dataset)
-        if rows is None:
-            raise TaskError(
-                f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, a Dataset or "
-                "DatasetDict of `datasets`, a DataFrame or Arrow table with a column of images or paths, a torch "
-                "dataset of (image, class), arrays (X, y), or a list of (image, label) pairs"
-            )
-        return Source("dataset", lambda: rows, split=chosen, other_splits=others)
-    name = folder.name if folder is not None else dataset.info.dataset_name or "dataset"
-    return Source(name, lambda: dataset, config_name=dataset.info.config_name, split=chosen, other_splits=others)
+    if type(dataset).__module__.partition(".")[0] == "datasets":
+        import datasets
+
+        if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+            name = folder.name if folder is not None else dataset.info.dataset_name or "dataset"
+            config = dataset.info.config_name
+            return Source(name, lambda: dataset, config_name=config, split=chosen, other_splits=others)
+    if (rows := read_object(dataset)) is None:
+        raise TaskError(
+            f"a {type(dataset).__name__} is no dataset; pass a Hub id, a folder, {DIGITS!r}, a Dataset or DatasetDict "
+            "of `datasets`, a DataFrame or Arrow table with a column of images or paths, a torch dataset of (image, "
+            "class), arrays (X, y), or a list of (image, label) pairs"
+        )
+    return Source("dataset", lambda: rows, split=chosen, other_splits=others)
 
 
 def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:

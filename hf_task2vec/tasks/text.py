@@ -17,10 +17,10 @@ def shown(name: object, longest: int = 40) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def listed(names: Iterable[object], most: int = 8) -> str:
+def listed(names: Iterable[object], most: int = 8, longest: int = 40) -> str:
     """Return ``a, b, c``; of many names the first, and how many more there are."""
     found = list(names)
-    text = ", ".join(map(shown, found[:most]))
+    text = ", ".join(shown(name, longest) for name in found[:most])
     return text if len(found) <= most else f"{text} and {len(found) - most} more"
 
 
