@@ -14,6 +14,7 @@ import numpy as np
 
 from hf_task2vec.errors import LabelError
 from hf_task2vec.tasks.columns import element, is_class_label, is_float
+from hf_task2vec.tasks.text import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,7 +95,9 @@ def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label", warn
     elif (lists := split_joined(values, name, warn)) is not None:
         labels = _multi(lists, None, name)
     else:
-        labels = _single(values, feature, warn)
+        codes, names = _encode(values, feature, warn)
+        rows = np.flatnonzero(codes >= 0)
+        labels = Labels("single_label", names, rows, codes[rows], codes >= 0)
     _check(labels, len(column), warn)
     return labels
 
@@ -139,13 +142,6 @@ def _floats_error(name: str) -> LabelError:
         f'{{"bin": int(np.searchsorted(edges, row["{name}"]))}}) and label_column="bin". If the numbers are class '
         f'numbers: dataset = dataset.cast_column("{name}", datasets.Value("int64"))'
     )
-
-
-def _single(values: pa.Array, feature: Any, warn: Warn) -> Labels:
-    codes, names = _encode(values, feature, warn)
-    labelled = codes >= 0
-    rows = np.flatnonzero(labelled)
-    return Labels("single_label", names, rows, codes[rows], labelled)
 
 
 def _multi(values: pa.Array, feature: Any, name: str) -> Labels:
@@ -293,9 +289,8 @@ def _warn_of_spellings(names: tuple[str, ...], warn: Warn) -> None:
         groups[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
     alike = [found for found in groups.values() if len(found) > 1]
     if alike:
-        shown = "; ".join(", ".join(repr(name[:40]) for name in found[:4]) for found in alike[:3])
-        more = f"; … {len(alike) - 3} more" if len(alike) > 3 else ""
-        warn(f"classes differ only by blanks, case or Unicode form: {shown}{more}; make them one if they are one")
+        shown = listed((listed(map(repr, found), 4) for found in alike), 3, 200)
+        warn(f"classes differ only by blanks, case or Unicode form: {shown}; make them one if they are one")
 
 
 def _check(labels: Labels, n_rows: int, warn: Warn) -> None:

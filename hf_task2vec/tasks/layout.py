@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,30 +44,16 @@ _BOXES = {"xmin", "x_min", "x1", "bbox", "bbox_x1"}
 _MOST_TABLES = 64  # tables of a folder that are looked at
 
 
-class Paths(Sequence[str]):
-    """The images of some folders, in order, without a text for each."""
+def _paths(files: Files, folders: Sequence[str]) -> Callable[[int], str]:
+    """Return what gives the images of some folders by their number in all, without a text for each."""
+    ends = list(accumulate(len(files.images[folder]) for folder in folders))
 
-    def __init__(self, files: Files, folders: Sequence[str]) -> None:
-        self._folders, self._names = folders, [files.images[folder] for folder in folders]
-        self._ends = list(accumulate(map(len, self._names)))
+    def path(number: int) -> str:
+        at = bisect_right(ends, number)
+        name = files.images[folders[at]][number - ends[at]]  # counted from the end, as `ends` is
+        return f"{folders[at]}/{name}" if folders[at] else name
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = bisect_right(self._ends, index)
-        if at >= len(self._ends):
-            raise IndexError(index)
-        name = self._names[at][index - self._ends[at]]  # counted from the end, as `_ends` is
-        return f"{self._folders[at]}/{name}" if self._folders[at] else name
+    return path
 
 
 def _name(folder: str) -> str:
@@ -271,7 +257,7 @@ class _Folder:
 
     def _source(
         self,
-        images: Sequence[str],
+        images: Callable[[int], str],
         columns: pa.Table,
         features: Any,
         split: str | None,
@@ -317,7 +303,7 @@ class _Folder:
         codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
         self._warn_of_folders()
         return self._source(
-            Paths(files, [folder for _, folder in order]),
+            _paths(files, [folder for _, folder in order]),
             pa.table({"label": codes}),
             {"label": Feature("ClassLabel", names=tuple(names))},
             chosen,
@@ -432,7 +418,7 @@ class _Folder:
         names = [f"{name} (column)" if name == "image" else name for name in columns.column_names]
         table = columns.take(kept).rename_columns(names)
         paths = [path for i in kept if (path := images[i]) is not None]
-        return self._source(paths, table, of_schema(table.schema), chosen, [*found, *others], choice)
+        return self._source(paths.__getitem__, table, of_schema(table.schema), chosen, [*found, *others], choice)
 
     def _where(self, group: list[Sheet], columns: pa.Table, images: list[str | None]) -> list[str | None]:
         """Return the split of each row: as the names of the tables tell, a column, or the folders."""

@@ -77,8 +77,8 @@ class Listed:
 
     columns: pa.Table
     features: Mapping[str, Any]
-    images: Sequence[Any] | None = None
-    """What stands for the image of each row; None where they are in a column."""
+    images: Callable[[int], Any] | None = None
+    """Returns what stands for the image of a row; None where they are in a column."""
     cell: Callable[[Any], Any] = lambda image: image
     """Turns that into a cell as `images.read_encoded` takes it."""
     choice: LabelChoice | None = None
@@ -101,7 +101,7 @@ class Listed:
 
         def read(rows: Sequence[int]) -> Iterator[Any]:
             for row in rows:
-                yield self.cell(self.columns.column(name)[row].as_py() if self.images is None else self.images[row])
+                yield self.cell(self.columns.column(name)[row].as_py() if self.images is None else self.images(row))
 
         return Draw(*labels.sampling_pairs(), size, seed), read, None
 

@@ -114,9 +114,11 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
         raise DatasetNotFoundError(
             f"{path.name!r} is a file; pass the folder that holds it, or a .parquet, .arrow, .zip, .tar or .csv file"
         )
-    config, declared = _configuration(path, name, files, warn) if path.is_dir() else (name, {})
+    config, declared = _configuration(path, name, warn) if path.is_dir() else (name, {})
     others: tuple[str, ...] = ()
     chosen: str | None = None
+    if list(declared) == [""]:  # no split is named: the names of files and folders tell
+        files, declared = files.only(partial(_matches, declared[""])), {}
     if declared:
         chosen = pick_split(list(declared), split, place)
         files, split = files.only(partial(_matches, declared[chosen])), None
@@ -171,7 +173,7 @@ def _arrow(root: Path, paths: Iterable[str]) -> Listed:
     return Listed(table, of_schema(tables[0].schema), cell=partial(beside, root))
 
 
-def _configuration(folder: Path, name: str | None, files: Files, warn: Warn) -> tuple[str | None, dict[str, list[str]]]:
+def _configuration(folder: Path, name: str | None, warn: Warn) -> tuple[str | None, dict[str, list[str]]]:
     """Return the configuration that a README chooses, and its patterns of files by split, none if it has none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8-sig", errors="replace")
@@ -209,10 +211,6 @@ def _configuration(folder: Path, name: str | None, files: Files, warn: Warn) -> 
         split, paths = (item.get("split", "train"), item.get("path")) if isinstance(item, dict) else ("", item)
         found = paths if isinstance(paths, list) else [paths]
         splits.setdefault(str(split), []).extend(f"{inside}/{path}" if inside else str(path) for path in found)
-    if list(splits) == [""]:  # no split is named: the names of files and folders tell
-        limited = files.only(partial(_matches, splits[""]))
-        vars(files).update(vars(limited))
-        return chosen, {}
     return chosen, splits
 
 
