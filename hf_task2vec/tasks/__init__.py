@@ -1,8 +1,8 @@
 """A dataset in, a balanced labelled sample out.
 
 `sources` opens what the user names (Hub dataset, folder, file, object); `rows`, `columns` and `labels` find its
-images and classes; `sampling` draws; `images` decodes; `parquet` reads datasets of the Hub in parts. `task` is the road
-through them: `Task.from_dataset`. Goes out: `Task`, whose images are read when they are first needed.
+images and classes; `sampling` draws; `images` decodes; `parquet` reads files here and on the Hub in parts. `task` is
+the road through them: `Task.from_dataset`. Goes out: `Task`, whose images are read when they are first needed.
 """
 
 import lazy_loader

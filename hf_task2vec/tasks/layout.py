@@ -221,17 +221,17 @@ class _Folder:
 
     def __init__(self, files: Files, place: str, sampling: Sampling, warn: Warn) -> None:
         self.place, self.split, self.warn = place, sampling.split, warn
-        self.by_folders = sampling.labels_from == "folders"
-        self.files = files if self.by_folders else files.without_masks()
-        self.tree = _Tree(self.files)
-        self.folders = _class_folders(self.tree, splits_too=True)
-        if self.by_folders and not self.folders.usable:
-            self.folders = _class_folders(self.tree, splits_too=False)
+        self.only_folders = sampling.labels_from == "folders"
+        self.files = files if self.only_folders else files.without_masks()
+        tree = _Tree(self.files)
+        self.folders = _class_folders(tree, splits_too=True)
+        if self.only_folders and not self.folders.usable:
+            self.folders = _class_folders(tree, splits_too=False)
         known = {*files.tables, *map(_name, files.tables)}
         self.label_column, self.table = sampling.label_column, None
         if sampling.labels_from in known:
             self.table = sampling.labels_from
-        elif sampling.labels_from is not None and not self.by_folders:
+        elif sampling.labels_from is not None and not self.only_folders:
             self.label_column = sampling.labels_from
         self.said: list[str] = []
         """Why tables have no labels."""
@@ -240,7 +240,7 @@ class _Folder:
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
-        ways = [*self._by_folders(), *([] if self.by_folders else self._by_tables())]
+        ways = [*self._by_folders(), *([] if self.only_folders else self._by_tables())]
         if not ways and self.errors:
             raise ColumnError(max(self.errors, key=len) if self.label_column is None else self.errors[0])
         if not ways:
@@ -265,10 +265,8 @@ class _Folder:
         choice: LabelChoice | None = None,
     ) -> Source:
         rows = Listed(columns, {"image": Feature("Image")} | features, images, self.files.cell, choice)
-        chosen = split or "train"
-        return Source(
-            self.place, lambda: rows, split=chosen, other_splits=tuple(name for name in splits if name != split)
-        )
+        others = tuple(name for name in splits if name != split)
+        return Source(self.place, lambda: rows, split=split or "train", other_splits=others)
 
     def _no_split(self) -> None:
         if self.split is not None and split_of(self.split) != "train":
