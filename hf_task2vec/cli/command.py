@@ -142,7 +142,9 @@ def command(name: str | None = None, *, shared: bool = False, **settings: Any) -
     """Return the decorator of a command; see :class:`_Command`."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        made = click.command(name, cls=_Command, epilog=EXIT_CODES, **settings)(function)
+        # click keeps the options of the first help, which may be asked of the command alone.
+        own = {"help_option_names": ["-h", "--help"]}
+        made = click.command(name, cls=_Command, epilog=EXIT_CODES, context_settings=own, **settings)(function)
         made.shared = shared
         return _with_common_options(made)
 

@@ -357,7 +357,7 @@ def test_verbosity(monkeypatch: pytest.MonkeyPatch, flags: str, shown: str) -> N
 def test_help(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
     """It fits 80 columns, and its examples are understood by the real parser."""
     result = CliRunner().invoke(cli, [*names, "-h"], terminal_width=80, prog_name="hf-task2vec")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines())) <= 80
     if isinstance(ALL[names], click.Group):
         return
