@@ -208,7 +208,7 @@ def _one_line(error: Exception) -> str:
     cause = system_cause(error)
     if cause is not None and not isinstance(error, Task2VecError):
         place = f"{os.fsdecode(cause.filename)}: " if isinstance(cause.filename, (str, bytes)) else ""
-        return f"{place}{why(cause)}. Make room, or set HF_HOME to a folder that can be written to"
+        return f"{place}{why(cause)}. Mend that, or if it is a cache, set HF_HOME to a folder that can be written to"
     if isinstance(error, (Task2VecError, OSError)) or _is_network_error(error):
         return str(error) or type(error).__name__
     return f"unexpected {type(error).__name__}: {error} (--debug shows the traceback)"
