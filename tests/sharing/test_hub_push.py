@@ -177,11 +177,11 @@ def test_ids_and_tokens(hub: HubServer) -> None:
 
 def test_names_of_files_stay_where_they_are(hub: HubServer, tmp_path: Path) -> None:
     image_folder(tmp_path / "photos", classes=2)
-    (tmp_path / "photos/ward/smith.heic").parent.mkdir()
-    (tmp_path / "photos/ward/smith.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "photos/ward/smith.dcm").parent.mkdir()
+    (tmp_path / "photos/ward/smith.dcm").write_bytes(b"DICM")
     task = Task.from_dataset(tmp_path / "photos")
     mine = embedding(task={**task.describe(), "dataset": "task0"})
-    assert b"smith.heic" in mine.to_bytes()
+    assert b"smith.dcm" in mine.to_bytes()
     push(hub, mine)
     zoo().with_embeddings(mine, replace=True).push_to_hub("org/index", token=hub.tokens.write)
     shared = [*hub.repo(REPO, "dataset").files().values(), *hub.repo("org/index").files().values()]
