@@ -83,7 +83,8 @@ dataset_options = options(
     click.option(
         "--labels-from",
         metavar="PLACE",
-        help="Of a folder that can be read in several ways: folders, the name of a table in it, or a column.",
+        help="Of a folder that can be read in several ways: folders, subfolders (the innermost), names (of the "
+        "files, up to their number), the name of a table in it, or a column.",
     ),
     click.option("--streaming", is_flag=True, help="Read the dataset row by row, without downloading all of it."),
     click.option(

@@ -25,6 +25,7 @@ from PIL import Image
 
 from hf_task2vec.errors import DatasetNotFoundError, ImageDecodeError
 from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, MAX_BYTES, is_heic, looks_like_image, reads_heic
+from hf_task2vec.tasks.splits import split_of
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
 _SYSTEM |= {"system volume information", "icon\r"}
@@ -36,7 +37,7 @@ MASKS = "a mask beside its picture"
 """Why pictures of segmentation are left out."""
 _MASK_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "annotations", "trimaps", "labels", "gt"}
 _MASK_FOLDERS |= {"ground_truth", "groundtruth", "ground truth"}
-_PICTURE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
+PICTURE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
 _MASK_WORD = re.compile(r"[-_ ](?:mask|seg|gt)", re.IGNORECASE)
 _MASK_NAME = re.compile(r"(.+)[-_ ](?:mask|seg|segmentation|gt)(?:[-_ ]?\d+)?", re.IGNORECASE)
 CURES = {
@@ -49,11 +50,13 @@ CURES = {
     MASKS: "",
     "a spreadsheet": "; save it as CSV to use it",
     "packed": "; unpack it to use it",
+    "a MATLAB file": "; save what it says of the images as CSV to use it",
 }
 """Reasons to leave a file out that a user should hear of, and what would help."""
 _UNREAD = dict.fromkeys(("xlsx", "xls", "ods"), "a spreadsheet") | dict.fromkeys(
     ("gz", "bz2", "xz", "7z", "rar"), "packed"
 )
+_UNREAD |= {"xml": "an XML file", "mat": "a MATLAB file"}
 _HEIC = ("heic", "heif", "hif")
 _SAMPLED = 3  # names kept of the files left out for one reason
 _BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -128,7 +131,9 @@ class Files:
 
     def without_masks(self) -> Files:
         """Return the files without masks: ``masks`` beside ``images``, ``x_mask.png`` beside ``x.png``."""
-        pictures = {_parent(folder) for folder in self.folders if _last(folder) in _PICTURE_FOLDERS}
+        pictures = {
+            _parent(folder) for folder in self.folders if _last(folder) in PICTURE_FOLDERS or split_of(_last(folder))
+        }
         masks = [folder for folder in self.folders if _last(folder) in _MASK_FOLDERS and _parent(folder) in pictures]
         images = dict(self.images)
         for folder, names in self.images.items():

@@ -11,18 +11,18 @@ from __future__ import annotations
 import csv
 import re
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import accumulate
+from functools import cached_property, partial
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_schema
-from hf_task2vec.tasks.folders import CURES, MASKS, Files, text
+from hf_task2vec.tasks.folders import CURES, MASKS, PICTURE_FOLDERS, Files, text
 from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.splits import by_split, pick_split, split_of
@@ -40,8 +40,11 @@ _NO_CLASS = re.compile(
     r"|(?:part|batch|chunk|shard|set)?[-_ ]?\d+)",
     re.IGNORECASE,
 )
+_NUMBERED = re.compile(r"(.*[^\W\d_])[-_. (\[#]*\d+[)\]]*")
+_YOLO = re.compile(rb"\d+(?:[ \t]+-?[\d.]+){4,}\s*(?:\n|$)")
+_OF_SPLITS = re.compile(r"(?:^|.*[-_ ])(?:split|partition|fold)s?(?:[-_ ].*)?", re.IGNORECASE)
 _BOXES = {"xmin", "x_min", "x1", "bbox", "bbox_x1"}
-_MOST_TABLES = 64  # tables of a folder that are looked at
+_MOST_TABLES, _PROBED = 64, 1000  # tables of a folder, and names or files of one kind, that are looked at
 
 
 def _paths(files: Files, folders: Sequence[str]) -> Callable[[int], str]:
@@ -58,6 +61,12 @@ def _paths(files: Files, folders: Sequence[str]) -> Callable[[int], str]:
 
 def _name(folder: str) -> str:
     return folder.rpartition("/")[2]
+
+
+def _label_in(name: str) -> str | None:
+    """Return what stands before the number in the name of a file: ``cat`` in ``cat_001.jpg``."""
+    match = _NUMBERED.fullmatch(name.rpartition(".")[0])
+    return None if match is None else text(match[1])
 
 
 class _Tree:
@@ -116,8 +125,6 @@ class _ClassFolders:
     note: str = ""
     copies: list[str] = field(default_factory=list)
     """Folders that hold the same again."""
-    inside: list[str] = field(default_factory=list)
-    """Names of folders that every class has."""
 
     @property
     def usable(self) -> bool:
@@ -128,6 +135,19 @@ class _ClassFolders:
     def names(self) -> list[str]:
         """All classes of all splits."""
         return sorted({name for classes in self.splits.values() for name in classes})
+
+    @property
+    def innermost(self) -> _ClassFolders:
+        """The same with the last folders on the way to each image as classes; ``images`` is none."""
+        splits: dict[str | None, dict[str, list[str]]] = {}
+        for split, classes in self.splits.items():
+            found = defaultdict(list)
+            for folder in (folder for below in classes.values() for folder in below):
+                names = folder.split("/")
+                told = [name for name in names if name.lower() not in PICTURE_FOLDERS] or names
+                found[text(told[-1])].append(folder)
+            splits[split] = dict(sorted(found.items()))
+        return replace(self, splits=splits, note="the innermost")
 
     def split_at(self, path: str) -> str | None:
         """Return the split whose folder a path lies in."""
@@ -176,7 +196,6 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
         used = [*tree.files.tables, *left_out]
         result.empty += [kid for kid in tree.without(top) if not any(path.startswith(f"{kid}/") for path in used)]
     result.copies = copies
-    result.inside = [] if splits or parts else _same_inside(tree, kids)
     if parts:
         result.note = f"{listed(part.rpartition('/')[2] for part in parts)} taken together as parts"
     return result
@@ -186,14 +205,6 @@ def _copies(tree: _Tree, kids: Sequence[str]) -> list[str]:
     """Return those of some folders that hold all the others once more: what was packed twice."""
     names = {kid: {_name(inner) for inner in tree.kids(kid)} for kid in kids}
     return [kid for kid in kids if len(kids) > 2 and {_name(k) for k in kids if k != kid} <= names[kid]]
-
-
-def _same_inside(tree: _Tree, kids: Sequence[str]) -> list[str]:
-    """Return the names of the folders that all of some folders hold, which may be the classes: ``color/<class>``."""
-    inner = [{_name(found) for found in tree.kids(tree.inside(kid))} for kid in kids]
-    common = sorted(set.intersection(*inner)) if len(inner) > 1 else []
-    several = len(common) > 1 and all(len(names) <= len(common) + 1 for names in inner)
-    return common if several and not all(map(_NO_CLASS.fullmatch, common)) else []
 
 
 def lay_out(files: Files, place: str, sampling: Sampling, warn: Warn) -> Source:
@@ -214,6 +225,8 @@ class _Way:
     rank: float
     title: str
     read: Callable[[], Source]
+    names: frozenset[str] = frozenset()
+    """The classes, alike in case and zeros in front."""
 
 
 class _Folder:
@@ -221,27 +234,33 @@ class _Folder:
 
     def __init__(self, files: Files, place: str, sampling: Sampling, warn: Warn) -> None:
         self.place, self.split, self.warn = place, sampling.split, warn
-        self.only_folders = sampling.labels_from == "folders"
+        self.only_folders = sampling.labels_from in ("folders", "subfolders")
+        self.by_names = sampling.labels_from == "names"
         self.files = files if self.only_folders else files.without_masks()
         tree = _Tree(self.files)
         self.folders = _class_folders(tree, splits_too=True)
         if self.only_folders and not self.folders.usable:
             self.folders = _class_folders(tree, splits_too=False)
+        if sampling.labels_from == "subfolders":
+            self.folders = self.folders.innermost
         known = {*files.tables, *map(_name, files.tables)}
         self.label_column, self.table = sampling.label_column, None
         if sampling.labels_from in known:
             self.table = sampling.labels_from
-        elif sampling.labels_from is not None and not self.only_folders:
+        elif sampling.labels_from is not None and not (self.only_folders or self.by_names):
             self.label_column = sampling.labels_from
-        self.said: list[str] = []
-        """Why tables have no labels."""
+        self.said: dict[str, list[str]] = defaultdict(list)
+        """Tables that have no labels, by the reason."""
         self.errors: list[str] = []
         """Of these, what a user may cure by naming a column."""
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
-        ways = [*self._by_folders(), *([] if self.only_folders else self._by_tables())]
-        if not ways and self.errors:
+        if self.by_names:
+            ways = [_Way(1.0, "the names of the files", self._of_names)]
+        else:
+            ways = [*self._by_folders(), *([] if self.only_folders else self._by_tables())]
+        if not ways and self.errors and not self._boxes:
             raise ColumnError(max(self.errors, key=len) if self.label_column is None else self.errors[0])
         if not ways:
             raise self._no_labels()
@@ -249,9 +268,15 @@ class _Folder:
         source = best.read()
         title = best.title
         if title == "the folders":
-            self.said += [f"{way.title} has no name of a label" for way in others if way.rank < 2]
-            for remark in self.said:
-                self.warn(f"{remark}; labels are taken from the folders")
+            for way in others:
+                if way.rank < 2:
+                    self.said["it has no name of a label"].append(way.title)
+                elif not way.names <= {_plain(name) for name in self.folders.names}:
+                    self.said[f"they may be the labels; labels_from={way.title.split()[-1]!r} takes them"].append(
+                        way.title
+                    )
+            for why, tables in self.said.items():
+                self.warn(f"{listed(tables)}: {why}; labels are taken from the folders")
             title += f" ({self.folders.note})" if self.folders.note else ""
         return replace(source, reading=Reading(title, tuple(way.title for way in others)))
 
@@ -334,20 +359,47 @@ class _Folder:
             n = sum(len(found) for folder, found in files.images.items() if _in(folder, copy))
             files.leave_out("in a folder that holds the others again", copy, n)
             self.warn(f"{text(copy)!r} holds the folders beside it once more and is left out ({n} images)")
-        if folders.inside:
+        inner = folders.innermost.names
+        own = set(inner) & set(folders.names) or all(_NO_CLASS.fullmatch(n) or _PART.fullmatch(n) for n in inner)
+        if not own and any(len(below) > 1 for classes in folders.splits.values() for below in classes.values()):
             self.warn(
-                f"each of the classes {listed(folders.names)} holds the folders {listed(folders.inside)}; if those are "
-                "the classes, pass one of the outer folders by itself"
+                f"the classes {listed(folders.names)} hold folders of their own ({listed(inner)}); if those are the "
+                "classes, pass labels_from='subfolders'"
             )
+
+    # --- names of files
+
+    def _of_names(self) -> Source:
+        import pyarrow as pa
+
+        flat, chosen = self.folders.flat, None
+        if flat:
+            chosen = pick_split(list(flat), self.split, self.place)
+        else:
+            self._no_split()
+        folders = [f for f in self.files.images if chosen is None or any(_in(f, outer) for outer in flat[chosen])]
+        labels = [_label_in(name) for folder in folders for name in self.files.images[folder]]
+        table = pa.table({"label": pa.array(labels, pa.string())})
+        return self._source(_paths(self.files, folders), table, of_schema(table.schema), chosen, list(flat))
+
+    @property
+    def _in_names(self) -> list[str]:
+        """Classes that the names of the files may hold."""
+        names = [name for found in self.files.images.values() for name in found[:_PROBED]]
+        counts = Counter(_label_in(name) for name in names)
+        enough = counts.pop(None, 0) <= len(names) // 2
+        return [str(label) for label in counts] if enough and 1 < len(counts) <= len(names) // 2 else []
 
     # --- tables
 
     def _by_tables(self) -> list[_Way]:
         names = Names(self.files)
+        tables = [path for path in self.files.tables if self.table in (None, path, _name(path))]
+        if self.table is None:  # what is called as an image is about that alone
+            tables = [path for path in tables if not (path.endswith(".txt") and names.knows(_name(path)[:-4]))]
         readers: dict[str, Callable[[], Sheet | None]] = {
             path: partial(read_sheet, self.files, names, path)
-            for path in sorted(self.files.tables, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]
-            if self.table in (None, path, _name(path))
+            for path in sorted(tables, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]
         }
         if self.files.sides and self.table is None:
             readers[SIDES] = partial(side_files, self.files, self.warn)
@@ -368,8 +420,11 @@ class _Folder:
             choice = choices[group[0].path]
             rank = (4.0 if key == SIDES else 2.0) if choice.by_name else 1.0
             rank += 0.1 * (key == "split" or key.startswith(("metadata", "label")))
+            rank += 0.3 * len({image for sheet in group for image in sheet.images}) / max(self.files.n_images, 1)
+            labels = {str(x) for sheet in group for x in sheet.columns.column(choice.columns[0]).unique().to_pylist()}
             title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
-            ways.append(_Way(rank, title, partial(self._of_tables, group, choice)))
+            classes = frozenset(map(_plain, labels if len(choice.columns) == 1 else choice.columns))
+            ways.append(_Way(rank, title, partial(self._of_tables, group, choice), classes))
         return ways
 
     def _tell(self, path: str, error: Exception) -> None:
@@ -380,7 +435,7 @@ class _Folder:
             why = why.partition("; ")[0]
         elif path.lower().endswith((".txt", ".json")):
             return
-        self.said.append(f"{text(path)}: {why}")
+        self.said[why].append(text(path))
 
     def _choice(self, sheet: Sheet) -> LabelChoice:
         """Return which column has the labels; raises `ValueError` where the table is about something else."""
@@ -388,7 +443,8 @@ class _Folder:
         if sheet.file_column is None or sheet.n_found < max(1, min(n, self.files.n_images or n) // 2):
             none = "it names no image here" if n else "it has no rows"
             raise ValueError(f"{none} (columns {listed(columns.column_names)}; one must hold names of the images)")
-        boxes = _BOXES & {name.lower() for name in columns.column_names}
+        lower = {name.lower() for name in columns.column_names}
+        boxes = _BOXES & lower or {"x", "y", "width", "height"} <= lower
         if self.label_column is None and boxes and len(set(sheet.images)) < n:  # several of an image
             raise ColumnError("boxes of object detection, which is not supported")
         features = of_schema(columns.schema)
@@ -396,6 +452,10 @@ class _Folder:
         labels = columns.column(choice.columns[0])
         if self.label_column is None and not labels.type.num_fields and len(labels.drop_null().unique()) < 2:
             raise ValueError("it has one label only")
+        if not (choice.by_name or self.label_column or self.table) and _OF_SPLITS.fullmatch(
+            _name(sheet.path).partition(".")[0]
+        ):
+            raise ValueError("it tells the splits")
         return choice
 
     def _of_tables(self, group: list[Sheet], choice: LabelChoice) -> Source:
@@ -445,20 +505,43 @@ class _Folder:
 
     # --- neither
 
+    @cached_property
+    def _boxes(self) -> str | None:
+        """The first file of boxes as Pascal VOC and YOLO write them, one an image; None if there is none."""
+        names = Names(self.files)
+        written = self.files.left_out["an XML file"].names if "an XML file" in self.files.left_out else []
+        lists = (path for path in self.files.tables if path.endswith(".txt"))
+        written += [path for path in islice(lists, _PROBED) if _YOLO.match(self.files.read(path)[:200])]
+        return next((path for path in written if names.knows(_name(path)[:-4])), None)
+
     def _no_labels(self) -> TaskError:
         """Say why nothing in a folder has labels, and what would work."""
         files, folders, place = self.files, self.folders, self.place
-        left = [f"{left.count} {reason} ({listed(left.names)})" for reason, left in files.left_out.items()]
-        found = "; ".join(["", *self.said[:2], *left[:3]])[:170]
+        left = [
+            f"{left.count} {reason} ({listed(left.names)}){CURES.get(reason, '')}"
+            for reason, left in files.left_out.items()
+        ]
+        said = [f"{listed(tables, 3)}: {why}" for why, tables in self.said.items()]
+        found = "; ".join(["", *said[:2], *left[:3]])[:170]
         works = "What would work: one subfolder of images a class"
         if MASKS in files.left_out:
             return ColumnError(
                 f"{place} holds pictures and their masks ({listed(files.left_out[MASKS].names)}, …) and no class "
                 f"folders, which looks like segmentation and is not supported. {works}"
             )
+        if self._boxes is not None:
+            return ColumnError(
+                f"{place} holds boxes ({text(self._boxes)}, …): object detection is not supported. What would work: "
+                "one image a box, in a subfolder of its class; or a table of file names and their classes"
+            )
         if not files.n_images:
             what = "is empty" if not found else f"holds no image that can be read{found}{files.heic_cure}"
             return DatasetNotFoundError(f"{place} {what}. {works}, or parquet files")
+        if in_names := self._in_names:
+            return LabelError(
+                f"images without labels in {place}. The names of the files may hold the classes ({listed(in_names)}): "
+                f"labels_from='names' takes them from there{found}"
+            )
         empty = f"; without images: {listed(map(text, folders.empty))}" if folders.empty else ""
         if folders.flat:
             single = [f"; {name!r} has one class only" for name, found in folders.splits.items() if found and name]
@@ -473,6 +556,10 @@ class _Folder:
             f"{what}; a folder needs at least two subfolders of images, one a class (or a table with columns file_name "
             f"and label). Subfolders found: {listed(classes) or 'none'}{empty}{found}"
         )
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold().lstrip("0")
 
 
 def _in(folder: str, outer: str) -> bool:

@@ -92,6 +92,10 @@ class Names:
                 found[number] += paths
         return found
 
+    def knows(self, stem: str) -> bool:
+        """Return whether an image, at any place, is called so but for its suffix."""
+        return stem in self._by_stem
+
     def find(self, value: Any, table: str = "") -> str | None:
         """Return the image that `value`, in a cell of a table, stands for."""
         value = str(value).strip().replace("\\", "/").rpartition("?d=")[2]

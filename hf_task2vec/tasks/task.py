@@ -153,8 +153,8 @@ class Task:
             strings or booleans makes a task with one label an image, one of lists of these (or of zeros and ones) a
             task with several; columns of flags are named together, with commas.
         labels_from
-            Of a local folder: ``"folders"``, the name of a table in it, or a column, where it can be read in several
-            ways; see `reading`.
+            Of a local folder that can be read in several ways: ``"folders"``, ``"subfolders"`` (the innermost),
+            ``"names"`` (of the files, up to their number), the name of a table in it, or a column; see `reading`.
         max_samples
             Images to draw, at least 2; None for all.
         seed

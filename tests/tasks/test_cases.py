@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import sys
 import tarfile
 import zipfile
@@ -231,7 +232,7 @@ READ = {
         several(
             classes, lambda r: table(r, rows("{c}/{i}.png", "{i}", head="file_name,photographer").replace("3\n", "0\n"))
         ),
-        said=("column 'photographer' of metadata.csv has no name of a label; labels are taken from the folders",),
+        said=("column 'photographer' of metadata.csv: it has no name of a label; labels are taken from the folders",),
     ),
     "12 a table without a label": Case(
         several(classes, lambda r: table(r, rows("{c}/{i}.png", "2026-01-0{i}", head="file_name,taken_at"))),
@@ -336,7 +337,7 @@ READ = {
     "more: variants above the classes": Case(
         lambda r: classes(r, "color/{c}/{i}.png") or classes(r, "grey/{c}/{i}.png"),
         {"color": 12, "grey": 12},
-        said=("each of the classes color, grey holds the folders glass, metal, paper; if those are the classes",),
+        said=("the classes color, grey hold folders of their own (glass, metal, paper); if those are the classes",),
     ),
     "more: masks in the classes": Case(
         lambda r: classes(r, "{c}/images/{i}.png") or classes(r, "{c}/masks/{i}.png"),
@@ -449,6 +450,42 @@ READ = {
         ),
         labels_from="column 'label' of train.json",
     ),
+    "more: a table of names of the classes beside one of the images": Case(
+        lambda r: (
+            write(r, [f"train_images/{i}.png" for i in range(12)] + ["test_images/99.png"])
+            or table(r, rows_by_number("{i}.png,{c}", head="image_id,label"), "train.csv")
+            or table(r, "image_id,label\n99.png,glass\n", "sample_submission.csv")
+            or table(r, json.dumps(dict(enumerate(CLASSES))), "label_num_to_disease_map.json")
+        ),
+        labels_from="column 'label' of train.csv",
+        split="train_images",
+        said=("test_images have no labels",),
+    ),
+    "more: a table of splits beside one of guessed labels": Case(
+        lambda r: (
+            write(r, [f"{i}.png" for i in range(12)])
+            or table(r, rows_by_number("{i}.png {s}", head=""), "eval_partition.txt")
+            or table(r, rows_by_number("{i}.png {c}", head=""), "who.txt")
+        ),
+        labels_from="column 'column 2' of who.txt",
+        said=("only because its values repeat",),
+    ),
+    "more: a table of other classes than the folders": Case(
+        lambda r: classes(r) or table(r, rows("{c}/{i}.png", "{i}").replace("3\n", "0\n"), "kinds.csv"),
+        said=(
+            "kinds.csv: they may be the labels; labels_from='kinds.csv' takes them; labels are taken from the folders",
+        ),
+    ),
+    "more: true pictures beside the splits are masks": Case(
+        lambda r: [classes(r, f"{part}/{{c}}/{{i}}.png") for part in ("train", "test", "ground_truth")],
+        said=("12 left out: a mask beside its picture (ground_truth/glass/0.png",),
+        left_out={"a mask beside its picture": 12},
+    ),
+    "more: classes of classes": Case(
+        lambda r: classes(r, "a/{c}/{i}.png", names=["x", "y"]) or classes(r, "b/{c}/{i}.png", names=["z"]),
+        {"a": 8, "b": 4},
+        said=("the classes a, b hold folders of their own (x, y, z); if those are the classes, pass labels_from='sub",),
+    ),
     "more: a zip with backslashes": Case(lambda r: packed(r / "photos.zip", pictures("set\\{c}\\{i}.png"))),
     "L3 folds": Case(
         lambda r: classes(r, "fold{i}/{c}/{i}.png"),
@@ -534,7 +571,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "more: a spreadsheet": (
         lambda r: write(r, ["0.png", "1.png"]) or write(r, ["labels.xlsx", "labels.csv.gz"], b"x"),
         LabelError,
-        r"1 packed \(labels.csv.gz\); 1 a spreadsheet \(labels.xlsx\)",
+        r"1 packed \(labels.csv.gz\); unpack it to use it; 1 a spreadsheet \(labels.xlsx\); save it as CSV",
     ),
     "more: a table of boxes": (
         lambda r: classes(r, "{c}{i}.png") or table(r, 2 * rows(label="{c},{i}", head="file,class,xmin")),
@@ -553,6 +590,34 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         lambda r: classes(r, "images/{c}{i}.png") or classes(r, "masks/{c}{i}.png"),
         ColumnError,
         "the folder 'photos' holds pictures and their masks .*which looks like segmentation",
+    ),
+    "more: boxes of YOLO": (
+        lambda r: [
+            write(r, [f"{s}/images/{i}.png" for i in range(3)])
+            or write(r, [f"{s}/labels/{i}.txt" for i in range(3)], b"0 0.5 0.5 0.1 0.2\n1 0.4 0.4 0.1 0.1\n")
+            for s in ("train", "valid")
+        ],
+        ColumnError,
+        r"the folder 'photos' holds boxes \(train/labels/0.txt, …\): object detection is not supported. What would",
+    ),
+    "more: boxes of Pascal VOC": (
+        lambda r: (
+            write(r, [f"JPEGImages/{i:06d}.png" for i in range(3)])
+            or write(r, [f"Annotations/{i:06d}.xml" for i in range(3)], b"<annotation/>")
+            or write(r, ["ImageSets/Main/train.txt"], b"000000\n000001\n")
+        ),
+        ColumnError,
+        r"holds boxes \(Annotations/000000.xml, …\): object detection is not supported",
+    ),
+    "more: labels in a file of MATLAB": (
+        lambda r: write(r, ["cars/0.png", "cars/1.png"]) or write(r, ["devkit/cars_annos.mat"], b"MATLAB 5.0"),
+        LabelError,
+        r"1 a MATLAB file \(devkit/cars_annos.mat\); save what it says of the images as CSV",
+    ),
+    "more: classes in the names of files": (
+        lambda r: [write(r, [f"train/{c}.{i}.png" for i in range(4)]) for c in ("cat", "big_dog")],
+        LabelError,
+        r"The names of the files may hold the classes \(big_dog, cat\): labels_from='names' takes them from there",
     ),
     "L2 a damaged zip": (
         lambda r: write(r, ["photos.zip"], b"PK\3\4 cut"),
@@ -583,6 +648,23 @@ def test_another_interpretation_can_be_asked_for(tmp_path: Path) -> None:
     assert Task.from_dataset(tmp_path, label_column="photographer").label_names == ("0", "1", "2")
     assert Task.from_dataset(tmp_path, labels_from="folders").label_names == CLASSES
     assert Task.from_dataset(tmp_path / "metadata.csv").label_names == ("0", "1", "2")
+
+
+def test_innermost_folders_and_names_of_files_are_classes_where_that_is_asked_for(tmp_path: Path) -> None:
+    classes(tmp_path / "deep", "train/a/{c}/images/{i}.png", names=["x", "y"])
+    classes(tmp_path / "deep", "train/b/{c}/{i}.png", names=["x", "z"])
+    classes(tmp_path / "deep", "test/b/{c}/{i}.png", names=["z"])
+    task = Task.from_dataset(tmp_path / "deep", labels_from="subfolders")
+    assert dict(zip(task.label_names, task.class_counts.tolist(), strict=True)) == {"x": 8, "y": 4, "z": 4}
+    assert (task.split, task.reading.labels_from) == ("train", "the folders (the innermost)")
+    write(tmp_path / "flat", ["train/cat.1.png", "train/cat (2).png", "train/big_dog_01.png", "train/big_dog-3.png"])
+    write(tmp_path / "flat", ["train/logo.png", "test/1.png"])
+    task = Task.from_dataset(tmp_path / "flat", labels_from="names")
+    assert dict(zip(task.label_names, task.class_counts.tolist(), strict=True)) == {"big_dog": 2, "cat": 2}
+    assert (task.split, task.n_unlabelled) == ("train", 1)
+    assert (
+        "labels from the names of the files, split 'train' of train, test; 1 left out: 1 without a label" in task.read
+    )
 
 
 def test_a_table_may_name_pictures_that_lie_elsewhere(tmp_path: Path) -> None:
@@ -699,10 +781,18 @@ def test_every_class_folder_is_a_class_or_named(
         (root / empty).mkdir()
     try:
         task = Task.from_dataset(root, max_samples=None)
-        said = " ".join([*task.label_names, *task.reading.warnings, task.reading.labels_from, str(task.other_splits)])
-        said += f" {task.split}"
     except LabelError as error:
-        said = str(error)
+        said = [str(error)]
+    else:
+        said = [*task.reading.warnings, task.reading.labels_from]
+        left_out = sum(task.reading.left_out.values()) - task.reading.left_out.get(
+            "a link to a folder that is read already", 0
+        )
+        pictures = sum(1 for path in root.rglob("*.png") if path.parts[len(root.parts)] != "linked")
+        if not task.other_splits:
+            assert task.class_counts.sum() + left_out == pictures
+        said += [f"{name!r}" for name in (*task.label_names, task.split, *task.other_splits)]
     for name in [*folders, *(["plastic"] if empty else []), *(["linked"] if link else []), *(["��"] if raw else [])]:
-        assert name in said
-    assert str(root) not in said
+        # By itself, not as a part of another name or word.
+        assert any(re.search(rf"(?<![^\s'(]){re.escape(name)}(?![^\s',;)/])", text) for text in said), (name, said)
+    assert str(root) not in "".join(said)
