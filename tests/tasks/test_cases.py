@@ -794,5 +794,5 @@ def test_every_class_folder_is_a_class_or_named(
         said += [f"{name!r}" for name in (*task.label_names, task.split, *task.other_splits)]
     for name in [*folders, *(["plastic"] if empty else []), *(["linked"] if link else []), *(["��"] if raw else [])]:
         # By itself, not as a part of another name or word.
-        assert any(re.search(rf"(?<![^\s'(]){re.escape(name)}(?![^\s',;)/])", text) for text in said), (name, said)
+        assert any(re.search(rf"(?<![^\s'(]){re.escape(name)}(?![^\s',;)/.])", text) for text in said), (name, said)
     assert str(root) not in "".join(said)
