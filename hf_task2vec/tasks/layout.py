@@ -421,10 +421,8 @@ class _Folder:
             rank = (4.0 if key == SIDES else 2.0) if choice.by_name else 1.0
             rank += 0.1 * (key == "split" or key.startswith(("metadata", "label")))
             rank += 0.3 * len({image for sheet in group for image in sheet.images}) / max(self.files.n_images, 1)
-            labels = {str(x) for sheet in group for x in sheet.columns.column(choice.columns[0]).unique().to_pylist()}
             title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
-            classes = frozenset(map(_plain, labels if len(choice.columns) == 1 else choice.columns))
-            ways.append(_Way(rank, title, partial(self._of_tables, group, choice), classes))
+            ways.append(_Way(rank, title, partial(self._of_tables, group, choice), _classes(group, choice)))
         return ways
 
     def _tell(self, path: str, error: Exception) -> None:
@@ -556,6 +554,14 @@ class _Folder:
             f"{what}; a folder needs at least two subfolders of images, one a class (or a table with columns file_name "
             f"and label). Subfolders found: {listed(classes) or 'none'}{empty}{found}"
         )
+
+
+def _classes(group: list[Sheet], choice: LabelChoice) -> frozenset[str]:
+    """Return the classes that tables name; none for lists."""
+    columns = [sheet.columns.column(choice.columns[0]) for sheet in group]
+    if len(choice.columns) > 1 or columns[0].type.num_fields:
+        return frozenset(choice.columns[1:] and map(_plain, choice.columns))
+    return frozenset(_plain(str(label)) for column in columns for label in column.drop_null().unique().to_pylist())
 
 
 def _plain(name: str) -> str:
