@@ -559,9 +559,9 @@ class _Folder:
 def _classes(group: list[Sheet], choice: LabelChoice) -> frozenset[str]:
     """Return the classes that tables name; none for lists."""
     columns = [sheet.columns.column(choice.columns[0]) for sheet in group]
-    if len(choice.columns) > 1 or columns[0].type.num_fields:
-        return frozenset(choice.columns[1:] and map(_plain, choice.columns))
-    return frozenset(_plain(str(label)) for column in columns for label in column.drop_null().unique().to_pylist())
+    flat = [column.drop_null().unique().to_pylist() for column in columns if not column.type.num_fields]
+    labels = choice.columns if len(choice.columns) > 1 else (str(label) for found in flat for label in found)
+    return frozenset(map(_plain, labels))
 
 
 def _plain(name: str) -> str:
