@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,9 +44,12 @@ ATTEMPTS = 5
 def client(token: Token = None) -> HfApi:
     """Return the Hub client of this package; the endpoint is ``$HF_ENDPOINT``, as for all Hugging Face libraries."""
     from huggingface_hub import HfApi
+    from huggingface_hub.constants import ENDPOINT
 
     from hf_task2vec import __version__
 
+    if not re.match(r"https?://[^/]", ENDPOINT):
+        raise HubError(f"HF_ENDPOINT is {ENDPOINT!r}, which is no address such as https://huggingface.co")
     return HfApi(token=token, library_name="hf_task2vec", library_version=__version__)
 
 

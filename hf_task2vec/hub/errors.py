@@ -7,6 +7,8 @@ import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from hf_task2vec.errors import (
     HubAccessError,
@@ -35,11 +37,11 @@ class Stalled(TimeoutError):
 def client_errors() -> tuple[type[Exception], ...]:
     """Return what a call of the client may raise: its own errors, the transport's, those of files and of bad input.
 
-    ``hf_xet``, which transfers large files, raises plain RuntimeErrors.
+    ``hf_xet``, which transfers large files, raises plain RuntimeErrors; a proxy may need a package.
     """
     from huggingface_hub.utils import httpx  # the HTTP library that it was built on
 
-    return OSError, ValueError, RuntimeError, httpx.HTTPError, httpx.InvalidURL
+    return OSError, ValueError, RuntimeError, ImportError, httpx.HTTPError, httpx.InvalidURL
 
 
 def retry_delay(error: Exception, attempt: int) -> float | None:
@@ -114,6 +116,12 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
     if isinstance(error, errors.HFValidationError):
         return HubNotFoundError(f"{session.repo_id!r} is no valid id of a Hub repository, such as 'org/name'")
     said = f"{type(error).__name__}: {redact(error, session.token)}"
+    proxy = _proxy(session.api.endpoint)
+    if proxy and isinstance(error, (ImportError, ValueError, httpx.ConnectError, httpx.ProxyError, httpx.InvalidURL)):
+        return HubUnavailableError(
+            f"{doing} failed: {session.api.endpoint} cannot be reached through the proxy {proxy} ({said}). Correct or "
+            "unset that variable, or list the host in NO_PROXY"
+        )
     if _broke_off(error) or isinstance(error, httpx.InvalidURL):
         return HubUnavailableError(
             f"{doing} failed: {session.api.endpoint} cannot be reached, or broke off ({said}). Check the connection "
@@ -127,6 +135,17 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
     return HubError(f"{doing} failed: {said}")
 
 
+def _proxy(endpoint: str) -> str:
+    """Return the proxy that requests to an endpoint go through, and where it is set; "" without one."""
+    parts = urlsplit(endpoint)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return ""
+    for scheme in (parts.scheme, "all"):
+        if address := getproxies().get(scheme):
+            return f"{address.rpartition('@')[2]!r} ({scheme.upper()}_PROXY)"  # without a password
+    return ""
+
+
 def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
     """Return our error for an answer with an error status."""
     from huggingface_hub import errors
@@ -138,6 +157,13 @@ def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
             f"{session.place} is gated: accept its terms at {terms} and pass token=… of that account "
             "(or run `hf auth login`)"
         )
+    status = error.response.status_code
+    if status == 401 and "authorization" in error.response.request.headers:  # also of public repositories
+        said = redact(error.server_message or "no valid token", session.token)
+        return HubAccessError(
+            f"{doing}: the token is wrong or expired, says the Hub ({said}). What would work: another one ({_LOGIN}), "
+            "or none for what is public"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubNotFoundError(
             f"No Hub repository {session.repo_id!r} (or it is private and the token has no access) among the "
@@ -147,7 +173,6 @@ def _refused(error: Exception, session: HubSession, doing: str) -> HubError:
         return HubNotFoundError(
             f"{session.place} has no revision {session.revision!r}; pass a branch, a tag or a full commit hash"
         )
-    status = error.response.status_code
     answer, said = f"{doing}: the Hub answered {status}", redact(error.server_message or error, session.token)
     if status in (404, 410):
         return HubNotFoundError(f"{answer} ({said})")

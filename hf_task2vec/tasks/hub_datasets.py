@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.errors import DatasetNotFoundError, HubError, HubUnavailableError, TaskError
+from hf_task2vec.errors import DatasetNotFoundError, HubError, HubNotFoundError, HubUnavailableError, TaskError
+from hf_task2vec.files import system_cause, why
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
 from hf_task2vec.tasks.layout import lay_out
@@ -28,26 +30,30 @@ logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_KEPT = "the Hub could not be asked, so dataset {!r} is read as kept from an earlier time{}"
 
 
 def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
     """Open one split of a dataset of the Hub; see `Task.from_dataset` for the parameters and errors."""
     import datasets
+    from huggingface_hub.errors import GatedRepoError
 
     name, split, revision = sampling.name, sampling.split, sampling.revision
     if not _HUB_ID.fullmatch(hub_id):
         raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
     # Everything is read at one commit, so that the recorded revision is the one that was used.
     kept = kept_listing(hub_id, name, revision, token)
-    commit = None
+    commit, unreachable = None, None
     try:
         commit = _ask_commit(hub_id, revision, token)
         listing = kept if kept is not None and kept.commit == commit else None
     except HubUnavailableError as error:
+        listing, unreachable = kept, error
         logger.info("%s", error)
-        listing = kept
-    except HubError as error:  # opening the dataset tells better
-        logger.debug("commit of dataset %s unknown: %s", hub_id, error)
+    except HubError as error:
+        if not isinstance(error, HubNotFoundError) and not isinstance(error.__cause__, GatedRepoError):
+            raise
+        logger.debug("commit of dataset %s unknown: %s", hub_id, error)  # opening the dataset tells better
         listing = None
 
     def build() -> datasets.DatasetBuilder:
@@ -69,11 +75,20 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
         return replace(source, dataset=hub_id, split=chosen, other_splits=others, **facts)
 
     if listing is None:
-        builder = build()
+        try:
+            builder = build()
+        except HubUnavailableError as error:
+            if unreachable is None:
+                raise
+            raise HubUnavailableError(f"dataset {hub_id!r} cannot be read from the Hub: {unreachable}") from error
+        if unreachable is not None:
+            warn(_KEPT.format(hub_id, ""))
         if commit is not None:
             listing = list_files(hub_id, name, revision, token, commit, builder)
         if listing is None:
             return opened(builder)
+    elif unreachable is not None:
+        warn(_KEPT.format(hub_id, f", at commit {listing.commit[:12]}"))
     chosen = pick_split(list(listing.splits), split, f"dataset {hub_id!r}", expressions=True)
     if chosen not in listing.splits:
         logger.info("%s is downloaded, not read in parts: %r is no single whole split", hub_id, split)
@@ -171,6 +186,7 @@ def reading(dataset: str, token: str | bool | None = None) -> Iterator[None]:
 def _translated(dataset: str, *, token: str | bool | None = None, revision: str | None = None) -> Iterator[None]:
     """Turn the errors of `datasets` into ours, with what would work."""
     import datasets.exceptions
+    import yaml
 
     try:
         with reading(dataset, token):
@@ -180,6 +196,11 @@ def _translated(dataset: str, *, token: str | bool | None = None, revision: str 
             f"no dataset {dataset!r}{f' at revision {revision!r}' if revision else ''}: {_text(error, token)} Check "
             "the spelling; a private or gated dataset needs token=… of an account that has access"
         ) from error
+    except yaml.YAMLError as error:
+        line = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        raise DatasetNotFoundError(
+            f"README.md of dataset {dataset!r}{line} is no valid YAML ({getattr(error, 'problem', error)})"
+        ) from error
     except RuntimeError as error:
         if "script" not in str(error):
             raise
@@ -188,7 +209,13 @@ def _translated(dataset: str, *, token: str | bool | None = None, revision: str 
             "revision='refs/convert/parquet' (the Hub's own Parquet copy, where there is one), or a folder of Parquet "
             "files or of images without the script"
         ) from error
-    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if (cause := system_cause(error)) is not None:
+            place = f" at {os.fsdecode(cause.filename)}" if isinstance(cause.filename, (str, bytes)) else ""
+            raise TaskError(
+                f"dataset {dataset!r} cannot be kept{place}: {why(cause)}. Make room, or set HF_HOME to a folder that "
+                "can be written to"
+            ) from error
         text = _text(error, token)
         if match := re.search(r"(?:available configs: |not found\. Available: )(\[.*?\])", text):
             what = "has no such configuration" if "not found" in match[0] else "has several configurations"

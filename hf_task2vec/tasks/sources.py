@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import logging
 import os
@@ -23,6 +24,7 @@ from hf_task2vec.tasks.parquet.local import beside, local_split, understood
 from hf_task2vec.tasks.rows import Data, Listed
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.splits import pick_split, shard_split, split_of
+from hf_task2vec.tasks.text import listed, shown
 
 if TYPE_CHECKING:
     import datasets
@@ -36,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 DIGITS = "sklearn:digits"
 """Name of the built-in offline sample: the 1,797 handwritten 8x8 digits that come with scikit-learn."""
+
+_OLD_NAMES = {"mnist", "fashion_mnist", "cifar10", "cifar100", "food101", "beans", "svhn", "cats_vs_dogs"}
+_OLD_NAMES |= {"imagenet-1k", "imagenet_sketch"}
+"""Datasets of the time before names had an organisation, to which the Hub still redirects."""
 
 _PAGE = re.compile(
     r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?datasets/(?P<id>[\w.-]+(?:/[\w.-]+)?)"
@@ -58,9 +64,24 @@ def open_source(
     if isinstance(dataset, str) and (page := _PAGE.fullmatch(text)) and (text.count("/") > 2 or "://" in text):
         revision = sampling.revision or page["revision"] or page["at"]
         text, sampling = page["id"], replace(sampling, revision=revision)
-    elif isinstance(dataset, os.PathLike) or _looks_like_path(text):
-        raise DatasetNotFoundError(f"no such folder: {text!r} (looked from {Path.cwd()})")
+    elif isinstance(dataset, os.PathLike) or _looks_like_path(text) or ("/" not in text and text not in _OLD_NAMES):
+        raise _not_there(text)
     return open_hub(text, sampling, token, warn)
+
+
+def _not_there(text: str) -> DatasetNotFoundError:
+    """Return the error of a path, or a word that is no path and no Hub id, with names like it that are there."""
+    path = Path(text)
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 (names are wanted)
+    except (OSError, ValueError):
+        names = []
+    near = [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, names, cutoff=0.5)]
+    hub = "" if _looks_like_path(text) else f". A dataset of the Hub is named org/name, or hf://datasets/{shown(text)}"
+    return DatasetNotFoundError(
+        f"no such folder: {shown(text, 120)!r} (looked from {Path.cwd()}){f'; near it: {listed(near)}' if near else ''}"
+        f"{hub}"
+    )
 
 
 def _open_object(dataset: Any, split: str | None, folder: Path | None = None) -> Source:

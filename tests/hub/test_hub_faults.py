@@ -9,6 +9,8 @@ import errno
 import io
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -423,3 +425,23 @@ def test_messages_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     signed = "https://cdn.example/f?X-Amz-Signature=12"
     told = f"hf_{'abcDEF123' * 3} given secret-of-the-environment {signed} end\nsecond line"
     assert redact(told, "given") == "*** *** *** https://cdn.example/f?… end"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HF_ENDPOINT", "huggingface.co", "HF_ENDPOINT is 'huggingface.co', which is no address such as https://"),
+        ("HTTP_PROXY", "http://me:secret@nonsense.invalid:1", r"through the proxy 'nonsense.invalid:1' \(HTTP_PROXY\)"),
+        ("HTTP_PROXY", "ftp://nonsense.invalid", r"through the proxy 'ftp://nonsense.invalid' \(HTTP_PROXY\)"),
+    ],
+)
+def test_a_wrong_address_is_named(variable: str, value: str, said: str) -> None:
+    code = (
+        "from hf_task2vec.hub import HubSession\n"
+        "session = HubSession('org/pets')\n"
+        "session.call('asking', session.api.dataset_info, 'org/pets', attempts=1)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": "http://hub.invalid", variable: value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert re.search(said, done.stderr.splitlines()[-1]), done.stderr
+    assert "secret" not in done.stderr.splitlines()[-1]

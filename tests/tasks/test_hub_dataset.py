@@ -21,7 +21,7 @@ from datasets import Dataset, DatasetDict, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_task2vec.errors import DatasetNotFoundError, HubCorruptError, HubError, TaskError
+from hf_task2vec.errors import DatasetNotFoundError, HubAccessError, HubCorruptError, HubError, TaskError
 from hf_task2vec.tasks.parquet import remote as hub_dataset
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, Leaf, first_values, unpack_snappy
 from hf_task2vec.tasks.task import Task
@@ -361,3 +361,32 @@ def test_two_gigabytes() -> None:
         assert runs[1]["bytes_of_files"] == 0
         assert len({run["fingerprint"] for run in runs}) == 1
         assert all(high - low <= 1 for low, high in (run["images_per_class"] for run in runs))
+
+
+def test_a_copy_kept_from_earlier_is_said(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = hub.create_dataset("org/pets", shards(table([0, 1] * 20), 2, CLASSIC))
+    assert Task.from_dataset("org/pets", max_samples=4).reading.warnings == ()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (said,) = Task.from_dataset("org/pets", max_samples=4).reading.warnings
+    assert said == (
+        "the Hub could not be asked, so dataset 'org/pets' is read as kept from an earlier time, at commit "
+        f"{commit[:12]}"
+    )
+
+
+def test_a_wrong_token_is_named_also_for_what_is_public(hub: HubServer) -> None:
+    hub.create_dataset("org/pets", shards(table([0, 1] * 20), 2, CLASSIC))
+    with pytest.raises(HubAccessError, match="the token is wrong or expired"):
+        Task.from_dataset("org/pets", token="hf_wrong")
+
+
+@pytest.mark.parametrize(("word", "near"), [("fotos", "near it: photos"), ("./fotos", "near it: photos"), ("xyz", "")])
+def test_a_mistyped_folder_is_said_without_asking_the_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, near: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetNotFoundError, match=f"no such folder: '{word}'.*{near}") as caught:
+        Task.from_dataset(word)
+    assert ("hf://datasets/" in str(caught.value)) == (word != "./fotos")
+    assert not hub.requests

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import yaml
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -450,7 +452,7 @@ def test_what_is_not_on_the_hub(hub: HubServer) -> None:
         Task.from_dataset("org/pets", split="dev")
     with pytest.raises(TaskError, match="'org/script' is made by a Python script"):
         Task.from_dataset("org/script")
-    with pytest.raises(DatasetNotFoundError, match="neither a folder nor a Hub dataset id"):
+    with pytest.raises(DatasetNotFoundError, match="no such folder: 'two words'"):
         Task.from_dataset("two words")
 
 
@@ -478,6 +480,12 @@ def test_failing_download(hub: HubServer, hub_fault: Callable[..., Any], fault: 
             r"no dataset 'org/x' at revision '0+': gone",
         ),
         (datasets.exceptions.DatasetGenerationError("bad secret-token"), DatasetNotFoundError, "cannot be read: bad"),
+        (
+            yaml.MarkedYAMLError(problem="found a tab", problem_mark=yaml.Mark("", 0, 3, 0, None, None)),
+            DatasetNotFoundError,
+            r"README.md of dataset 'org/x', line 4 is no valid YAML \(found a tab\)",
+        ),
+        (OSError(errno.ENOSPC, "full", "/home/x"), TaskError, "cannot be kept at /home/x: the disk is full.*HF_HOME"),
     ],
 )
 def test_errors_of_datasets_become_ours_without_the_token(
