@@ -291,7 +291,7 @@ def test_an_index_as_typed(hub: HubServer) -> None:
     [
         (["push", "absent", REPO], 4, "no embedding at absent; make one"),
         (["push", "saved", "no id!"], 5, "is no valid id of a Hub repository"),
-        (["push", "saved", REPO, "--token", "hf_loopback_wrong"], 5, "401, no valid token"),
+        (["push", "saved", REPO, "--token", "hf_loopback_wrong"], 5, "the token is wrong or expired"),
         (["pull", "org/absent"], 5, "No Hub repository 'org/absent'"),
         (["pull", "org/empty"], 5, "holds no task embedding (task2vec/embedding.safetensors) and no zoo index (manif"),
         (["pull", "org/absent", "--timeout", "0"], 2, "--timeout"),
