@@ -271,13 +271,22 @@ def signed(points: float) -> str:
 def next_steps(ranking: Ranking) -> list[Mapping[str, str]]:
     """Return what to run next: a title, why, and the exact command or code, which never holds a token."""
     task, steps = ranking.provenance.get("task", {}), []
-    if (again := ranking.command()) is not None:
+    asked = {name: ranking.request.get(name) for name in ("dataset", "probe", "index")}
+    places = {name: _place(value) for name, value in asked.items() if isinstance(value, str)}
+    if (again := ranking.command(**places)) is not None:
         steps.append(("Repeat it", "The same call.", again))
     measured = any(c.measured is not None for c in ranking)
-    if task.get("label_kind") != "multi_label" and not measured and (more := ranking.command(refine=3)) is not None:
+    more = ranking.command(refine=3, **places)
+    if task.get("label_kind") != "multi_label" and not measured and more is not None:
         why = "It downloads their weights, and ranks all again with what was measured."
         steps.append(("Measure three of the best on your sample", why, more))
     classes = len(task.get("label_names") or ()) or "NUMBER_OF_CLASSES"
     load = f"model, transform = ranking.best.load(num_classes={classes})  # {ranking.best.hub_id}"
     steps.append(("Load the first", "With a fresh head and its own preprocessing, ready to fine-tune.", load))
     return [{"title": title, "why": why, "code": code} for title, why, code in steps]
+
+
+def _place(text: str) -> str:
+    """Return what names a dataset or an index, of a path that says where it lies on this machine only its end."""
+    path = Path(text)
+    return path.name if path.is_absolute() or ".." in path.parts else text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mimetypes
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,9 +189,7 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
             )
         return requested
     found = [name for name, feature in features.items() if is_image(feature)] or [
-        name
-        for name, feature in features.items()
-        if _is_encoded(feature) and looks_like_image(_start(first_value(name)))
+        name for name, feature in features.items() if _is_encoded(feature) and _is_picture(first_value(name))
     ]
     if not found:
         raise ColumnError(
@@ -391,6 +390,9 @@ def _unsupported(features: Mapping[str, Any], column: str, what: str) -> ColumnE
     )
 
 
-def _start(value: Any) -> bytes:
-    data = value.get("bytes") if isinstance(value, Mapping) else value
-    return bytes(data[:16]) if data else b""
+def _is_picture(value: Any) -> bool:
+    """Return whether a first value starts like an image file, or names one."""
+    if isinstance(value, Mapping) and value.get("bytes") is None:
+        return str(mimetypes.guess_type(str(value.get("path")))[0]).startswith("image/")
+    data = value["bytes"] if isinstance(value, Mapping) else value
+    return bool(data) and looks_like_image(bytes(data[:16]))

@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_task2vec.errors import LabelError
 from hf_task2vec.tasks.columns import element, is_class_label, is_float
-from hf_task2vec.tasks.text import listed
+from hf_task2vec.tasks.text import listed, without_folders
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -265,11 +265,11 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
                 f"class number {codes.max()} found, but the label column declares {len(feature.names)} names; "
                 "correct the names: dataset.cast_column(column, datasets.ClassLabel(names=…))"
             )
-        return np.maximum(codes, -1), tuple(feature.names)
+        return np.maximum(codes, -1), tuple(without_folders(feature.names))
     distinct = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, ""))
     _warn_of_numbers(distinct, len(values), warn)
     found = pc.index_in(values, pa.array(distinct, type=values.type))
-    return np.asarray(pc.fill_null(found, -1)).astype(np.int64), tuple(map(str, distinct))
+    return np.asarray(pc.fill_null(found, -1)).astype(np.int64), tuple(without_folders([*map(str, distinct)]))
 
 
 def _warn_of_numbers(distinct: list[Any], n_values: int, warn: Warn) -> None:

@@ -27,7 +27,7 @@ from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.splits import by_split, pick_split, split_of
 from hf_task2vec.tasks.tables import SIDES, Names, Sheet, read_sheet, side_files
-from hf_task2vec.tasks.text import listed
+from hf_task2vec.tasks.text import listed, without_folders
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -491,7 +491,8 @@ class _Folder:
         """Name the rows without an image, and the images without a row."""
         if lost := images.count(None):
             cells = columns.column(sheet.file_column).to_pylist() if sheet.file_column else []
-            missing = [str(cell) for cell, image in zip(cells, images, strict=False) if image is None][:3]
+            missing = [str(cell) for cell, image in zip(cells, images, strict=False) if image is None]
+            missing = without_folders(missing)[:3]
             self.files.leave_out("named in the table but not there", next(iter(missing), ""), lost)
             self.warn(f"{lost} of {len(images)} rows of {sheet.path} name files that are not there: {listed(missing)}")
         n = self.files.n_images

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+
+_OF_A_MACHINE = re.compile(r"(?:[A-Za-z]:|~)?[\\/](?:[^\\/]+[\\/]){2}")
 
 
 def printable(text: str) -> str:
@@ -27,3 +31,12 @@ def listed(names: Iterable[object], most: int = 8, longest: int = 40) -> str:
 def counted(n: int, noun: str) -> str:
     """Return ``1 image``, ``2 images``."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def without_folders(names: Sequence[str]) -> list[str]:
+    """Return names, of which those that are paths on a machine lose the folders that all of these share."""
+    parts = {name: re.split(r"[\\/]", name) for name in names if _OF_A_MACHINE.match(name)}
+    common = len(
+        list(takewhile(lambda level: len(set(level)) == 1, zip(*(path[:-1] for path in parts.values()), strict=False)))
+    )
+    return ["/".join(parts[name][common:]) if name in parts else name for name in names]
