@@ -38,6 +38,7 @@ Exit codes:
 """
 _NOT_WRITTEN = 8
 _LONGEST = 400  # characters of a message
+_STAGES = ("hf_task2vec.tasks.progress", "hf_task2vec.hub.client")  # say which stage of the work begins, or begins anew
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Made = TypeVar("_Made", bound=click.Command)
 
@@ -62,8 +63,13 @@ class Settings:
 
     @property
     def progress(self) -> bool:
-        """Whether progress bars are drawn (on standard error, by the main process)."""
-        return sys.stderr.isatty() and not self.quiet and launch()[0] == 0
+        """Whether progress is told (on standard error, by the main process)."""
+        return not self.quiet and launch()[0] == 0
+
+    @property
+    def bars(self) -> bool:
+        """Whether that is done by bars, not by lines."""
+        return self.progress and sys.stderr.isatty()
 
 
 def options(*decorators: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
@@ -244,9 +250,12 @@ def _set_environment(settings: Settings) -> None:
         os.environ["HF_ENDPOINT"] = settings.endpoint.rstrip("/")
     if settings.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    if not settings.progress:
+    if not settings.bars:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not settings.verbose:  # what they try again and take from a cache, this program says itself
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
 
 
 @contextlib.contextmanager
@@ -261,13 +270,18 @@ def _logging(settings: Settings) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(message)s" if settings.verbose < 2 else "%(name)s: %(message)s"))
     said: set[str] = set()
-    handler.addFilter(lambda record: record.levelno >= least and not _repeats(record, said))
+    by_line = settings.progress and not settings.bars
+
+    def is_told(record: logging.LogRecord) -> bool:
+        return record.levelno >= least or (by_line and record.name in _STAGES)
+
+    handler.addFilter(lambda record: is_told(record) and not _repeats(record, said))
     before = logger.level
     logger.setLevel(min(least, logging.INFO))
     logger.addHandler(handler)
     try:
         with contextlib.ExitStack() as stack:
-            if settings.progress:
+            if settings.bars:
                 from tqdm.contrib.logging import logging_redirect_tqdm
 
                 stack.enter_context(logging_redirect_tqdm([logger]))

@@ -49,6 +49,7 @@ def push(path: str, repo_id: str, into_dataset: bool | None, **options: Any) -> 
       hf-task2vec push data-embedding org/data --into-dataset  # a pull request
     """  # noqa: D301 (click wants the control character)
     from hf_task2vec.embedding import TaskEmbedding
+    from hf_task2vec.tasks import stage
 
     shared = _load(path)
     arguments = given(options)
@@ -56,7 +57,8 @@ def push(path: str, repo_id: str, into_dataset: bool | None, **options: Any) -> 
         arguments["into_dataset"] = into_dataset
         if not isinstance(shared, TaskEmbedding):
             raise click.UsageError("--into-dataset is for an embedding; this is an index.")
-    pushed = shared.push_to_hub(repo_id, **arguments)
+    with stage("uploading to %s", repo_id):
+        pushed = shared.push_to_hub(repo_id, **arguments)
     return facts_report(asdict(pushed), [pushed.url])
 
 
@@ -85,6 +87,7 @@ def pull(repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> 
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.hub import HubSession
     from hf_task2vec.sharing.pull import pull as pull_from_hub
+    from hf_task2vec.tasks import stage
 
     def check_free(path: Path) -> Path:
         if not overwrite and path.exists():
@@ -94,7 +97,8 @@ def pull(repo_id: str, output: Path | None, overwrite: bool, **options: Any) -> 
     if output is not None:
         check_free(output)  # before anything is downloaded
     name = repo_id.rpartition("/")[2]
-    shared = pull_from_hub(HubSession(repo_id, **given(options)))
+    with stage("downloading %s", repo_id):
+        shared = pull_from_hub(HubSession(repo_id, **given(options)))
     if isinstance(shared, TaskEmbedding):
         default, facts = f"{name}.safetensors", shared.describe()
     else:
@@ -128,17 +132,17 @@ def search(settings: Settings, /, text: str | None, near: str | None, **options:
       hf-task2vec search flowers
       hf-task2vec search --near ./photos-embedding     # the most like yours first
     """  # noqa: D301 (click wants the control character)
-    from tqdm import tqdm
-
     from hf_task2vec.sharing import search_hub
+    from hf_task2vec.tasks import bar, say
 
     arguments = given(options)
     # An index has its own probe; --probe says which embeddings of the Hub are looked at.
     of_hub = ("token", "timeout") if "/" in (near or "") else ()
     hub = {name: arguments[name] for name in of_hub if name in arguments}
     target = None if near is None else load_embeddings([near], **hub)[0]
-    with tqdm(disable=target is None or not settings.progress, desc="comparing", unit="task", leave=False) as bar:
-        found = search_hub(text, near=target, on_done=bar.update, **arguments)
+    say("searching the Hub")
+    with bar("comparing", "task", None, shown=target is not None and settings.progress) as counter:
+        found = search_hub(text, near=target, on_done=counter.update, **arguments)
     return _search_report(found, target)
 
 

@@ -11,6 +11,7 @@ from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.task_embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
 from hf_task2vec.files import cache_dir, why
+from hf_task2vec.tasks import stage
 
 if TYPE_CHECKING:
     from hf_task2vec.probes import Probe
@@ -99,7 +100,7 @@ def load_probe(probe: Probe | str | None, *, token: str | None = None) -> Probe:
     """Return a probe as it is, or load it by its id; None loads the default one."""
     from hf_task2vec.probes import Probe as _Probe
 
-    logger.info("loading the probe")
-    if probe is None:
-        return _Probe.default()
-    return probe if isinstance(probe, _Probe) else _Probe.from_pretrained(probe, token=token)
+    if isinstance(probe, _Probe):
+        return probe
+    with stage("loading the probe"):
+        return _Probe.default() if probe is None else _Probe.from_pretrained(probe, token=token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,10 @@ from hf_task2vec.probes import (
     ridge_leave_one_out,
     ridge_predictions,
 )
+from hf_task2vec.tasks import say
 
 if TYPE_CHECKING:
     from hf_task2vec.tasks import Task
-
-logger = logging.getLogger(__name__)
 
 
 def describe_task(
@@ -53,7 +51,7 @@ def describe_task(
         Of a multi-label task also ``probe_map`` and ``probe_map_std_error``: the mean average precision of a linear
         probe, leave-one-out, as :func:`~hf_task2vec.probes.transfer.linear_probe` measures it.
     """
-    logger.info("describing the task")
+    say("describing the task")
     counts = {"n_samples": float(len(task)), "n_rows": float(task.n_rows)}
     return counts | _classes(task, features, intermediate) | _images(task)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import logging
 import operator
 import os
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.descriptors import describe_task
@@ -35,13 +33,13 @@ from hf_task2vec.fisher import (
     variational_fisher,
 )
 from hf_task2vec.probes import ImageBatches, IntermediateReader, Probe, default_batch_size, lay_out
+from hf_task2vec.tasks import bar, say
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
+    from tqdm import tqdm
 
     from hf_task2vec.tasks import Task
-
-logger = logging.getLogger(__name__)
 
 ESTIMATORS = ("fisher", "variational")
 
@@ -194,7 +192,7 @@ def _shared(
     _check_same(task, probe, config, accelerator)
     if rank == 0:
         what = "embedding %s: %d images, %d classes, probe %s on %s, %d process(es)"
-        logger.info(what, task.dataset, len(task), task.num_classes, probe.name, probe.device, count)
+        say(what, task.dataset, len(task), task.num_classes, probe.name, probe.device, count)
     batch_size = computing.batch_size or default_batch_size(probe.device)
     # Whole batches are shared: each then holds the same images, and gives the same rounding errors, as in one process.
     # The head would amplify others.
@@ -204,9 +202,8 @@ def _shared(
     )
     lay_out(probe.module, probe.device)
     total = len(mine) * (2 if "estimator" not in config else 2 + 2 * ROUNDS)
-    hidden = not computing.progress or rank > 0
-    with tqdm(total=total, desc="features", unit="img", disable=hidden, leave=False) as bar:
-        yield _Images(task, probe, batches, mine, accelerator, bar)
+    with bar("features", "img", total, shown=computing.progress and rank == 0) as counter:
+        yield _Images(task, probe, batches, mine, accelerator, counter)
 
 
 _computing: list[int] = []  # the process in which this package first computed

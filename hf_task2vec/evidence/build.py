@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from hf_task2vec import __version__
 from hf_task2vec.embedding import DESCRIPTORS, SCHEMA_VERSION, Computing, embedding_config
 from hf_task2vec.errors import ProbeError, ProbeMismatchError, TaskError, ZooIndexError
@@ -34,6 +32,7 @@ from hf_task2vec.evidence.ray import Cluster, run_on_cluster
 from hf_task2vec.evidence.rows import extended, report_row
 from hf_task2vec.files import atomic_path, cache_dir
 from hf_task2vec.probes import DEFAULT_PROBE
+from hf_task2vec.tasks import bar, say
 from hf_task2vec.zoo import MANIFEST, CheckpointRow, TaskRow, ZooIndex
 
 __all__ = ["BuildReport", "Checkpoint", "Cluster", "TaskSpec", "build_index", "plan_cells", "run_cells"]
@@ -202,6 +201,7 @@ def run_cells(
     """
     if not pending:
         return
+    say("measuring %d cells", len(pending))
     told: set[str] = set()
     if cluster is None:
         worker = Worker(computing)
@@ -211,7 +211,7 @@ def run_cells(
     # Closed in any case, so that an interrupted cluster is told to start nothing more.
     with (
         closing(results),
-        tqdm(total=done + len(pending), initial=done, unit="cell", disable=not computing.progress) as bar,
+        bar("measuring", "cell", done + len(pending), shown=computing.progress, done=done) as counter,
     ):
         for cell, result in results:
             store.write(cell, result)
@@ -220,8 +220,8 @@ def run_cells(
                 # A bad checkpoint fails on every task: told once, and found again in the report.
                 logger.log(logging.DEBUG if reason in told else logging.WARNING, "%s failed: %s", cell, reason)
                 told.add(reason)
-            bar.set_postfix_str(str(cell), refresh=False)
-            bar.update()
+            counter.set_postfix_str(str(cell), refresh=False)
+            counter.update()
 
 
 def _finished(out: Path, base: ZooIndex, cells: Sequence[Cell], store: CellStore) -> BuildReport:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
 from hf_task2vec.metric.ranking_metric import Metric
+from hf_task2vec.tasks import each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,11 +110,9 @@ def evaluate_metric(
     `refit` trains a metric anew on the scores left for a case; by default its parameters stay, so that they have seen
     the held-out scores.
     """
-    from tqdm.auto import tqdm
-
     left: dict[tuple[str, ...], Metric] = {}
     found = []
-    for case in tqdm(cases, desc=metric.name, unit="task", disable=not progress, leave=False):
+    for case in each(cases, metric.name, "task", shown=progress):
         if case.held_out not in left:
             part = without(metric, case.held_out) if case.held_out else metric
             left[case.held_out] = refit(part) if refit is not None and case.held_out else part

@@ -92,10 +92,8 @@ def own_cases(
     max_samples, seed, device, progress
         As in :func:`~hf_task2vec.selection.select.select_backbone`.
     """
-    from tqdm.auto import tqdm
-
     from hf_task2vec.embedding import Computing, cached_embedding
-    from hf_task2vec.tasks import Task
+    from hf_task2vec.tasks import Task, each
 
     root = Path(folder)
     if not root.is_dir():
@@ -124,7 +122,7 @@ def own_cases(
     reference, facts = index.embeddings, index.checkpoints.set_index("hub_id", drop=False)
     space, probe = TaskSpace.fit(reference), reference.probe["name"]
     cases = []
-    for name, part in tqdm(usable.items(), desc="embedding", unit="task", disable=not progress, leave=False):
+    for name, part in each(usable.items(), "embedding", "task", shown=progress):
         try:
             embedding = cached_embedding(
                 Task.from_dataset(str(root / name), max_samples=max_samples, seed=seed),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from hf_task2vec.errors import LabelError, ProbeError, Task2VecError
 from hf_task2vec.probes.batches import ImageBatches, default_batch_size, lay_out
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score, mean_average_precision, ridge_leave_one_out, ridge_predictions
+from hf_task2vec.tasks import bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +33,10 @@ def extract_features(
     parts: list[Tensor] = []
     if progress:
         logger.debug("features by %s", probe.name)
-    with tqdm(total=len(task), desc=probe.name, unit="img", disable=not progress, leave=False) as bar:
+    with bar(probe.name, "img", len(task), shown=progress) as counter:
         for images, _ in batches:
             parts.append(probe.features(images))
-            bar.update(len(images))
+            counter.update(len(images))
         # Fetched at the end: a copy waits until the device has computed it, and the device then for the host.
         features: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
     return features

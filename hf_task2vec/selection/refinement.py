@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hf_task2vec.embedding import Computing
 from hf_task2vec.errors import Task2VecError
@@ -18,6 +17,7 @@ from hf_task2vec.metric import Prediction
 from hf_task2vec.probes import Score, linear_probe
 from hf_task2vec.selection.limits import Budget
 from hf_task2vec.selection.ranking import Ranking, percent
+from hf_task2vec.tasks import bar, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +99,9 @@ def measure_promising(
     # Candidates of unknown size fit into no limit.
     params = checkpoints["params_m"].to_numpy(dtype=np.float64, na_value=np.inf)
     sizes = dict(zip(checkpoints["hub_id"], _BYTES_PER_PARAMETER * 1e6 * params, strict=True))
+    say("measuring %d candidates", k)
     found, spent, started = Measurements(), 0.0, time.monotonic()
-    with tqdm(total=k, desc="measuring", unit="model", disable=not progress, leave=False) as bar:
+    with bar("measuring", "model", k, shown=progress) as counter:
         while left and len(found.scores) < k and (tried := len(found.scores) + len(found.failures)) < 2 * k:
             most, seconds, elapsed = budget.max_bytes, budget.max_seconds, time.monotonic() - started
             affordable = {name for name in left if most is None or spent + sizes[name] <= most}
@@ -124,7 +125,7 @@ def measure_promising(
                 logger.info("%s cannot be measured: %s", name, error)
                 found.failures[name] = f"{name} was not measured: {error}"
                 continue
-            bar.update()
+            counter.update()
     return found
 
 

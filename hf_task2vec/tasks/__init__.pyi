@@ -1,5 +1,9 @@
 from .images import like_sample as like_sample
 from .labels import score_name as score_name
+from .progress import bar as bar
+from .progress import each as each
+from .progress import say as say
+from .progress import stage as stage
 from .source import Sampling as Sampling
 from .sources import DIGITS as DIGITS
 from .sources import commit_of as commit_of

@@ -15,6 +15,7 @@ from hf_task2vec.errors import ImageDecodeError
 from hf_task2vec.files import canonical_json, sha256_bytes
 from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify, settle
 from hf_task2vec.tasks.labels import LabelKind, Labels
+from hf_task2vec.tasks.progress import stage
 from hf_task2vec.tasks.rows import Rows, open_rows
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.sources import open_source, reading
@@ -188,12 +189,12 @@ class Task:
         sampling = Sampling(
             name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed
         )
-        logger.info("reading the dataset")
         warnings = _Warnings()
-        source = open_source(dataset, sampling, token, warnings.add)
-        with reading(source.dataset, token):
-            rows = open_rows(source, sampling, warnings.add)
-            fingerprint = _fingerprint(source, rows, seed)
+        with stage("reading the dataset"):
+            source = open_source(dataset, sampling, token, warnings.add)
+            with reading(source.dataset, token):
+                rows = open_rows(source, sampling, warnings.add)
+                fingerprint = _fingerprint(source, rows, seed)
         labels = rows.labels
         return cls(
             dataset=source.dataset,
@@ -394,12 +395,11 @@ def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
 
 def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample:
     store, labels = ImageStore(), rows.labels
-    logger.info("reading %d images", len(rows.draw.slots))
 
     def load(wanted: Sequence[int]) -> list[StoredImage | str]:
         return store.store_all(rows.read(wanted), token=token, may_read=source.may_read)
 
-    with reading(source.dataset, token):
+    with stage("reading %d images", len(rows.draw.slots)), reading(source.dataset, token):
         filled = rows.draw.fill(load, content=lambda image: image.pixels)
     settled = settle(filled.loaded)
     indices = np.asarray(filled.rows, dtype=np.int64)

@@ -24,8 +24,10 @@ DRIVER = """
 import os, sys, time, logging
 from types import ModuleType, SimpleNamespace
 import hf_task2vec.cli as command_line
+import hf_task2vec.tasks.progress as progress_of
 
 logger = logging.getLogger("hf_task2vec.test")
+progress_of.EVERY = 0.04
 unit = float(os.environ.get("TEST_SECONDS", "0"))
 
 class Ranking(list):
@@ -35,17 +37,15 @@ class Ranking(list):
         return {"candidates": [vars(candidate) for candidate in self]}
 
 def select_backbone(dataset, *, progress, **options):
-    from tqdm.auto import tqdm
     for stage in ("reading the dataset", "loading the probe"):
-        logger.info(stage)
+        progress_of.say(stage)
         time.sleep(unit)
-    with tqdm(total=4, desc="features", unit="img", disable=not progress, leave=False) as bar:
-        for i in range(4):
-            time.sleep(unit)
-            bar.update()
-            if i == 2:
-                logger.warning("an image is broken")
-                logger.debug("a detail")
+    logger.info("a choice")
+    for i in progress_of.each(range(4), "features", "img", shown=progress):
+        time.sleep(unit)
+        if i == 2:
+            logger.warning("an image is broken")
+            logger.debug("a detail")
     fields = dict(score=0.5, low=0.4, high=0.6, measured=None, params_m=1.0, gmacs=1.0, input_px=224, license="mit")
     names = ["timm/resnet18.a1_in1k", "timm/convnextv2_huge.fcmae_ft_in22k_in1k_384", "org/x"]
     return Ranking(SimpleNamespace(rank=i + 1, hub_id=name, **fields) for i, name in enumerate(names))
@@ -169,11 +169,20 @@ def test_json_in_a_pipe_is_one_document_and_details_are_on_the_terminal() -> Non
     assert "hf_task2vec.test: a detail" in terminal.raw
 
 
-def test_messages_in_a_pipe_come_without_bars() -> None:
-    terminal = Terminal(selecting("-v"), 80, piped="stderr")
-    assert terminal.piped.splitlines() == [
-        *("reading the dataset", "loading the probe", "an image is broken", "warning: only 3 images have a label")
+@pytest.mark.parametrize("options", [(), ("-v",)])
+def test_in_a_pipe_each_stage_has_a_line_and_a_long_one_several(options: tuple[str, ...]) -> None:
+    terminal = Terminal(selecting(*options), 80, piped="stderr", TEST_SECONDS="0.15")
+    lines = terminal.piped.splitlines()
+    going_on = [line for line in lines if re.fullmatch(r"features: [0-4] of 4 img, \d s so far", line)]
+    assert going_on
+    assert [line for line in lines if line not in going_on] == [
+        *("reading the dataset", "loading the probe", *(["a choice"] if options else [])),
+        *("an image is broken", "warning: only 3 images have a label"),
     ]
+
+
+def test_a_quiet_pipe_has_warnings_at_most() -> None:
+    assert Terminal(selecting("--quiet"), 80, piped="stderr", TEST_SECONDS="0.1").piped == ""
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
@@ -208,7 +217,7 @@ def test_reader_that_goes_away() -> None:
 
 def test_endpoint_and_offline_are_set_before_the_libraries_are_imported() -> None:
     body = "import huggingface_hub.constants as c; sys.exit(f'{c.ENDPOINT} {c.HF_HUB_OFFLINE}')"
-    code = DRIVER.replace("from tqdm.auto import tqdm", body)
+    code = DRIVER.replace("for stage in", f"{body}\n    for stage in")
     result = piped(sys.executable, "-c", code, "select", "x", "--endpoint", "http://127.0.0.1:9/", "--offline")
     assert result.stderr.splitlines() == ["http://127.0.0.1:9 True"]
 
