@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 from hf_task2vec.errors import DatasetNotFoundError, ImageDecodeError
-from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, MAX_BYTES, is_heic, looks_like_image, reads_heic
+from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, MAX_BYTES, is_heic, looks_like_image, not_fetched, reads_heic
 from hf_task2vec.tasks.splits import split_of
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
@@ -282,10 +282,9 @@ def add_archive(files: Files, path: str, folder: str) -> None:
             archive.names[full] = member
             files.add(inside, parts[-1], partial(archive.start, full), in_tar=archive.is_tar)
     except _BROKEN as error:
-        why = " ".join(str(error).split())[:150]
-        raise DatasetNotFoundError(
-            f"{archive.name!r} cannot be read as an archive: {type(error).__name__} ({why}); is it whole? Fetch it anew"
-        ) from error
+        what = not_fetched(_start(str(files.root / path)) or b"")
+        why = f"cannot be read as an archive ({' '.join(str(error).split())[:100]}); is it whole? Fetch it anew"
+        raise DatasetNotFoundError(f"{archive.name!r} {f'is {what}' if what else why}") from error
     for names in files.images.values():
         names.sort()
 

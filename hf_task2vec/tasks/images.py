@@ -25,6 +25,7 @@ from PIL.Image import Transpose
 
 from hf_task2vec.errors import ImageDecodeError
 from hf_task2vec.tasks.addresses import Fetcher
+from hf_task2vec.tasks.sampling import Unusable
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: the size from which Pillow itself speaks of a decompression bomb."""
@@ -143,7 +144,17 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _why_not(start: bytes) -> str:
-    return f"HEIC; {HEIC_CURE}" if is_heic(start) else _NO_IMAGE if start else "empty file"
+    return f"HEIC; {HEIC_CURE}" if is_heic(start) else not_fetched(start) or _NO_IMAGE
+
+
+def not_fetched(start: bytes) -> str | None:
+    """Say what a file that starts so is in place of the data, and what helps; None if it may be the data."""
+    if not start:
+        return "an empty file"
+    if start.startswith(b"version https://"):
+        return "a Git LFS pointer, not the data: git lfs pull fetches it"
+    is_page = start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head"))
+    return "a web page (HTML), not the data: fetch it anew" if is_page else None
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -316,8 +327,8 @@ def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callab
     """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes or what returns them, or the
     path or address of a file.
 
-    `may_read` says of a path or address whether it may be opened; by default all may. An `ImageDecodeError` tells only
-    the file's name, never its folder. `fetcher` gets what lies at an address.
+    `may_read` says of a path or address whether it may be opened; by default all may. An `ImageDecodeError` tells no
+    name. `fetcher` gets what lies at an address.
     """
     value = _content(value)
     if value is None:
@@ -325,14 +336,14 @@ def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callab
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     path = os.fspath(value)
-    file, shown = Path(path), Path(path.split("::")[0]).name
+    file = Path(path)
     if may_read is not None and not may_read(path):
-        raise ImageDecodeError(f"{shown!r} lies outside the dataset; it is not opened")
+        raise ImageDecodeError("lies outside the dataset; it is not opened")
     try:
         if "://" in path:
             return (fetcher or Fetcher(check=_check_bytes)).fetch(path)
         if file.exists() and not file.is_file():  # a pipe would be waited for, a device never ends
-            raise ImageDecodeError(f"file {shown!r} cannot be read: no regular file")
+            raise ImageDecodeError("cannot be read: no regular file")
         _check_bytes(file.stat().st_size)
         with file.open("rb") as handle:
             start = handle.read(16)
@@ -340,16 +351,22 @@ def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callab
                 raise ImageDecodeError(_why_not(start))
             return start + handle.read()
     except FileNotFoundError as error:
-        raise ImageDecodeError(f"file {shown!r} not found") from error
+        raise ImageDecodeError("file not found") from error
     except (OSError, ValueError) as error:  # such as a name with a null byte
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ImageDecodeError(f"file {shown!r} cannot be read: {reason}") from error
+        raise ImageDecodeError(f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}") from error
 
 
 def _content(cell: Any) -> Any:
     if isinstance(cell, dict):
         cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
     return cell() if callable(cell) else cell
+
+
+def _name(cell: Any) -> str:
+    """Return the name of a cell's file with that of its folder, if it has one."""
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    is_path = isinstance(path, (str, os.PathLike))
+    return "/".join(Path(os.fspath(path).split("::")[0]).parts[-2:]) if is_path else ""  # type: ignore[arg-type]
 
 
 def _check_bytes(size: int) -> None:
@@ -418,25 +435,25 @@ class ImageStore:
         *,
         token: str | bool | None = None,
         may_read: Callable[[str], bool] | None = None,
-    ) -> list[StoredImage | str]:
-        """Return for each cell of an image column the stored image, or the reason why it is broken.
+    ) -> list[StoredImage | Unusable]:
+        """Return for each cell of an image column the stored image, or why it is broken.
 
         If all of them are images at addresses that cannot be reached, that is a `HubError`.
         """
         fetcher = self._fetcher = self._fetcher or Fetcher(token, _check_bytes)
 
-        def attempt(cell: Any) -> StoredImage | str:
+        def attempt(cell: Any) -> StoredImage | Unusable:
             try:
                 return self.store(read_encoded(cell, fetcher=fetcher, may_read=may_read))
             except ImageDecodeError as error:
-                return str(error)
+                return Unusable(str(error), _name(cell))
 
-        found: list[StoredImage | str] = []
+        found: list[StoredImage | Unusable] = []
         cells = iter(cells)
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="task2vec-decode") as pool:
             while part := list(islice(cells, _READ_AT_ONCE)):
                 found += pool.map(attempt, part)
-        if found and all(isinstance(image, str) for image in found):
+        if found and all(isinstance(image, Unusable) for image in found):
             fetcher.check_all_lost(len(found))
         return found
 

@@ -431,7 +431,7 @@ class _Folder:
         if isinstance(error, ColumnError):
             self.errors.append(f"{text(path)} of {self.place}: {error}")
             why = why.partition("; ")[0]
-        elif path.lower().endswith((".txt", ".json")):
+        elif path.lower().endswith((".txt", ".json")) and self.table is None:
             return
         self.said[why].append(text(path))
 
@@ -516,6 +516,8 @@ class _Folder:
     def _no_labels(self) -> TaskError:
         """Say why nothing in a folder has labels, and what would work."""
         files, folders, place = self.files, self.folders, self.place
+        if self.table is not None:
+            return LabelError(f"{text(self.table)} has no labels: {next(iter(self.said), 'no table of that name')}")
         left = [
             f"{left.count} {reason} ({listed(left.names)}){CURES.get(reason, '')}"
             for reason, left in files.left_out.items()
@@ -534,7 +536,8 @@ class _Folder:
                 "one image a box, in a subfolder of its class; or a table of file names and their classes"
             )
         if not files.n_images:
-            what = "is empty" if not found else f"holds no image that can be read{found}{files.heic_cure}"
+            only = f"no image, only {listed(map(text, files.tables), 3)}" if files.tables else ""
+            what = f"holds no image that can be read{found}" if found else f"holds {only}" if only else "is empty"
             return DatasetNotFoundError(f"{place} {what}. {works}, or parquet files")
         if in_names := self._in_names:
             return LabelError(

@@ -75,14 +75,23 @@ class BalancedSampler:
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """A row that cannot be loaded."""
+
+    reason: str
+    name: str = ""
+    """Of its file, if it has one."""
+
+
+@dataclass(frozen=True)
 class Filled(Generic[T]):
     """A sample that was loaded."""
 
     rows: list[int]
     loaded: list[T]
     """What the rows loaded to."""
-    skipped: dict[int, str]
-    """Why a row is unusable, in the order met."""
+    skipped: dict[int, Unusable]
+    """By row, in the order met."""
     repeated: dict[int, int]
     """For a row left out, the row met before it that has the same content."""
 
@@ -101,13 +110,12 @@ class Draw:
         return [row for row, _ in self.slots]
 
     def fill(
-        self, load: Callable[[Sequence[int]], Iterable[T | str]], content: Callable[[T], Hashable] | None = None
+        self, load: Callable[[Sequence[int]], Iterable[T | Unusable]], content: Callable[[T], Hashable] | None = None
     ) -> Filled[T]:
         """Load the rows; an unusable one is replaced by the next of its class, while there are any.
 
-        `load` returns for each of many rows what it loads to, or a text saying why it is unusable. A row whose
-        `content` is that of another is replaced too, within limits: a class of copies of one picture is not read to
-        its end.
+        `load` returns for each of many rows what it loads to, or why it is unusable. A row whose `content` is that of
+        another is replaced too, within limits: a class of copies of one picture is not read to its end.
         """
         sampler, slots = copy.deepcopy(self._sampler), dict(enumerate(self.slots))
         filled: Filled[T] = Filled([], [], {}, {})
@@ -118,7 +126,7 @@ class Draw:
             results = list(load([row for row, _ in pending.values()]))
             wanted, pending = pending, {}
             for (position, slot), result in zip(wanted.items(), results, strict=True):
-                if isinstance(result, str):
+                if isinstance(result, Unusable):
                     filled.skipped[slot[0]] = result
                 elif content is None or first.setdefault(content(result), slot[0]) == slot[0]:
                     slots[position], loaded[position] = slot, result

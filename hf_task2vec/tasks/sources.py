@@ -128,7 +128,7 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
         files = Files(path.parent, parquet=[path.name] if suffix in ("parquet", "pq") else [])
         files.arrow = [] if files.parquet else [path.name]
     elif suffix in TABLES:
-        files, labels_from = walk(path.parent), labels_from or path.name
+        files, labels_from = replace(walk(path.parent), parquet=[], arrow=[]), labels_from or path.name
     elif suffix in ARCHIVES:
         files = walk(path)
     else:

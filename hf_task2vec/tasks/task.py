@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, ident
 from hf_task2vec.tasks.labels import LabelKind, Labels
 from hf_task2vec.tasks.progress import stage
 from hf_task2vec.tasks.rows import Rows, open_rows
+from hf_task2vec.tasks.sampling import Unusable
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.sources import open_source, reading
 from hf_task2vec.tasks.text import counted, listed, shown
@@ -30,6 +32,8 @@ class SkippedImage:
 
     row: int
     reason: str
+    name: str = ""
+    """Of its file, and the folder of that, where it has one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,6 +358,7 @@ class Task:
                 "alternatives": list(self.reading.alternatives),
                 "left_out": dict(self.reading.left_out),
                 "examples": {reason: list(names) for reason, names in self.reading.examples.items()},
+                "broken": _broken(self.sample),
                 "other_splits": list(self.other_splits),
             },
             **({"values": values} if (values := {k: list(v) for k, v in self.sample.values.items()}) else {}),
@@ -396,7 +401,7 @@ def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
 def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample:
     store, labels = ImageStore(), rows.labels
 
-    def load(wanted: Sequence[int]) -> list[StoredImage | str]:
+    def load(wanted: Sequence[int]) -> list[StoredImage | Unusable]:
         return store.store_all(rows.read(wanted), token=token, may_read=source.may_read)
 
     with stage("reading %d images", len(rows.draw.slots)), reading(source.dataset, token):
@@ -407,7 +412,7 @@ def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample
         labels.of(indices),
         indices,
         ImageSample(settled.images),
-        tuple(SkippedImage(row, reason) for row, reason in filled.skipped.items()),
+        tuple(SkippedImage(row, image.reason, image.name) for row, image in filled.skipped.items()),
         settled.notes,
         (
             *_of_repeated(filled.repeated, labels),
@@ -433,7 +438,7 @@ def _of_repeated(repeated: dict[int, int], labels: Labels) -> Iterator[str]:
         yield f"under several labels, of which one must be wrong, occur {counted(count, 'picture')} of the sample"
 
 
-def _of_lost(skipped: dict[int, str], drawn: np.ndarray, labels: Labels) -> Iterator[str]:
+def _of_lost(skipped: dict[int, Unusable], drawn: np.ndarray, labels: Labels) -> Iterator[str]:
     """Name the classes of which every picture met is broken."""
     if not skipped or labels.kind != "single_label":
         return
@@ -442,8 +447,16 @@ def _of_lost(skipped: dict[int, str], drawn: np.ndarray, labels: Labels) -> Iter
     if lost:
         yield (
             f"no picture of {listed([labels.names[i] for i in lost])} can be read, so nothing is said of "
-            f"{'it' if len(lost) == 1 else 'them'}: {next(iter(skipped.values()))[:100]}"
+            f"{'it' if len(lost) == 1 else 'them'}: {next(iter(skipped.values())).reason[:100]}"
         )
+
+
+def _broken(sample: Sample) -> dict[str, list[str]]:
+    """Return the files or rows that are broken, by the reason."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for image in sample.skipped:
+        found[image.reason].append(image.name or f"row {image.row}")
+    return dict(found)
 
 
 def _drawn(sample: Sample) -> Sample:
@@ -452,11 +465,11 @@ def _drawn(sample: Sample) -> Sample:
 
 def _check_sample(source: Source, sample: Sample, kind: LabelKind) -> None:
     count, dataset = len(sample.skipped), source.dataset
-    reasons = "; ".join(f"row {image.row}: {image.reason}" for image in sample.skipped[:3])
+    reasons = "; ".join(f"{listed(names, 3)}: {reason[:120]}" for reason, names in [*_broken(sample).items()][:3])
     if not len(sample.images):
-        raise ImageDecodeError(f"all {count} images of {dataset!r} are broken ({reasons}, …)")
+        raise ImageDecodeError(f"all {count} images of {dataset!r} are broken ({reasons})")
     if kind == "single_label" and len(np.unique(sample.labels)) == 1:
-        why = f"{count} images of {dataset!r} are broken ({reasons}, …)" if count else "; ".join(sample.warnings)
+        why = f"{count} images of {dataset!r} are broken ({reasons})" if count else "; ".join(sample.warnings)
         raise ImageDecodeError(f"{why}, and only one class is left")
     if count:
         logger.warning("%d broken images of %s skipped (%s)", count, dataset, reasons)

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
+from hf_task2vec.errors import ColumnError, DatasetNotFoundError, ImageDecodeError, LabelError, TaskError
 from hf_task2vec.tasks import Task
 from hf_task2vec.tasks.images import reads_heic
 from tests.support.hub import HubServer
@@ -707,6 +707,42 @@ def test_a_class_of_broken_pictures_is_named(tmp_path: Path) -> None:
     task = Task.from_dataset(tmp_path)
     assert len(task) == 12
     assert any("no picture of plastic can be read" in warning for warning in task.warnings)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (LFS, "a Git LFS pointer, not the data: git lfs pull fetches it"),
+        (b"<!DOCTYPE html>\n<p>404", "a web page (HTML), not the data: fetch it anew"),
+        (b"", "an empty file"),
+    ],
+    ids=["15 LFS pointers", "15 HTML", "23 nothing"],
+)
+def test_what_lies_in_place_of_pictures_is_said_once_with_their_names(
+    content: bytes, cause: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "photos"
+    classes(root)
+    write(root, ["glass/a.jpg", "glass/b.jpg"], content)
+    task = Task.from_dataset(root, max_samples=None)
+    assert {image.name for image in task.skipped} == {"glass/a.jpg", "glass/b.jpg"}
+    assert f".jpg: {cause})" in next(line for line in caplog.messages if line.startswith("2 broken images of photos"))
+    write(tmp_path / "all", [f"{c}/{i}.jpg" for c in CLASSES for i in range(40)], content)
+    whole = rf"all 120 images of 'all' are broken \(.*117 more: {re.escape(cause)}\)$"
+    with pytest.raises(ImageDecodeError, match=whole):
+        len(Task.from_dataset(tmp_path / "all", max_samples=8))
+    write(tmp_path, ["photos.zip", "x.parquet"], content)
+    for file in ("photos.zip", "x.parquet"):
+        with pytest.raises(DatasetNotFoundError, match=rf"^'{file}' is {re.escape(cause)}$"):
+            Task.from_dataset(tmp_path / file)
+
+
+def test_a_table_that_is_named_is_told_what_it_lacks(tmp_path: Path) -> None:
+    write(tmp_path, ["0.png", "1.png", "broken.parquet"])
+    for name, content in (("list.json", "{"), ("list.csv", "file,label\n7.png,a\n8.png,b\n")):
+        table(tmp_path, content, name)
+        with pytest.raises(LabelError, match=rf"^{name} has no labels: (Expecting|it names no image here)"):
+            Task.from_dataset(tmp_path / name)
 
 
 def test_a_folder_is_read_a_whole_split_at_a_time(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_task2vec.tasks.sampling import Draw
+from hf_task2vec.tasks.sampling import Draw, Unusable
 
 
 def sample(labels: Sequence[int], size: int | None, seed: int = 0, broken: frozenset[int] = frozenset()):
     known = np.flatnonzero(np.asarray(labels) >= 0)
     draw = Draw(known, np.asarray(labels)[known], size, seed)
-    filled = draw.fill(lambda rows: [f"{r} broken" if r in broken else (r,) for r in rows])
+    filled = draw.fill(lambda rows: [Unusable(f"{r} broken") if r in broken else (r,) for r in rows])
     return filled.rows, filled.loaded, filled.skipped
 
 
@@ -83,7 +83,7 @@ def test_broken_rows_are_replaced_by_their_class(labels: list[int], bad: set[int
     assert len(set(rows)) == len(rows) == min(size, len(usable))
     assert set(rows) <= set(usable)
     assert set(skipped) <= broken
-    assert all(reason == f"{row} broken" for row, reason in skipped.items())
+    assert all(image.reason == f"{row} broken" for row, image in skipped.items())
     # A class has fewer images than an unbroken sample would give it only if it has no more.
     without, drawn = Counter(labels[r] for r in sample(labels, size, seed)[0]), Counter(labels[r] for r in rows)
     for label in set(labels) - {-1}:

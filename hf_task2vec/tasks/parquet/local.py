@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import DatasetNotFoundError
+from hf_task2vec.tasks.images import not_fetched
 from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ EXACT_BYTES = 2 << 30
 """Up to so many bytes to read, the sample may be drawn from anywhere in the files."""
 
 _BATCH, _BUFFER = 64, 1 << 20  # rows and bytes in memory at a time
-_LFS = b"version https://git-lfs"
 
 
 def local_split(root: Path, paths: Sequence[str]) -> ParquetSplit:
@@ -87,12 +87,6 @@ def understood(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         with open(path, "rb") as handle:
-            start = handle.read(len(_LFS))
-        why = (
-            "is a Git LFS pointer, not the data: git lfs pull fetches it"
-            if start == _LFS
-            else "is empty"
-            if not start
-            else f"is damaged: {next(iter(str(error).splitlines()), '')[:120]}"
-        )
+            what = not_fetched(handle.read(16))
+        why = f"is {what}" if what else f"is damaged: {next(iter(str(error).splitlines()), '')[:120]}"
         raise DatasetNotFoundError(f"{path.name!r} {why}") from error
