@@ -77,6 +77,7 @@ def sources(rows: list[dict[str, str]], published: dict[str, list[dict[str, str]
     for row in rows:
         record: Record = {name: row[name] or None for name in keep}
         record["license"] = rules.LICENSE_OF_SOURCE[row["source"]]
+        record["flags"] = rules.SOURCE_FLAGS.get(row["source"], "")
         if mine := published.get(row["source"]):  # else its facts are read, but not its scores
             record |= {
                 "n_left_out": sum(not found["hub_id"] for found in mine),
@@ -101,7 +102,7 @@ def scores(rows: list[dict[str, str]], index: ZooIndex) -> list[Record]:
             "score": share(row["score"]),
             "metric": rules.metric_of(row["source"], row["dataset"], row["metric"]),
             "protocol": row["protocol"],
-            "split": rules.SPLIT_EXCEPTIONS.get((row["source"], row["dataset"]), "test"),
+            "split": rules.split_of(row["source"], row["dataset"]),
             "source": row["source"],
             "source_model": None if row["model_name_in_source"] == name else row["model_name_in_source"],
             "checkpoint_match": row["hub_id_confidence"],

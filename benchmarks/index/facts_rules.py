@@ -65,10 +65,48 @@ METRIC_BY_SOURCE = {
         "kinetics700": "mean_top1_top5",
     },
 }
-METRIC_NAMES = {"fewshot_episode_acc": "episode_acc", "mAP": "map", "mAP_11point": "map_11point"}
+METRIC_NAMES = {
+    "fewshot_episode_acc": "episode_acc",
+    "mAP": "map",
+    "mAP_11point": "map_11point",
+    "f1_macro": "macro_f1",
+    "balanced_acc": "balanced_accuracy",
+    "user_loss_based": "user_loss",
+    "benchmark_main_metric": "benchmark_main",
+}
+# Printed under a heading that does not fit.
+METRIC_EXCEPTIONS = {("visreg_lp", "chestxray"): "as_printed"}
 
 # Remarks of sources.csv in the index's short form; `split` differs by dataset in one source.
-SPLIT_EXCEPTIONS = {("mieb_lp16", "food101"): "validation"}
+SPLIT_EXCEPTIONS = {("mieb_lp16", "food101"): "validation", ("kaiko_readme_lp", "pcam_val"): "validation"}
+SPLIT_OF_SOURCE = {
+    **dict.fromkeys(("idest_lp", "hiera_mae_ft", "quicktune_ext", "galaxy_morph_ft"), "validation"),
+    **dict.fromkeys(("vjepa_paper_attentive", "rop_staging_ft"), "validation"),
+    **dict.fromkeys(("sugarcane_ft", "grapevine_mildew_ft"), "cross_validation"),
+}
+# What to beware of in a source; whether it helps to predict the others is for the metric to find out.
+SOURCE_FLAGS = {
+    "mieb_lp16": "pooling_differs;few_shot",  # CLIP by its projections, DINOv2 by the mean of its last hidden states
+    "biobench_probe": "pooling_differs;probe_differs_by_task",  # CNN features are max-pooled
+    "layerfusion_probe": "one_family_of_checkpoints",
+    "clip_benchmark_lp": "chosen_on_test",
+    "grapevine_mildew_ft": "chosen_on_test;small",
+    "medmnistplus": "read_by_eye",
+    "shrimp_timm_ft": "read_by_eye;one_seed;small",
+    "geobench2": "multispectral",
+    "deit_recipe_ft": "several_papers",
+    **dict.fromkeys(("hiera_mae_ft", "vpt_vitb16_in21k"), "second_hand"),
+    "bdd100k_cls_ft": "second_hand;self_reported",
+    "aimv2_attentive": "rows_realigned",
+    **dict.fromkeys(("uni_roi_lp", "visreg_lp"), "metric_unstated"),
+    "quicktune_ext": "best_of_random_recipes;validation_split",  # slow and large networks are short-changed
+    "3dpc_timm": "odd_tasks",
+    "openclip_zeroshot": "no_training",
+    **dict.fromkeys(("arcade_small_ft", "archstyle55_ft", "bwconrad_vit_ft"), "one_recipe"),
+    **dict.fromkeys(("dermograph_ft", "galaxy_morph_ft", "smartfeeder_lp", "sugarcane_ft"), "one_recipe"),
+    "tumorclassifier_ft": "one_recipe",
+    "rop_staging_ft": "one_recipe;one_seed;small",
+}
 LICENSE_OF_SOURCE = {
     "mieb_lp16": "cc0-1.0",
     "clip_benchmark_lp": "mit",
@@ -131,6 +169,13 @@ def trained_on_of(architecture: str, tag: str) -> tuple[str, ...]:
 
 def metric_of(source: str, dataset: str, metric: str) -> str:
     """Return the metric of a published score, resolving ``see_source``."""
+    if (source, dataset) in METRIC_EXCEPTIONS:
+        return METRIC_EXCEPTIONS[source, dataset]
     if metric == "see_source":
         return METRIC_BY_SOURCE[source].get(dataset, "top1")
     return METRIC_NAMES.get(metric, metric)
+
+
+def split_of(source: str, dataset: str) -> str:
+    """Return the images that a published score was measured on."""
+    return SPLIT_EXCEPTIONS.get((source, dataset), SPLIT_OF_SOURCE.get(source, "test"))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.files import sha256_bytes
 from hf_task2vec.metric.task_space import TaskFeatures, TaskSpace, join_tasks
+from hf_task2vec.zoo import ZERO_SHOT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,13 +158,13 @@ def logit(p: Any) -> Array:
 
 
 def observations(index: ZooIndex, space: TaskSpace) -> Observations:
-    """Collect the usable scores of an index: no leaks, and at least two checkpoints in a group.
+    """Collect the usable scores of an index: no leaks, nothing without training, two checkpoints or more in a group.
 
     A published benchmark counts as embedded when the index holds an embedding of it or of a subset
     (``benchmark_name``).
     """
     columns = ["source", "protocol", "metric", "split", "task"]
-    scores = index.scores[~index.scores["leak"]]
+    scores = index.scores[~index.scores["leak"] & (index.scores["protocol"] != ZERO_SHOT)]
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
     embedded = index.embeddings if index.embedded is not None else None
     alias = _aliases(index, set(embedded.names) if embedded is not None else set())

@@ -8,6 +8,7 @@ from .records import read_manifest as read_manifest
 from .schema import LOCAL_PREFIX as LOCAL_PREFIX
 from .schema import ROW_TYPES as ROW_TYPES
 from .schema import SCHEMA_VERSION as SCHEMA_VERSION
+from .schema import ZERO_SHOT as ZERO_SHOT
 from .schema import CheckpointRow as CheckpointRow
 from .schema import Row as Row
 from .schema import ScoreRow as ScoreRow

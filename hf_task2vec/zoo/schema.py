@@ -65,6 +65,13 @@ Metric = Literal[
     "auc",  # area under the ROC curve
     "episode_acc",  # mean accuracy over few-shot episodes
     "mean_top1_top5",
+    "macro_f1",
+    "f1",  # of one kind or another, as the source states it
+    "f1_multilabel",
+    "balanced_accuracy",
+    "user_loss",  # FungiCLEF's, normalised so that more is better
+    "benchmark_main",  # what CLIP's benchmark states for the dataset: top-1, mean per class, ...
+    "as_printed",  # a share that the source does not name
 ]
 CheckpointMatch = Literal["exact", "likely", "family", "none", "measured"]
 Objective = Literal[
@@ -212,6 +219,10 @@ class TaskRow(Row):
     embedded: bool = False
 
 
+ZERO_SHOT = "zero_shot"
+"""Protocol of scores that say what a checkpoint knows of a task without training: facts about it, no transfer."""
+
+
 class ScoreRow(Row):
     """One measurement. Compare scores only within one (source, protocol, metric, task)."""
 
@@ -254,6 +265,7 @@ class SourceRow(Row):
     split: Text
     metric: Text
     license: Text
+    flags: Slugs = ()  # what to beware of: see `SOURCE_FLAGS` in benchmarks/index/facts_rules.py
     n_left_out: Count = 0  # rows of the source that are not here because their checkpoint is on no Hub
     n_published: Count | None = None  # rows that were read of the source, those left out included
     published_sha256: Sha256 | None = None  # of those rows (see `published_hash` in benchmarks/index/facts.py)

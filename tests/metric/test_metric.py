@@ -436,3 +436,12 @@ def test_any_value_is_read_or_refused(name: str, value: Any) -> None:
 def test_any_file_is_refused(data: bytes) -> None:
     with pytest.raises((MetricError, SchemaVersionError)):
         MetricParameters.from_json(data)
+
+
+def test_scores_without_training_move_nothing() -> None:
+    index, task = zoo(), embedding(9)
+    score = index.scores[index.scores["task"] == "task0"].iloc[0].dropna().to_dict()
+    others = [{**score, "checkpoint": name, "protocol": "zero_shot", "score": 0.1} for name in ("org/mid", "org/small")]
+    before = RankingMetric.from_index(index).predict(task, index.checkpoints)
+    after = RankingMetric.from_index(index.add_scores(others)).predict(task, index.checkpoints)
+    np.testing.assert_array_equal(before.mean, after.mean)
