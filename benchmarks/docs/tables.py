@@ -17,7 +17,8 @@ import jinja2
 
 from benchmarks.common import ROOT, parser, read, read_matrix
 
-PAGES = ("README.md", "examples/README.md", "docs/method.md", "docs/questions.md", "docs/comparison.md")
+PAGES = ("README.md", "examples/README.md", "docs/method.md", "docs/questions.md", "docs/comparison.md",
+         "docs/first-five.md")  # fmt: skip
 _BLOCK = re.compile(
     r"(?P<start><!-- figures: (?P<name>[\w-]+), written by benchmarks/docs/tables\.py -->\n).*?"
     r"(?=<!-- end of figures -->)",
@@ -62,7 +63,7 @@ def macros() -> dict[str, Any]:
     }
     module = environment.get_template("tables.md.j2").module
     names = ("measured", "rules", "activations", "probes", "few-images", "resolution", "labels", "difficulty",
-             "scores-of-features", "fisher-libraries", "fine-tuned-picks")  # fmt: skip
+             "scores-of-features", "fisher-libraries", "fine-tuned-picks", "common-sense")  # fmt: skip
     return {name: getattr(module, name.replace("-", "_")) for name in names}
 
 

@@ -13,13 +13,18 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection
+from itertools import combinations
 from pathlib import Path
+
+from scipy.stats import kendalltau
 
 from benchmarks.common import ROOT, SHARED, parser
 from benchmarks.index import facts_rules as rules
 from benchmarks.index.checkpoints import FACT_SOURCES, Record, checkpoints, read, share
 from hf_task2vec import __version__
 from hf_task2vec.files import canonical_json, sha256_bytes
+from hf_task2vec.metric import is_tuned
+from hf_task2vec.zoo import ZERO_SHOT
 from hf_task2vec.zoo.index import MANIFEST, ZooIndex
 from hf_task2vec.zoo.schema import CheckpointRow, SourceRow, TaskRow
 
@@ -156,7 +161,41 @@ def render_card(index: ZooIndex) -> str:
         licensed=int(index.checkpoints["license"].notna().sum()),
         matches=dict(sorted(index.scores["checkpoint_match"].value_counts().items())),
         tasks_scored=int(index.scores["task"].nunique()),
+        families=evidence_by(index, "family"),
+        domains=evidence_by(index, "domain"),
+        contradictions=contradictions(index),
     )
+
+
+def evidence_by(index: ZooIndex, column: str) -> list[Record]:
+    """How many weights of each family or domain there are, how many have scores, and scores by protocol."""
+    scores = index.scores[~index.scores["leak"] & (index.scores["protocol"] != ZERO_SHOT)]
+    scores = scores.assign(tuned=(scores["source"] + "/" + scores["protocol"]).map(is_tuned))
+    found = []
+    for value, rows in index.checkpoints.groupby(column):
+        own = scores[scores["checkpoint"].isin(rows["hub_id"])]
+        scored, tuned = int(own["checkpoint"].nunique()), int(own["tuned"].sum())
+        found.append(
+            {"name": value, "weights": len(rows), "scored": scored, "tuned": tuned, "frozen": len(own) - tuned}
+        )
+    return sorted(found, key=lambda row: (-row["tuned"] - row["frozen"], row["name"]))
+
+
+def contradictions(index: ZooIndex, least: int = 5) -> list[Record]:
+    """Groups of scores of one dataset that put the checkpoints they have in common into opposite orders."""
+    scores = index.scores[~index.scores["leak"] & (index.scores["protocol"] != ZERO_SHOT)]
+    found = []
+    for task, rows in scores.groupby("task"):
+        table = rows.assign(group=rows["source"] + "/" + rows["protocol"]).pivot_table(
+            index="checkpoint", columns="group", values="score", aggfunc="mean"
+        )
+        for first, second in combinations(table.columns, 2):
+            both = table[[first, second]].dropna()
+            if first.partition("/")[0] == second.partition("/")[0] or len(both) < least:
+                continue
+            tau = kendalltau(both[first], both[second]).statistic
+            found.append({"task": task, "first": first, "second": second, "n": len(both), "tau": float(tau)})
+    return sorted(found, key=lambda row: row["tau"])
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Learn the metric's parameters and put them into the index as ``metric.json``.
+"""Learn the metric's parameters and put them into the index: ``metric.json``, and the solved ``metric.safetensors``.
 
-    python -m benchmarks.index.train_metric [--index zoo_index] [--iterations 18]
+    python -m benchmarks.index.train_metric [--index zoo_index] [--steps 100]
 
 Besides the index's own scores it learns from the measured matrix (results/matrix.csv), which also holds checkpoints
-that are on no Hub: those never reach the index, but they say how far tasks and kinds of pretraining matter. First it
-fits the matrix alone, which is complete and of one protocol. What that says of tasks and their residuals stays; all
-scores together then teach the rest: the prior, each source's slope and noise, and how sources differ. Deterministic
-for a number of threads (others differ in the ninth digit). Raw output: results/metric_training.json.
+that are on no Hub: those never reach the index, but they say how far tasks and facts matter. Variances, lengths and
+noises by marginal likelihood. The index's own scores then give scales and levels of the protocols, and the factor
+`spread`, so that 80 % intervals of tasks left out hold 80 %. Deterministic for a number of threads (others differ in
+the ninth digit). Raw output: results/metric_training.json.
 """
 
 from __future__ import annotations
@@ -15,52 +15,78 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.common import ROOT, parser, write
-from benchmarks.index.matrix import with_matrix
-from hf_task2vec import ZooIndex
-from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
+import numpy as np
+
+from benchmarks.common import ROOT, parser, read_matrix, write
+from benchmarks.index.matrix import index_name, with_matrix
+from hf_task2vec import RankingMetric, ZooIndex
+from hf_task2vec.metric.evaluation import Case, inverse_covariance, leave_one_out_cases, without
+from hf_task2vec.metric.observations import CHECKPOINT_FACTS, checkpoint_features, logit
+from hf_task2vec.metric.prediction import Prediction
 from hf_task2vec.metric.ranking_metric import evidence
-from hf_task2vec.metric.training import fit_parameters
+from hf_task2vec.metric.training import calibrate, fit_parameters
+from hf_task2vec.probes.scores import Score
 
-#: What only the complete matrix of one protocol can tell: how tasks resemble each other, and how much that matters.
-OF_TASKS = ("residual_smooth", "residual_own", "length_fisher", "length_moments", "lengths", "factors")
-#: What sources add may explain only what the prior that they share cannot: learned last, all else being fixed. Learned
-#: together, each source explains itself, and nothing is left to say of checkpoints that only others have seen.
-OF_SOURCES = ("protocol_smooth", "source_smooth")
-NEGLIGIBLE = 1e-6
+PROBE = "timm/tf_efficientnet_lite0.in1k"
+HALF_WIDTH_80 = 1.2816
+#: Values of `spread` to choose from.
+SPREADS = np.geomspace(0.1, 3.0, 35)
 
 
-def train(
-    data: Observations, iterations: int, start: MetricParameters | None = None, *, first_iterations: int = 60
-) -> tuple[MetricParameters, dict[str, object]]:
-    """Fit the measured matrix, then all scores, then what single sources add; from `start`, if given, each time."""
-    measured = data.rows(data.source == data.sources.index(REFERENCE_SOURCE))
-    of_matrix, first = fit_parameters(measured, start, max_iterations=first_iterations)
-    of_tasks = {name: getattr(of_matrix, name) for name in OF_TASKS}
-    begin = replace(of_matrix if start is None else start, **of_tasks, **dict.fromkeys(OF_SOURCES, NEGLIGIBLE))
-    shared, second = fit_parameters(data, begin, fixed=(*OF_TASKS, *OF_SOURCES), max_iterations=iterations)
-    others = set(shared.scalars()) - set(OF_SOURCES) | {"lengths", "factors"}
-    shared = replace(shared, **{name: getattr(start or MetricParameters(), name) for name in OF_SOURCES})
-    parameters, report = fit_parameters(data, shared, fixed=others, max_iterations=max(1, iterations // 2))
-    seconds = [part["seconds"] for part in (first, second, report)]
-    report |= {"objective_before": second["objective_before"], "seconds": sum(seconds), "seconds_of_steps": seconds}
-    return parameters, {**report, "sources": list(data.sources)}
+def calibrated_spread(own: RankingMetric, index: ZooIndex) -> tuple[float, float]:
+    """Return the `spread` with which 80 % intervals of tasks left out hold 80 %, and what they hold with it."""
+    inverse = inverse_covariance(own)
+    cases = [case for case in leave_one_out_cases(index, own.data) if PROBE in case.candidates.ids]
+    predictions = [without(own, case.held_out, inverse).predict_features(case.task, case.candidates) for case in cases]
+    covered = [coverage(cases, predictions, float(spread)) for spread in SPREADS]
+    best = int(np.argmin(np.abs(np.array(covered) - 0.8)))
+    return float(SPREADS[best]), covered[best]
+
+
+def coverage(cases: list[Case], predictions: list[Prediction], spread: float) -> float:
+    """Share of the measured accuracies that the 80 % intervals hold, given the probe's own on the task left out.
+
+    `predictions` state variances of spread 1.
+    """
+    inside, counts = [], {task: row["n"] for (task, name), row in read_matrix().items() if index_name(name) == PROBE}
+    for case, before in zip(cases, predictions, strict=True):
+        anchor = case.candidates.ids.index(PROBE)
+        known = {PROBE: Score.of_share(float(case.obtained[anchor]), counts[case.name])}
+        assert before.posterior is not None
+        posterior = replace(before.posterior, parameters=replace(before.posterior.parameters, spread=spread))
+        prediction = replace(before, noise=spread * before.noise, posterior=posterior).given(known)
+        off = np.abs(logit(np.clip(case.obtained, 0.004, 0.996)) - prediction.mean)
+        inside += np.delete(off <= HALF_WIDTH_80 * np.sqrt(prediction.variance()), anchor).tolist()
+    return float(np.mean(inside))
+
+
+def typical_accuracy(index: ZooIndex) -> list[float]:
+    """Ridge regression of known ImageNet accuracies on the other numeric facts: what `TYPICAL_ACCURACY` rounds."""
+    known = index.checkpoints[index.checkpoints["in1k_top1"].notna()]
+    numbers = checkpoint_features(known).numbers[:, : CHECKPOINT_FACTS.index("year") + 1]
+    x, y = np.column_stack([np.ones(len(numbers)), numbers[:, 1:]]), numbers[:, 0]
+    return [round(v, 3) for v in np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ y).tolist()]
 
 
 def main() -> None:
     """Train and save."""
     arguments = parser(__doc__)
     arguments.add_argument("--index", type=Path, default=ROOT / "zoo_index")
-    arguments.add_argument("--iterations", type=int, default=18)
+    arguments.add_argument("--steps", type=int, default=100)
     args = arguments.parse_args()
     index = ZooIndex.load(args.index)
-    parameters, report = train(evidence(with_matrix(index))[1], args.iterations)
-    write("metric_training", {**report, "parameters": parameters.scalars()})
+    parameters, report = fit_parameters(evidence(with_matrix(index))[1], steps=args.steps)
+    known = set(index.checkpoints["hub_id"])
+    loadings = {name: values for name, values in parameters.loadings.items() if name in known}
+    own = RankingMetric(replace(parameters, loadings=loadings), *evidence(index))
+    parameters = calibrate(own)
+    own = replace(own, parameters=replace(parameters, spread=1.0), solved=own.weights)
+    spread, covered = calibrated_spread(own, index)
+    parameters = replace(parameters, spread=spread)
+    report |= {"coverage": covered, "typical_accuracy": typical_accuracy(index)}
+    write("metric_training", {**report, "parameters": json.loads(parameters.to_json())["parameters"]})
     kept = {key: report[key] for key in ("n_scores", "n_tasks", "n_checkpoints", "objective_before", "objective_after")}
-    ids = set(index.checkpoints["hub_id"])
-    own = replace(parameters, factors={name: row for name, row in parameters.factors.items() if name in ids})
-    index.with_attachments({METRIC_FILE: own.to_json(kept)}).save(args.index)
+    index.with_attachments(replace(own, parameters=parameters).files(kept)).save(args.index)
     print(json.dumps(report, indent=2))
 
 

@@ -34,8 +34,7 @@ def shuffled(task: Task, seed: int = 0) -> Task:
 def distances(metric: RankingMetric, a: TaskEmbedding, b: TaskEmbedding) -> dict[str, float]:
     """Distance by the Fisher vector alone, and by what the selection uses."""
     both = join_tasks(metric.space.of_embedding(a), metric.space.of_embedding(b))
-    aligned = metric.parameters.aligned((), ())
-    similarity = task_kernel(aligned, both, both, np.zeros((2, 2), dtype=bool))[0, 1]
+    similarity = task_kernel(metric.parameters, both, both, np.zeros((2, 2), dtype=bool))[0, 1]
     return {"fisher": float(pairwise([a, b])[0, 1]), "selection": float(-np.log(max(similarity, 1e-300)))}
 
 

@@ -105,8 +105,7 @@ def learned(parameters: MetricParameters, data: Observations, tasks: NDArray[np.
     """Logarithm of the trained metric's task similarity, shape (T, T)."""
     known = data.tasks.take(tasks)
     different = np.zeros((len(tasks), len(tasks)), dtype=bool)
-    aligned = parameters.aligned(data.sources, data.checkpoints.ids)
-    return np.log(np.maximum(task_kernel(aligned, known, known, different), 1e-300))
+    return np.log(np.maximum(task_kernel(parameters, known, known, different), 1e-300))
 
 
 def unseen(data: Observations, measured: Measured, distance: Array, splits: int) -> dict[str, dict[str, float]]:
@@ -118,7 +117,7 @@ def unseen(data: Observations, measured: Measured, distance: Array, splits: int)
         side = rng.permutation(measured.group.max() + 1)[measured.group] % 2
         for k in (0, 1):
             seen = np.isin(data.task, measured.position[side == k])
-            parameters, _ = fit_parameters(data.rows(own & seen), max_iterations=40)
+            parameters, _ = fit_parameters(data.rows(own & seen), steps=40)
             pairs = measured.pairs & (side[:, None] != k) & (side[None, :] != k)
             for rows, similarity in zip(
                 found.values(), (learned(parameters, data, measured.position), -distance), strict=True

@@ -48,7 +48,7 @@ class BestImageNet(Static):
 
     def prior(self, candidates: CheckpointFeatures) -> Array:
         """Logits of the accuracy in units of two, shape (n,)."""
-        top1, unknown = candidates.numbers[:, 0], candidates.numbers[:, 1] > 0
+        top1, unknown = candidates.facts(["in1k_logit"])[:, 0], candidates.facts(["no_classifier"])[:, 0] > 0
         lowest = float(top1[~unknown].min()) if (~unknown).any() else 0.0
         return 0.5 * np.where(unknown, lowest - 1.0, top1)
 

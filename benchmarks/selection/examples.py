@@ -62,10 +62,9 @@ def held_out(task: str) -> Any:
     """Return the index without what it knows of a task and its near duplicates, its metric trained anew."""
     from benchmarks.index.matrix import with_matrix
     from hf_task2vec import RankingMetric, ZooIndex
-    from hf_task2vec.metric.covariance import METRIC_FILE
+    from hf_task2vec.metric.covariance import MetricParameters
     from hf_task2vec.metric.evaluation import near_duplicates
-    from hf_task2vec.metric.observations import REFERENCE_SOURCE
-    from hf_task2vec.metric.training import fit_parameters
+    from hf_task2vec.metric.training import calibrate, fit_parameters
 
     full = with_matrix(ZooIndex.load(ROOT / "zoo_index"))
     groups = near_duplicates(full)
@@ -82,12 +81,9 @@ def held_out(task: str) -> Any:
     index = ZooIndex(rows={"sources": full.rows["sources"]}, created=full.created, package_version=full.package_version)
     index = index.add_checkpoints(checkpoints).add_tasks([r for r in full.rows["tasks"] if r.task not in gone])
     index = index.with_embeddings(kept).add_scores(scores)
-    start = RankingMetric.from_index(full).parameters
-    data = RankingMetric.from_index(index, start).data
-    measured = data.rows(data.source == data.sources.index(REFERENCE_SOURCE))
-    fitted, _ = fit_parameters(measured, max_iterations=60)
-    tables = {name: {**getattr(start, name), **getattr(fitted, name)} for name in ("slopes", "noises")}
-    return index.with_attachments({METRIC_FILE: replace(fitted, **tables).to_json()})
+    parameters, _ = fit_parameters(RankingMetric.from_index(index, MetricParameters()).data)
+    metric = RankingMetric.from_index(index, parameters)
+    return index.with_attachments(replace(metric, parameters=calibrate(metric)).files())
 
 
 def static_pick(index: Any) -> str:

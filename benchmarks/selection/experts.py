@@ -38,8 +38,14 @@ from hf_task2vec.embedding.distance import asymmetric, symmetric
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.metric.evaluation import Case, judge, near_duplicates, summarise
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations, logit
-from hf_task2vec.metric.task_space import TaskSpace
+from hf_task2vec.metric.observations import (
+    CHECKPOINT_FACTS,
+    REFERENCE_SOURCE,
+    CheckpointFeatures,
+    Observations,
+    logit,
+)
+from hf_task2vec.metric.task_space import KINDS, TaskSpace
 from hf_task2vec.metric.training import fit_parameters
 from hf_task2vec.probes.scores import ridge_leave_one_out
 
@@ -179,7 +185,8 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         [[any(groups[task] == groups[own] for own in EXPERTS.get(name, ())) for name in names] for task in tasks.names]
     )
     domain = np.unique([name.removesuffix("_a").removesuffix("_b") for name in names], return_inverse=True)[1]
-    facts = CheckpointFeatures(tuple(names), np.zeros((len(names), 4)), domain, np.zeros(len(names), dtype=np.int64))
+    none, home = np.zeros((len(names), len(CHECKPOINT_FACTS))), np.zeros((len(names), len(KINDS)))
+    facts = CheckpointFeatures(tuple(names), none, domain, home)
     # What an expert scores on its own tasks tells where it is at home: evidence of another source, never a case.
     t, c = np.nonzero(np.isfinite(score))
     smoothed = (score * n[:, None] + 0.5) / (n[:, None] + 1.0)
@@ -188,7 +195,7 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         error=(1.0 / (n[:, None] * smoothed * (1.0 - smoothed)))[t, c], source=seen[t, c].astype(np.int64),
         sources=(REFERENCE_SOURCE, OWN_TASKS), score=score[t, c],
     )  # fmt: skip
-    parameters, _ = fit_parameters(data, max_iterations=60)
+    parameters, _ = fit_parameters(data, steps=60)
     values = table.values.astype(np.float64)
     predicted: dict[str, list[np.ndarray]] = {}
     cases = []
@@ -199,7 +206,7 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         case = Case(task, query, facts.take(allowed), score[i, allowed])
         cases.append(case)
         rest = data.rows(~np.isin(data.task, held))
-        fold, _ = fit_parameters(rest, parameters, max_iterations=10)
+        fold, _ = fit_parameters(rest, parameters, steps=10)
         near = {"symmetric": np.zeros(len(allowed)), "asymmetric": np.zeros(len(allowed))}
         for k, column in enumerate(allowed):
             if names[column] == IMAGENET:  # an expert of everything: its task lies in the middle of all

@@ -1,11 +1,12 @@
 """Do the recommendations beat "just take the best model"? Leave-one-task-out on the measured matrix.
 
-    python -m benchmarks.selection.leave_one_out [--only methods ranks ...] [--iterations 15]
+    python -m benchmarks.selection.leave_one_out [--only methods cold_start ...] [--steps 40]
 
-The matrix (results/matrix.csv) holds the leave-one-out accuracy of frozen features for 16 checkpoints on the shared
-tasks, of which those are used that no checkpoint was trained on. Each task is predicted from the others; near
-duplicates (same group in tasks.csv) are left out together, and the metric's parameters are trained anew on what is left
-(`--iterations` steps from the optimum of all).
+The matrix (results/matrix.csv) holds the leave-one-out accuracy of frozen features for every measured checkpoint on
+the shared tasks, of which those are used that no checkpoint was trained on. Each task is predicted from all scores of
+the index but its own and those of its near duplicates (same group in tasks.csv). The metric's parameters are learned
+anew on the embedded tasks that are left (`--steps` from those of all, its loadings from nothing). The part `cold_start`
+asks the other question: how are checkpoints ranked that nobody has measured?
 
 Reported for every method: accuracy of the pick, relative error increase over the oracle, regret@1 and @3, weighted
 Kendall tau, Rel@1, the gain over the best rule that does not look at the task (mean standing, share of wins, best
@@ -27,13 +28,15 @@ import numpy as np
 from benchmarks.common import RESULTS, ROOT, parser, read, read_matrix, records, write
 from benchmarks.index.matrix import matrix_name, with_matrix
 from benchmarks.selection.baselines import ALL_METRICS, TARGET_BLIND
-from benchmarks.selection.published import run_published
+from benchmarks.selection.published import run_cold_start, run_domains, run_new_tasks, run_published
 from hf_task2vec import RankingMetric, ZooIndex
 from hf_task2vec.embedding.embed import library_versions
+from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.metric.evaluation import (
     Case,
     always,
     evaluate_metric,
+    inverse_covariance,
     judge,
     leave_one_out_cases,
     summarise,
@@ -41,7 +44,7 @@ from hf_task2vec.metric.evaluation import (
 )
 from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
 from hf_task2vec.metric.ranking_metric import Metric, evidence
-from hf_task2vec.metric.training import fit_parameters
+from hf_task2vec.metric.training import calibrate, fit_parameters
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.selection.refinement import next_candidate
 
@@ -60,13 +63,20 @@ ABLATIONS = {
 
 
 class Matrix:
-    """The measured matrix: cases, evidence of it alone, metrics of it, and which images are classified rightly."""
+    """The measured matrix: cases, all evidence, the shipped metric, and which images are classified rightly."""
 
-    def __init__(self, iterations: int) -> None:
-        self.index, self.iterations = with_matrix(ZooIndex.load(ROOT / "zoo_index")), iterations
-        self.space, everything = evidence(self.index)
-        self.cases = leave_one_out_cases(self.index, everything)
-        self.data = everything.rows(everything.source == everything.sources.index(REFERENCE_SOURCE))
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        index = ZooIndex.load(ROOT / "zoo_index")
+        self.index = with_matrix(index)
+        self.space, self.everything = evidence(self.index)
+        self.cases = leave_one_out_cases(self.index, self.everything)
+        measured = self.everything.source == self.everything.sources.index(REFERENCE_SOURCE)
+        self.data = self.everything.rows(measured)
+        parameters = MetricParameters.from_json(index.attachments[METRIC_FILE])
+        metric = RankingMetric(parameters, self.space, self.everything)
+        # These small networks differ by more than those that the shipped scales are of.
+        self.metric = replace(metric, parameters=replace(parameters, scales=calibrate(metric).scales))
         self._folds: dict[tuple[str, ...], Metric] = {}
         packed, counts = np.load(RESULTS / "matrix_correct.npz"), read_matrix()
         self.correct: dict[str, np.ndarray] = {}
@@ -77,25 +87,19 @@ class Matrix:
                 rows.append(right[: counts[case.name, name]["n"]])
             self.correct[case.name] = np.array(rows, dtype=np.float64)
 
-    def trained(self, data: Observations) -> RankingMetric:
-        """The metric trained on all of `data`."""
-        return RankingMetric(fit_parameters(data, max_iterations=60)[0], self.space, data)
-
-    def refit(self, metric: Metric) -> Metric:
-        """Train the metric's parameters anew on what a fold leaves."""
-        assert isinstance(metric, RankingMetric)
-        parameters, _ = fit_parameters(metric.data, metric.parameters, max_iterations=self.iterations)
-        return replace(metric, parameters=parameters)
-
     @cached_property
-    def metric(self) -> RankingMetric:
-        """The metric trained on the whole matrix."""
-        return self.trained(self.data)
+    def inverse(self) -> np.ndarray:
+        """Inverse of the covariance of all scores."""
+        return inverse_covariance(self.metric)
 
     def fold(self, case: Case) -> Metric:
-        """The metric trained without a case's task and its near duplicates."""
+        """The metric that knows nothing of the scores of a case's task and its near duplicates."""
         if case.held_out not in self._folds:
-            self._folds[case.held_out] = self.refit(without(self.metric, case.held_out))
+            data = without(self.metric, case.held_out).data
+            embedded = data.rows(data.tasks.embedded[data.task])
+            start = replace(self.metric.parameters, loadings={})
+            parameters, _ = fit_parameters(embedded, start, steps=self.steps)
+            self._folds[case.held_out] = RankingMetric(parameters, self.space, data)
         return self._folds[case.held_out]
 
     def predicted(self, name: str) -> list[np.ndarray]:
@@ -136,11 +140,10 @@ def with_tasks(cases: Sequence[Case], data: Observations) -> list[Case]:
     return [replace(c, task=replace(data.tasks.take(at[c.name]), names=c.task.names)) for c in cases]
 
 
-def of_other_tasks(matrix: Matrix, data: Observations) -> tuple[RankingMetric, list[np.ndarray]]:
-    """The metric where `data` has other features of the tasks, and what it predicts."""
-    metric = matrix.trained(data)
-    cases = with_tasks(matrix.cases, data)
-    return metric, evaluate_metric(metric, cases, refit=matrix.refit, progress=True)
+def of_other_tasks(matrix: Matrix, data: Observations) -> list[np.ndarray]:
+    """What the metric predicts from measured scores where `data` has other features of the tasks."""
+    metric = RankingMetric(matrix.metric.parameters, matrix.space, data)
+    return evaluate_metric(metric, with_tasks(matrix.cases, data), inverse=inverse_covariance(metric))
 
 
 def permuted(data: Observations, seed: int) -> Observations:
@@ -167,28 +170,10 @@ def run_methods(matrix: Matrix) -> dict[str, Any]:
     predicted = {name: matrix.predicted(name) for name, kind in ALL_METRICS.items() if kind is not RankingMetric}
     predicted["trained"] = [matrix.fold(c).predict_features(c.task, c.candidates).mean for c in matrix.cases]
     for seed in range(3):
-        predicted[f"permuted_{seed}"] = of_other_tasks(matrix, permuted(matrix.data, seed))[1]
+        predicted[f"permuted_{seed}"] = of_other_tasks(matrix, permuted(matrix.data, seed))
     constant, picks = always(matrix.cases)
     rows = judge(matrix.cases, {**predicted, f"always:{constant}": picks})
     return {"summary": records(summarise(rows, TARGET_BLIND, ceiling=matrix.ceiling)), "rows": records(rows)}
-
-
-def run_ranks(matrix: Matrix) -> list[dict[str, Any]]:
-    """How much hangs on the number of factors; parameters trained once on all tasks, held-out scores forgotten."""
-    found = []
-    for rank in (0, 1, 2, 3, 4, 6):
-        parameters, report = fit_parameters(matrix.data, max_iterations=60, rank=rank)
-        metric = RankingMetric(parameters, matrix.space, matrix.data)
-        accuracy = pick_accuracy(matrix.cases, evaluate_metric(metric, matrix.cases))
-        found.append(
-            {
-                "rank": rank,
-                "accuracy": round(accuracy, 5),
-                "share_of_gap": round(matrix.share_of_gap(accuracy), 5),
-                "negative_log_posterior": report["objective_after"],
-            }
-        )
-    return found
 
 
 def run_ablations(matrix: Matrix) -> dict[str, Any]:
@@ -196,7 +181,7 @@ def run_ablations(matrix: Matrix) -> dict[str, Any]:
     constant, picks = always(matrix.cases)
     predicted = {"static": matrix.predicted("static"), f"always:{constant}": picks}
     for name, parts in ABLATIONS.items():
-        predicted[name] = of_other_tasks(matrix, blanked(matrix.data, parts))[1]
+        predicted[name] = of_other_tasks(matrix, blanked(matrix.data, parts))
     rows = judge(matrix.cases, predicted)
     return {"summary": records(summarise(rows, TARGET_BLIND, ceiling=matrix.ceiling))}
 
@@ -248,13 +233,16 @@ def shared_error(matrix: Matrix, best: int = 6) -> float:
 
 
 def run_coverage(matrix: Matrix) -> dict[str, Any]:
-    """How often the 80 % interval holds the measured accuracy, given the probe's own."""
+    """How often the 80 % interval holds the measured accuracy, given the probe's own; of checkpoints on the Hub."""
     inside, widths = {}, []
-    for case in (case for case in matrix.cases if PROBE in case.candidates.ids):
+    index = ZooIndex.load(ROOT / "zoo_index")
+    metric = RankingMetric.from_index(index)
+    inverse, cases = inverse_covariance(metric), leave_one_out_cases(index, metric.data)
+    for case in (case for case in cases if PROBE in case.candidates.ids):
         anchor = case.candidates.ids.index(PROBE)
         n = matrix.correct[case.name].shape[1]
         known = {PROBE: Score.of_share(float(case.obtained[anchor]), n)}
-        prediction = matrix.fold(case).predict_features(case.task, case.candidates, known)
+        prediction = without(metric, case.held_out, inverse).predict_features(case.task, case.candidates, known)
         half = 1.2816 * np.sqrt(prediction.variance())
         smoothed = (case.obtained * n + 0.5) / (n + 1.0)
         others = np.arange(len(half)) != anchor
@@ -271,27 +259,29 @@ def run_coverage(matrix: Matrix) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Matrix], Any]] = {
     "methods": run_methods,
-    "ranks": run_ranks,
+    "cold_start": lambda _: run_cold_start(ZooIndex.load(ROOT / "zoo_index")),
+    "new_tasks": lambda _: run_new_tasks(ZooIndex.load(ROOT / "zoo_index")),
+    "domains": lambda _: run_domains(ZooIndex.load(ROOT / "zoo_index")),
     "ablations": run_ablations,
     "refine": run_refine,
     "coverage": run_coverage,
-    "published": lambda matrix: run_published(matrix.index, max(1, matrix.iterations // 5)),
+    "published": lambda matrix: run_published(matrix.index, matrix.metric, matrix.inverse),
 }
 
 
 def main() -> None:
     """Run the parts asked for and merge them into the raw output."""
     arguments = parser(__doc__)
+    arguments.add_argument("--steps", type=int, default=40)
     arguments.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
-    arguments.add_argument("--iterations", type=int, default=15)
     args = arguments.parse_args()
-    matrix = Matrix(args.iterations)
+    matrix = Matrix(args.steps)
     document = read("selection") | {
         "n_tasks": len(matrix.cases),
         "n_checkpoints": len({name for case in matrix.cases for name in case.candidates.ids}),
         "oracle": float(np.mean([case.obtained.max() for case in matrix.cases])),
         "ceiling": matrix.ceiling,
-        "iterations": args.iterations,
+        "steps": args.steps,
         "versions": library_versions(),
     }
     for name in args.only:

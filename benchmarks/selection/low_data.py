@@ -176,10 +176,9 @@ def main() -> None:
     arguments.add_argument("--matrix-cache", type=Path, required=True)
     arguments.add_argument("--cache", type=Path, required=True)
     arguments.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
-    arguments.add_argument("--iterations", type=int, default=15)
     arguments.add_argument("--tasks", nargs="*", default=None)
     args = arguments.parse_args()
-    matrix = Matrix(args.iterations)
+    matrix = Matrix()
     if args.tasks:
         matrix.cases = [case for case in matrix.cases if case.name in args.tasks]
     rows = list(evaluate(matrix, stored_features(args.matrix_cache), args.cache, args.sizes))

@@ -37,8 +37,8 @@ def made_up(index: ZooIndex, checkpoints: int, tasks: int) -> tuple[RankingMetri
     candidates = CheckpointFeatures(
         tuple(f"org/model-{i}" for i in range(checkpoints)),
         real.numbers[rows] + rng.normal(0.0, 0.1, (checkpoints, real.numbers.shape[1])),
-        real.pretraining[rows],
         real.family[rows],
+        real.home[rows],
     )
 
     def unit(columns: int) -> np.ndarray:
@@ -53,6 +53,7 @@ def made_up(index: ZooIndex, checkpoints: int, tasks: int) -> tuple[RankingMetri
         descriptors=rng.standard_normal((tasks + 1, like.descriptors.shape[1])),
         embedded=np.ones(tasks + 1, dtype=bool),
         values=np.ones((tasks + 1, 1), dtype=np.float32),
+        kinds=np.eye(like.kinds.shape[1])[rng.integers(like.kinds.shape[1], size=tasks + 1)],
     )
     task = rng.integers(tasks, size=SCORES)
     data = Observations(
@@ -68,7 +69,7 @@ def made_up(index: ZooIndex, checkpoints: int, tasks: int) -> tuple[RankingMetri
         score=np.full(SCORES, 0.5),
     )
     query = replace(known.take(np.array([tasks])), names=("query",))
-    return replace(shipped, data=data), candidates, query
+    return replace(shipped, data=data, solved=None), candidates, query
 
 
 def seconds(run: Callable[[], object], rounds: int = ROUNDS) -> dict[str, float]:

@@ -115,6 +115,13 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
     help="What predicts the accuracies; static is the same order for every task.",
 )
 @click.option(
+    "--protocol",
+    type=click.Choice(("fine-tune", "linear-probe")),
+    default="fine-tune",
+    show_default=True,
+    help="What the accuracies are predicted for: all weights trained, or a linear classifier on frozen features.",
+)
+@click.option(
     "--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Make everything anew and keep nothing."
 )
 @click.pass_obj

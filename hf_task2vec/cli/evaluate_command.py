@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     "--metric", "metrics", multiple=True, callback=split_commas, metavar="NAME", help="Metrics to judge [default: all]."
 )
 @click.option("--source", metavar="SOURCE/PROTOCOL", help="Scores of the index to judge by, without --scores.")
+@click.option(
+    "--protocol",
+    type=click.Choice(("fine-tune", "linear-probe")),
+    help="What the scores are of [default: fine-tune with --scores, else as --source says].",
+)
 @click.option("--max-samples", type=click.IntRange(2), default=256, show_default=True, help="Images to draw of a task.")
 @seed_option
 @device_option
@@ -40,6 +45,7 @@ def evaluate(
     scores: str | None,
     metrics: list[str] | None,
     source: str | None,
+    protocol: str | None,
     max_samples: int,
     seed: int,
     device: str | None,
@@ -47,7 +53,7 @@ def evaluate(
     """Judge the trained metric and its alternatives by scores.
 
     With --tasks and --scores: by your own scores, on tasks that the index has never seen. Without: by the index's own,
-    leaving out one task (and its near duplicates) at a time.
+    leaving out one task (and its near duplicates) at a time; then each checkpoint, and each family of checkpoints.
 
     \b
     Examples:
@@ -60,9 +66,14 @@ def evaluate(
         raise click.UsageError("--source is for the index's own scores; leave out --scores or it.")
     from hf_task2vec.metric import (
         METRICS,
+        PROTOCOLS,
+        RankingMetric,
         always,
+        cold_start,
         evaluate_metric,
         evidence,
+        inverse_covariance,
+        is_tuned,
         judge,
         leave_one_out_cases,
         load_metric,
@@ -78,10 +89,15 @@ def evaluate(
         own = own_cases(zoo, read_scores(scores), tasks, **options, progress=settings.progress)
     else:
         own = OwnCases(tuple(leave_one_out_cases(zoo, evidence(zoo)[1], *([source] if source else []))), (), {})
-    predicted = {metric.name: evaluate_metric(metric, own.cases, progress=settings.progress) for metric in judged}
+    trained = next((metric for metric in judged if isinstance(metric, RankingMetric)), None)
+    inverse = None if trained is None or scores is not None else inverse_covariance(trained)
+    by_default = PROTOCOLS[0] if scores is not None or is_tuned(source or "") else PROTOCOLS[1]
+    asked: dict[str, Any] = {"protocol": protocol or by_default, "progress": settings.progress}
+    predicted = {metric.name: evaluate_metric(metric, own.cases, inverse=inverse, **asked) for metric in judged}
     best, picks = always(own.cases)
     rows = judge(own.cases, predicted | ({f"always:{best}": picks} if best else {}))
-    return _report(summarise(rows), rows, own, seen=scores is None)
+    cold = None if inverse is None or trained is None else cold_start(trained, zoo)
+    return _report(summarise(rows), rows, own, cold)
 
 
 _COLUMNS = (
@@ -97,7 +113,7 @@ _COLUMNS = (
 )
 
 
-def _report(summary: pd.DataFrame, rows: pd.DataFrame, own: OwnCases, *, seen: bool) -> Report:
+def _report(summary: pd.DataFrame, rows: pd.DataFrame, own: OwnCases, cold: pd.DataFrame | None) -> Report:
     methods: list[dict[str, Any]] = summary.to_dict("records")
     base = methods[0]["base"]
     count = methods[0]["tasks"]
@@ -105,11 +121,17 @@ def _report(summary: pd.DataFrame, rows: pd.DataFrame, own: OwnCases, *, seen: b
         f"{count} tasks. Accuracies and regrets in points; gain over {base} with its bootstrap interval over tasks.",
         f"Of the rules that do not look at the task, {base} does best.",
     ]
-    if seen and "trained" in set(summary["method"]):
+    cold_rows: list[dict[str, Any]] = []
+    if cold is not None:
         notes.append(
             "The scores of one task and its near duplicates were left out at a time, but the trained metric's "
             "variances and length-scales have seen them."
         )
+        found = cold.groupby(["question", "limit", "protocol", "method"])["tau"].agg(["mean", "size"]).reset_index()
+        cold_rows = [_plain(record) for record in found.to_dict("records")]
+        for (question, protocol), part in found[found["limit"] == math.inf].groupby(["question", "protocol"]):
+            taus = ", ".join(f"{row.method} {row.mean:.2f}" for row in part.itertuples())
+            notes.append(f"{question}, {protocol} ({part['size'].iloc[0]} groups of scores): Kendall's tau {taus}.")
     if own.unknown:
         notes.append(f"Checkpoints that the index does not know, left out: {', '.join(own.unknown)}.")
     notes += [f"{name} left out: {why}." for name, why in own.skipped.items()]
@@ -119,6 +141,7 @@ def _report(summary: pd.DataFrame, rows: pd.DataFrame, own: OwnCases, *, seen: b
         "tasks": [_plain(record) for record in rows.to_dict("records")],
         "unknown_checkpoints": list(own.unknown),
         "skipped_tasks": own.skipped,
+        "cold_start": cold_rows,
     }
     lines = [f"{record['method']}\t{record['accuracy']:.6g}" for record in methods]
     return Report(document, lines, methods, _COLUMNS, notes)

@@ -1,10 +1,15 @@
 from .evaluation import always as always
+from .evaluation import cold_start as cold_start
 from .evaluation import evaluate_metric as evaluate_metric
+from .evaluation import inverse_covariance as inverse_covariance
 from .evaluation import judge as judge
 from .evaluation import leave_one_out_cases as leave_one_out_cases
 from .evaluation import summarise as summarise
+from .observations import PROTOCOLS as PROTOCOLS
 from .observations import CheckpointFeatures as CheckpointFeatures
+from .observations import check_protocol as check_protocol
 from .observations import checkpoint_features as checkpoint_features
+from .observations import is_tuned as is_tuned
 from .observations import logit as logit
 from .own_cases import OwnCases as OwnCases
 from .own_cases import read_scores as read_scores

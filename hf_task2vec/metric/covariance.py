@@ -1,93 +1,135 @@
-"""The covariance of the trained metric: its parameters (``metric.json``), and which checkpoints and tasks are alike.
+"""The covariance of the trained metric: its parameters (``metric.json``), and which checkpoints and groups are alike.
 
-See :mod:`hf_task2vec.metric.ranking_metric` for the model. Every function works on numpy arrays, and on torch tensors
-for gradients in the parameters.
+See :mod:`hf_task2vec.metric.ranking_metric` for the model. The functions that training differentiates work on torch
+tensors as on numpy arrays.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from types import SimpleNamespace
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hf_task2vec.errors import MetricError, SchemaVersionError
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
 
+if TYPE_CHECKING:
+    from hf_task2vec.metric.observations import CheckpointFeatures, Groups
+
+Array = NDArray[np.float64]
+
 METRIC_FILE = "metric.json"
-SCHEMA_VERSION = 2
-DEFAULT_SLOPE, DEFAULT_NOISE, DEFAULT_LENGTH = 0.7, 0.03, 4.0
-# Rows of the observations' covariance made at a time: their temporary arrays then stay in the processor's cache.
-_CHUNK = 64
+SCHEMA_VERSION = 3
+#: Facts of checkpoints (columns of `CHECKPOINT_FACTS`) that a standing is linear in, by the name of their kernel.
+LINEAR: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "accuracy": ("in1k_logit",),
+        "size": ("log_params", "log_gmacs"),
+        "resolution": ("log_input_px",),
+        "corpus": ("log_corpus",),
+        "year": ("year",),
+        "objective": ("distilled", "image-text", "self-distillation", "masked", "contrastive", "other_objective"),
+        "pretraining": ("fine_tuned", "imagenet_only", "no_classifier"),
+        "domain": ("histology", "remote-sensing", "biology"),
+    }
+)
+#: All kernels of checkpoints: linear in some facts or in learned factors, smooth in all facts, of a family, or a
+#: checkpoint's own.
+CHECKPOINT_KERNELS = (*LINEAR, "factors", "facts", "family", "own")
+#: With whom a checkpoint's peculiarity is shared: all groups of scores, those of the same protocol (fine-tuning or
+#: frozen features), similar tasks, tasks described alike, the same source, or none.
+SHARED_WITH = ("all", "protocol", "similar", "described", "source", "group")
+#: What says nothing of other tasks is learned with these.
+TASK_BLIND = ("all", "protocol", "source")
+#: What a domain encoder loses on tasks of other domains, as a share of what it gains at home. An assumption: no source
+#: compares histology encoders and general ones on everyday pictures.
+AWAY = 1.0
+DEFAULT_NOISE, DEFAULT_LENGTH = 0.25, 4.0
 
 Positive = Annotated[float, Field(gt=0.0, lt=1e6, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Loadings = Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=16)]
+Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+
+
+def _variances() -> dict[str, dict[str, float]]:
+    found = {kernel: {name: 0.06 if name == "all" else 0.02 for name in SHARED_WITH} for kernel in CHECKPOINT_KERNELS}
+    # Wiggly functions of the facts fit known families well, and mislead about new ones.
+    found["facts"] = dict.fromkeys(SHARED_WITH, 0.005)
+    # Loadings have their own scale, and say what checkpoints share on similar tasks.
+    found["factors"] = {"similar": 1.0}
+    # What a domain encoder is worth on tasks of its domain says nothing of others.
+    found["domain"] = {name: value for name, value in found["domain"].items() if name not in TASK_BLIND}
+    return found
 
 
 @dataclass(frozen=True)
-class MetricParameters:
-    """Variances, length-scales and mixing weights of the covariance, in logits of a linear probe's accuracy.
+class Level:
+    """How hard a task is under a protocol, from how hard it is for linear probes: a line, in logits.
 
     Attributes
     ----------
-    offset
-        Variance of a group's common offset.
-    linear
-        Variance of the slope on each numeric fact of a checkpoint.
-    prior_smooth, prior_own
-        Variances of the prior that checkpoints with like facts share, and of each checkpoint's own.
-    protocol_smooth, source_smooth
-        Variances of what a kind of protocol (such as fine-tuning), and what one source, adds to a checkpoint's standing
-        on all tasks; checkpoints with like facts share it. The reference source and its kind define the unit: they add
-        nothing.
-    residual_smooth, residual_own
-        The same of the task-specific residual.
-    unseen
-        Variance of a checkpoint's result on a task that the index has not seen, beyond what the model states: it makes
-        up for what the model does not know of itself (see the coverage of ``benchmarks/selection/leave_one_out.py``).
-    length_in1k, length_size, length_px
-        Length-scales on ImageNet accuracy (in half logits), size (in factors of four) and image size (in octaves).
-    pretraining_shared, family_shared
-        Covariance left between checkpoints of different pretraining or architecture family, in (0, 1).
-    length_fisher, length_moments
-        Length-scales on the correlation distances of Fisher profiles and of feature moments.
-    lengths
-        By descriptor (`TASK_DESCRIPTORS`): its length-scale. Descriptors not named here get `DEFAULT_LENGTH`.
-    factors
-        By checkpoint: loadings, learned from its own scores, on a few factors that tasks share (a linear model of
-        coregionalisation: Alvarez et al. 2012, section 4.2). Checkpoints not named here have none.
-    slopes, noises
-        By source (``"source/protocol"``): how far it spreads what a linear probe spreads by 1, and the variance of what
-        nothing else explains. Sources not named here get `DEFAULT_SLOPE` and `DEFAULT_NOISE`.
+    intercept, slope
+        Of the average checkpoint's logit on that of the linear probe.
+    deviation
+        Standard deviation of what the line leaves open.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    offset: Positive = 4.0
-    linear: Positive = 0.1
-    prior_smooth: Positive = 0.1
-    prior_own: Positive = 0.03
-    protocol_smooth: Positive = 0.02
-    source_smooth: Positive = 0.02
-    residual_smooth: Positive = 0.05
-    residual_own: Positive = 0.05
-    unseen: Positive = 0.02
-    length_in1k: Positive = 1.0
-    length_size: Positive = 1.0
-    length_px: Positive = 1.0
-    pretraining_shared: Share = 0.5
-    family_shared: Share = 0.7
+    intercept: Finite = 1.0
+    slope: Finite = 0.7
+    deviation: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class MetricParameters:
+    """What the trained metric has learned; variances in squared units of a group's `scale`.
+
+    Attributes
+    ----------
+    variances
+        By kernel of checkpoints (`CHECKPOINT_KERNELS`), then by whom the peculiarity is shared with (`SHARED_WITH`).
+    match
+        Variance of what a domain encoder gains on tasks of its domain (see :func:`at_home`).
+    length_facts
+        Length-scale of the kernel that is smooth in the facts.
+    length_fisher, length_moments
+        Length-scales on the correlation distances of Fisher profiles and of feature moments.
+    lengths
+        By descriptor (`TASK_DESCRIPTORS`): its length-scale. Descriptors not named here get `DEFAULT_LENGTH`.
+    loadings
+        By checkpoint: how it leans, by its own scores, on a few factors that similar tasks share (a linear model of
+        coregionalisation: Alvarez et al. 2012, section 4.2). Checkpoints not named here have none.
+    noises
+        By source (``"source/protocol"``): variance of what nothing else explains. Sources not named here get
+        `DEFAULT_NOISE`.
+    spread
+        By how much the variances that the model states of results on a new task are multiplied, so that its intervals
+        hold what they say (see the coverage of ``benchmarks/selection/leave_one_out.py``).
+    scales
+        By protocol: by how many logits results differ where the model's unit is 1.
+    levels
+        By protocol: how hard a task is under it (none is needed for linear probes).
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    variances: Mapping[str, Mapping[str, Positive]] = field(default_factory=_variances)
+    match: Positive = 1.0
+    length_facts: Positive = 4.0
     length_fisher: Positive = 1.6
     length_moments: Positive = 1.6
     lengths: Mapping[str, Positive] = field(default_factory=dict)
-    factors: Mapping[str, Loadings] = field(default_factory=dict)
-    slopes: Mapping[str, Positive] = field(default_factory=dict)
+    loadings: Mapping[str, tuple[Finite, ...]] = field(default_factory=dict)
     noises: Mapping[str, Positive] = field(default_factory=dict)
+    spread: Positive = 1.0
+    scales: Mapping[str, Positive] = field(default_factory=dict)
+    levels: Mapping[str, Level] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: bytes) -> MetricParameters:
@@ -115,10 +157,13 @@ class MetricParameters:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "parameters"
             raise MetricError(f"{METRIC_FILE}: {where} = {first['input']!r}: {first['msg']}") from error
-        if unknown := sorted(set(found.lengths) - set(TASK_DESCRIPTORS)):
-            raise MetricError(f"{METRIC_FILE}: lengths names unknown descriptors: {', '.join(unknown)}")
-        if len({len(row) for row in found.factors.values()}) > 1:
-            raise MetricError(f"{METRIC_FILE}: factors must give every checkpoint the same number of loadings")
+        names = {"lengths": (found.lengths, TASK_DESCRIPTORS), "variances": (found.variances, CHECKPOINT_KERNELS)}
+        names |= {f"variances.{kernel}": (found.variances[kernel], SHARED_WITH) for kernel in found.variances}
+        for table, (given, known) in names.items():
+            if unknown := sorted(set(given) - set(known)):
+                raise MetricError(f"{METRIC_FILE}: {table} names what is unknown: {', '.join(unknown)}")
+        if len({len(row) for row in found.loadings.values()}) > 1:
+            raise MetricError(f"{METRIC_FILE}: loadings must give every checkpoint the same number of factors")
         return found
 
     def to_json(self, report: Mapping[str, Any] | None = None) -> bytes:
@@ -128,89 +173,63 @@ class MetricParameters:
 
     def scalars(self) -> dict[str, float]:
         """Return the parameters that are single numbers."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TABLES}
+        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), float)}
 
-    def aligned(self, sources: Sequence[str], checkpoints: Sequence[str]) -> SimpleNamespace:
-        """Return the parameters as attributes, with tables as arrays.
+    @property
+    def weights(self) -> Array:
+        """The variances as a table, in the order of `CHECKPOINT_KERNELS` and `SHARED_WITH`; what is not named is 0."""
+        return np.array([[self.variances.get(k, {}).get(s, 0.0) for s in SHARED_WITH] for k in CHECKPOINT_KERNELS])
 
-        `slope` and `noise` follow the order of `sources`, `loadings`, shape (C, R), that of `checkpoints`, and `length`
-        that of `TASK_DESCRIPTORS`.
-        """
-        slope = np.array([self.slopes.get(name, DEFAULT_SLOPE) for name in sources])
-        noise = np.array([self.noises.get(name, DEFAULT_NOISE) for name in sources])
-        length = np.array([self.lengths.get(name, DEFAULT_LENGTH) for name in TASK_DESCRIPTORS])
-        loadings = self.loadings(checkpoints)
-        return SimpleNamespace(**self.scalars(), slope=slope, noise=noise, length=length, loadings=loadings)
+    @property
+    def length(self) -> Array:
+        """The descriptors' length-scales, in the order of `TASK_DESCRIPTORS`."""
+        return np.array([self.lengths.get(name, DEFAULT_LENGTH) for name in TASK_DESCRIPTORS])
 
-    def loadings(self, checkpoints: Sequence[str]) -> np.ndarray:
-        """Return the loadings of `checkpoints` on the R factors, shape (C, R)."""
-        found = np.zeros((len(checkpoints), max((len(values) for values in self.factors.values()), default=0)))
-        for row, name in enumerate(checkpoints):
-            if name in self.factors:
-                found[row] = self.factors[name]
+    def factors(self, ids: tuple[str, ...]) -> Array:
+        """Return the loadings of n checkpoints, shape (n, factors)."""
+        found = np.zeros((len(ids), max(map(len, self.loadings.values()), default=1)))
+        for i, name in enumerate(ids):
+            if name in self.loadings:
+                found[i] = self.loadings[name]
         return found
 
-
-#: Parameters that are tables rather than single numbers.
-TABLES = ("lengths", "factors", "slopes", "noises")
-#: Parameters that are shares in (0, 1); all other single numbers are positive.
-SHARES = ("pretraining_shared", "family_shared")
+    def noise(self, sources: tuple[str, ...]) -> Array:
+        """Return the noises of `sources`."""
+        return np.array([self.noises.get(name, DEFAULT_NOISE) for name in sources])
 
 
-def checkpoint_kernel(p: Any, a: Any, b: Any, xp: Any = np) -> Any:
-    """Smooth similarity of checkpoints' facts, shape (n, m), 1 for equal facts. `xp` is numpy or torch."""
-    lengths = (p.length_in1k, p.length_in1k, p.length_size, p.length_px)
-    exponent = sum(((a.numbers[:, None, j] - b.numbers[None, :, j]) / s) ** 2 for j, s in enumerate(lengths))
-    pretraining = p.pretraining_shared + (1.0 - p.pretraining_shared) * (
-        a.pretraining[:, None] == b.pretraining[None, :]
-    )
-    family = p.family_shared + (1.0 - p.family_shared) * (a.family[:, None] == b.family[None, :])
-    return xp.exp(-0.5 * exponent) * pretraining * family
+def checkpoint_kernels(p: MetricParameters, a: CheckpointFeatures, b: CheckpointFeatures) -> Array:
+    """Kernels of two sets of checkpoints in the order of `CHECKPOINT_KERNELS`, shape (kernels, n, m)."""
+    found = [a.facts(columns) @ b.facts(columns).T / len(columns) for columns in LINEAR.values()]
+    found.append(p.factors(a.ids) @ p.factors(b.ids).T)
+    distance = (a.smooth**2).sum(axis=1)[:, None] + (b.smooth**2).sum(axis=1) - 2.0 * a.smooth @ b.smooth.T
+    found.append(np.exp(-0.5 * np.maximum(distance, 0.0) / p.length_facts**2))
+    found.append((a.family[:, None] == b.family).astype(np.float64))
+    own = np.zeros((len(a.ids), len(b.ids)))
+    own[tuple(same_checkpoints(a.ids, b.ids))] = 1.0
+    return np.stack([*found, own])
 
 
-def smooth_products(p: Any, a: Any, b: Any, vectors: np.ndarray) -> np.ndarray:
-    """``checkpoint_kernel(p, a, b) @ vectors``, shape (n, q): of each pair, one product and one exponential."""
-    lengths = np.array([p.length_in1k, p.length_in1k, p.length_size, p.length_px])
-    x, y = a.numbers / lengths, b.numbers / lengths
-    # Their product is minus half the squared distance.
-    x = np.column_stack([x, -0.5 * (x**2).sum(axis=1), np.ones(len(x))])
-    y = np.column_stack([y, np.ones(len(y)), -0.5 * (y**2).sum(axis=1)])
-    shared = []
-    for of_a, of_b, share in (
-        (a.pretraining, b.pretraining, p.pretraining_shared),
-        (a.family, b.family, p.family_shared),
-    ):
-        known = np.unique(of_b)
-        table = np.full((len(known) + 1, len(of_b)), np.log(share))
-        table[:-1][known[:, None] == of_b] = 0.0
-        place = np.minimum(np.searchsorted(known, of_a), len(known) - 1)
-        shared.append((table, np.where(known[place] == of_a, place, len(known))))
-    found = np.empty((len(x), vectors.shape[1]))
-    for start in range(0, len(x), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        exponent = x[rows] @ y.T
-        for table, row in shared:
-            exponent += table[row[rows]]
-        found[rows] = np.exp(exponent, out=exponent) @ vectors
-    return found
+def checkpoint_diagonal(p: MetricParameters, a: CheckpointFeatures) -> Array:
+    """The diagonals of :func:`checkpoint_kernels` of a set with itself, shape (kernels, n)."""
+    linear = [(a.facts(columns) ** 2).sum(axis=1) / len(columns) for columns in LINEAR.values()]
+    return np.stack([*linear, (p.factors(a.ids) ** 2).sum(axis=1), *3 * [np.ones(len(a.ids))]])
 
 
-def prior_covariance(p: Any, a: Any, b: Any, smooth: Any, own: Any) -> Any:
-    """Covariance of two sets of checkpoints on any task; `own` is 1 where both are the same checkpoint."""
-    return p.linear * (1.0 + a.numbers @ b.numbers.T) + p.prior_smooth * smooth + p.prior_own * own
+def same_checkpoints(a: tuple[str, ...], b: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where two lists of ids name the same checkpoint: positions in both, shape (2, k)."""
+    position = {name: j for j, name in enumerate(b)}
+    pairs = [(i, position[name]) for i, name in enumerate(a) if name in position]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
 
 
-def source_covariance(p: Any, a: Any, b: Any) -> Any:
-    """Covariance of what two sources add to checkpoints of equal facts; `a` and `b` are (kinds, sources) as codes."""
-    return sum(
-        variance * ((x == y) & (x >= 0))
-        for variance, x, y in zip((p.protocol_smooth, p.source_smooth), a, b, strict=True)
-    )
+def at_home(home: Any, kinds: Any) -> Array:
+    """How far a checkpoint is made for a task: its domain's share in the task, or what it loses on others.
 
-
-def residual_covariance(p: Any, a: Any, b: Any, smooth: Any, own: Any) -> Any:
-    """Covariance of what one task adds; `a` and `b` are the checkpoints' loadings."""
-    return p.residual_smooth * smooth + p.residual_own * own + a @ b.T
+    `home` and `kinds`, shapes (..., kinds), are multiplied by rows. Checkpoints for all domains get 0.
+    """
+    share = (home * kinds).sum(axis=-1)
+    return np.asarray(share - AWAY * home.any(axis=-1) * (1.0 - share))
 
 
 def task_kernel(p: Any, a: Any, b: Any, same: Any, xp: Any = np) -> Any:
@@ -223,31 +242,17 @@ def task_kernel(p: Any, a: Any, b: Any, same: Any, xp: Any = np) -> Any:
     return xp.where(same, xp.ones_like(exponent), xp.exp(-exponent) * both)
 
 
-def covariance_matrix(p: Any, data: Any, xp: Any = np) -> Any:
-    """Covariance of the observations, shape (N, N); `p` holds aligned parameters."""
-    c, t = data.checkpoints, data.tasks
-    smooth = checkpoint_kernel(p, c, c, xp)
-    own = xp.eye(c.numbers.shape[0], dtype=smooth.dtype)
-    same = xp.eye(t.profiles.shape[0], dtype=smooth.dtype) > 0
-    at, task, source = data.checkpoint, data.task, data.source
-    # Each table is laid out along the columns once; rows of it are then taken a few at a time.
-    prior = prior_covariance(p, c, c, smooth, own)[:, at]
-    residual = residual_covariance(p, p.loadings, p.loadings, smooth, own)[:, at]
-    similarity = task_kernel(p, t, t, same, xp)[:, task]
-    shared = source_covariance(p, data.codes[:, :, None], data.codes[:, None, :])[:, source]
-    smooth, slope = smooth[:, at], p.slope[source]
+def group_kernels(similar: Any, a: Groups, b: Groups, same: NDArray[np.bool_] | None = None) -> list[Any]:
+    """What groups share, in the order of `SHARED_WITH`, shapes (n, m); `similar` is the kernel of their tasks.
 
-    def block(rows: Any) -> Any:
-        i = at[rows]
-        found = prior[i] + residual[i] * similarity[task[rows]] + smooth[i] * shared[source[rows]]
-        found = found * (slope[rows, None] * slope)
-        return found + p.offset * (data.group[rows, None] == data.group)
-
-    noise = data.error + p.noise[source]
-    if xp is not np:
-        return block(slice(None)) + xp.diag(noise)
-    covariance = np.empty((len(at), len(at)))
-    for start in range(0, len(at), _CHUNK):
-        covariance[start : start + _CHUNK] = block(slice(start, start + _CHUNK))
-    covariance[np.diag_indices(len(at))] += noise
-    return covariance
+    `same` says which groups are one; by default, none.
+    """
+    equal = np.zeros(similar.shape, dtype=bool) if same is None else same
+    return [
+        np.ones(similar.shape),
+        a.tuned[:, None] == b.tuned,
+        similar,
+        a.described @ b.described.T / a.described.shape[1],
+        a.source[:, None] == b.source,
+        equal,
+    ]

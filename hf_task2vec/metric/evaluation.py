@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import EvaluationError
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
-from hf_task2vec.metric.ranking_metric import Metric
+from hf_task2vec.metric.observations import PROTOCOLS, REFERENCE_SOURCE, CheckpointFeatures, Observations
+from hf_task2vec.metric.ranking_metric import LEVEL, LINEAR_PROBE, Metric, RankingMetric
+from hf_task2vec.metric.task_space import KINDS
 from hf_task2vec.tasks import each
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def leave_one_out_cases(
         cases.append(
             Case(
                 names[t],
-                replace(data.tasks.take(np.array([t])), names=(f"query:{names[t]}",)),
+                # A user's dataset says nothing of its domain.
+                replace(data.tasks.take(np.array([t])), names=(f"query:{names[t]}",), kinds=np.zeros((1, len(KINDS)))),
                 data.checkpoints.take(data.checkpoint[rows]),
                 data.score[rows],
                 tuple(name for name in names if groups.get(name, name) == group),
@@ -92,31 +94,159 @@ def leave_one_out_cases(
     return cases
 
 
-def without(metric: Metric, held_out: Iterable[str]) -> Metric:
+def without(metric: Metric, held_out: Iterable[str], inverse: Array | None = None) -> Metric:
     """Return a metric that does not know the scores of some tasks.
 
     It still knows their embeddings, which say nothing without scores but are among those that the space is centred on.
+    With the `inverse` of the trained metric's covariance nothing is solved again (the scales of groups then stay).
     """
     data = metric.data
     held = np.isin(np.array(data.tasks.names)[data.task], list(held_out))
-    return replace(metric, data=data.rows(~held))  # type: ignore[type-var]  # every metric is a dataclass
+    changes: dict[str, Any] = {"data": data.rows(~held)}
+    if isinstance(metric, RankingMetric):
+        changes["solved"] = None if inverse is None else forget(metric, inverse, held)[~held]
+    return replace(metric, **changes)  # type: ignore[type-var]  # every metric is a dataclass
+
+
+def forget(metric: RankingMetric, inverse: Array, rows: NDArray[np.bool_]) -> Array:
+    """Return the weights of the scores without those at `rows`, shape (N,), from the inverse of their covariance."""
+    weights = inverse @ metric.y
+    if rows.any():
+        weights = weights - inverse[:, rows] @ np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
+    weights[rows] = 0.0
+    return np.asarray(weights)
+
+
+def inverse_covariance(metric: RankingMetric) -> Array:
+    """Return the inverse of the scores' covariance, shape (N, N)."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    # Transposed it is the same matrix, in the order that LAPACK works on in place.
+    factor, _ = dpotrf(metric.covariance().T, lower=True, overwrite_a=True)
+    found, _ = dpotri(factor, lower=True, overwrite_c=True)
+    upper = np.triu_indices(len(found), 1)
+    found[upper] = found.T[upper]
+    return np.asarray(found)
+
+
+def predict_without(metric: RankingMetric, inverse: Array, blocks: NDArray[np.int64]) -> Array:
+    """Predict every score from those of other blocks: exact leave-one-block-out (Rasmussen and Williams 2006, 5.12).
+
+    Parameters
+    ----------
+    metric, inverse
+        The metric, and the inverse of its covariance.
+    blocks
+        Shape (N,): which scores are forgotten together.
+
+    Returns
+    -------
+    ndarray
+        Shape (N,): standings in units of the groups' scales; what the level of a group says is not among them.
+    """
+    data, found = metric.data, np.empty(len(metric.y))
+    for block in np.unique(blocks):
+        rows = blocks == block
+        left = forget(metric, inverse, rows)
+        # The covariance times the weights left, where its rows are those forgotten: the level's share is taken off.
+        level = LEVEL * np.bincount(data.group, left, minlength=len(data.first))[data.group[rows]]
+        removed = np.linalg.solve(inverse[np.ix_(rows, rows)], inverse[rows] @ metric.y)
+        found[rows] = metric.y[rows] - removed - level
+    return found
+
+
+#: Rules of thumb that a trained metric has to beat, by the column of ``checkpoints.csv`` that they sort by.
+RULES = {"ImageNet accuracy": "in1k_top1", "parameters": "params_m", "multiply-adds": "gmacs"}
+#: Limits on parameters, in millions, within which orders are judged as well.
+LIMITS = (np.inf, 100.0, 30.0)
+
+
+def cold_start(metric: RankingMetric, index: ZooIndex, *, least: int = 8) -> pd.DataFrame:
+    """Judge how checkpoints are ranked that nobody has measured: each one's, or each family's, scores forgotten.
+
+    Parameters
+    ----------
+    metric
+        The metric, with all its scores. Its variances and lengths have seen them; loadings, which checkpoints have for
+        their own scores, are left out.
+    index
+        Where its checkpoints' facts are.
+    least
+        Candidates that a group needs within a limit to be counted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each question, method, limit and group: Kendall's tau between the order and that of the scores.
+    """
+    import pandas as pd
+    from scipy.stats import kendalltau
+
+    metric = replace(metric, parameters=replace(metric.parameters, loadings={}), solved=None)
+    inverse, data = inverse_covariance(metric), metric.data
+    facts = index.checkpoints.set_index("hub_id").loc[list(data.checkpoints.ids)]
+    family = np.unique(data.checkpoints.family, return_inverse=True)[1]
+    predicted = {
+        "new checkpoint": predict_without(metric, inverse, data.checkpoint),
+        "new family": predict_without(metric, inverse, family[data.checkpoint]),
+    }
+    size = facts["params_m"].to_numpy(dtype=np.float64, na_value=np.inf)[data.checkpoint]
+    rules = {name: facts[column].to_numpy(dtype=np.float64, na_value=np.nan) for name, column in RULES.items()}
+    # What has no accuracy is taken for an average one.
+    orders = {name: np.where(np.isnan(x), np.nanmedian(x), x)[data.checkpoint] for name, x in rules.items()}
+    methods = [(question, "trained", values) for question, values in predicted.items()]
+    methods += [(question, name, values) for question in predicted for name, values in orders.items()]
+    found = []
+    for limit in LIMITS:
+        for group in range(len(data.first)):
+            rows = np.flatnonzero((data.group == group) & (size <= limit))
+            if len(rows) < least:
+                continue
+            source = data.sources[data.source[rows[0]]]
+            for question, name, values in methods:
+                tau = kendalltau(values[rows].round(9), data.y[rows]).statistic
+                found.append(
+                    {
+                        "question": question,
+                        "method": name,
+                        "limit": limit,
+                        "protocol": PROTOCOLS[0] if data.groups.tuned[group] else PROTOCOLS[1],
+                        "source": source,
+                        "task": data.tasks.names[data.task[rows[0]]],
+                        "n": len(rows),
+                        "tau": 0.0 if np.isnan(tau) else float(tau),
+                    }
+                )
+    return pd.DataFrame(found, columns=["question", "method", "limit", "protocol", "source", "task", "n", "tau"])
 
 
 def evaluate_metric(
-    metric: Metric, cases: Sequence[Case], *, refit: Callable[[Metric], Metric] | None = None, progress: bool = False
+    metric: Metric,
+    cases: Sequence[Case],
+    *,
+    protocol: str = LINEAR_PROBE,
+    inverse: Array | None = None,
+    progress: bool = False,
 ) -> list[Array]:
     """Predict the standings of every case's candidates, from what is not held out, in logits.
 
-    `refit` trains a metric anew on the scores left for a case; by default its parameters stay, so that they have seen
-    the held-out scores.
+    Parameters
+    ----------
+    metric, cases
+        What is judged, and by what. The metric's parameters have seen the held-out scores.
+    protocol
+        Of the scores that the cases hold.
+    inverse
+        Of a trained metric's covariance, so that no fold is solved anew.
+    progress
+        Show a progress bar on stderr.
     """
     left: dict[tuple[str, ...], Metric] = {}
     found = []
     for case in each(cases, metric.name, "task", shown=progress):
         if case.held_out not in left:
-            part = without(metric, case.held_out) if case.held_out else metric
-            left[case.held_out] = refit(part) if refit is not None and case.held_out else part
-        found.append(left[case.held_out].predict_features(case.task, case.candidates).mean)
+            left[case.held_out] = without(metric, case.held_out, inverse) if case.held_out else metric
+        found.append(left[case.held_out].predict_features(case.task, case.candidates, protocol=protocol).mean)
     return found
 
 

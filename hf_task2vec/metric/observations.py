@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_task2vec.errors import MetricError
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.metric.task_space import TaskFeatures, TaskSpace, join_tasks
+from hf_task2vec.metric.task_space import KINDS, TaskFeatures, TaskSpace, join_tasks
 from hf_task2vec.zoo import ZERO_SHOT
 
 if TYPE_CHECKING:
@@ -21,10 +23,41 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: The source that defines the unit: its slope is 1, and its protocol adds nothing to a checkpoint's standing.
+#: The protocol of the scores that the index measures itself.
 REFERENCE_SOURCE = "hf_task2vec_measured/linear_probe_loo"
-#: Numeric facts of a checkpoint, and how each is brought to unit order of magnitude: (x − centre) / spread.
-CHECKPOINT_NUMBERS = ("in1k_logit", "in1k_unknown", "log_params", "log_input_px")
+#: What can be asked for: accuracy after fine-tuning all weights, or of a linear probe on frozen features.
+PROTOCOLS = ("fine-tune", "linear-probe")
+_TUNED = ("finetune", "lora")
+#: Numeric facts of a checkpoint: their centre and spread, which bring each to unit order of magnitude.
+_NUMBERS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "in1k_logit": (1.5, 0.45),
+        "log_params": (6.0, 2.0),
+        "log_gmacs": (3.3, 2.2),
+        "log_input_px": (0.2, 0.45),
+        "log_corpus": (1.2, 1.4),
+        "year": (2021.5, 2.2),
+    }
+)
+_OBJECTIVES = ("distilled", "image-text", "self-distillation", "masked", "contrastive")
+_DOMAINS = ("histology", "remote-sensing", "biology")
+_FLAGS = (*_OBJECTIVES, "other_objective", "fine_tuned", "imagenet_only", "no_classifier", *_DOMAINS)
+#: What `CheckpointFeatures.numbers` holds.
+CHECKPOINT_FACTS = (*_NUMBERS, *_FLAGS)
+# How much a flag counts in distances, beside a numeric fact.
+_FLAG_WEIGHT = 1.5
+#: ImageNet accuracy of a checkpoint without one, from its other numeric facts (unit order of magnitude), as a ridge
+#: regression on those that have one gives it; `benchmarks/index/train_metric.py` prints it.
+TYPICAL_ACCURACY = (0.3, 0.35, 0.15, 0.15, 0.1, 0.15)
+#: Kinds of tasks that a domain encoder is made for.
+_AT_HOME: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "histology": ("histology",),
+        "remote-sensing": ("satellite",),
+        "biology": ("nature",),
+        "radiology": ("medical",),
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,51 +69,105 @@ class CheckpointFeatures:
     ids
         Hub ids.
     numbers
-        Shape (n, 4), in the order of `CHECKPOINT_NUMBERS`.
-    pretraining, family
-        Shape (n,): codes of the kind of pretraining and of the architecture family; unknown ones differ from all.
+        Shape (n, facts), in the order of `CHECKPOINT_FACTS`.
+    family
+        Shape (n,): codes of architecture family and objective together; unknown ones differ from all.
+    home
+        Shape (n, kinds): 1 for the kinds of tasks (`KINDS`) that a domain encoder is made for.
     """
 
     ids: tuple[str, ...]
     numbers: Array
-    pretraining: NDArray[np.int64]
     family: NDArray[np.int64]
+    home: Array
 
     def take(self, rows: NDArray[np.int64]) -> CheckpointFeatures:
         """Return the checkpoints at `rows`."""
         ids = tuple(self.ids[i] for i in rows)
-        return CheckpointFeatures(ids, self.numbers[rows], self.pretraining[rows], self.family[rows])
+        return CheckpointFeatures(ids, self.numbers[rows], self.family[rows], self.home[rows])
+
+    def facts(self, columns: Sequence[str]) -> Array:
+        """Return some of the facts, shape (n, columns)."""
+        return self.numbers[:, [CHECKPOINT_FACTS.index(name) for name in columns]]
+
+    @cached_property
+    def smooth(self) -> Array:
+        """All facts, as distances between checkpoints weigh them."""
+        weights = np.where(np.arange(len(CHECKPOINT_FACTS)) < len(_NUMBERS), 1.0, _FLAG_WEIGHT)
+        return self.numbers * weights
 
 
 def checkpoint_features(frame: pd.DataFrame) -> CheckpointFeatures:
     """Read the facts that the metric uses from rows of ``checkpoints.csv``."""
-    top1 = frame["in1k_top1"].to_numpy(dtype=np.float64, na_value=np.nan)
-    params = frame["params_m"].to_numpy(dtype=np.float64, na_value=np.nan)
-    px = frame["input_px"].to_numpy(dtype=np.float64, na_value=np.nan)
-    unknown = np.isnan(top1)
+
+    def column(name: str) -> Array:
+        return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    top1, probe = column("in1k_top1"), column("in1k_linear_probe")
+    accuracy = np.where(np.isnan(top1), probe, top1)
     with np.errstate(divide="ignore"):
-        clipped = np.clip(np.where(unknown, 0.8, top1), 0.01, 0.99)
-    numbers = np.column_stack(
-        [
-            (logit(clipped) - 1.4) / 0.5,
-            unknown.astype(np.float64),
-            np.log2(np.where(np.isnan(params), 50.0, params) / 30.0) / 2.0,
-            np.log2(np.where(np.isnan(px), 224.0, px) / 224.0),
-        ]
-    )
+        raw = {
+            "in1k_logit": logit(np.clip(accuracy, 0.01, 0.99)),
+            "log_params": np.log2(column("params_m")),
+            "log_gmacs": np.log2(np.maximum(column("gmacs"), 1e-3)),
+            "log_input_px": np.log2(column("input_px") / 224.0),
+            "log_corpus": np.log10(column("corpus_images_m")),
+            "year": column("year"),
+        }
+    numbers = np.column_stack([(raw[name] - centre) / spread for name, (centre, spread) in _NUMBERS.items()])
+    size = list(_NUMBERS).index("log_params")
+    numbers[:, size + 1] = np.where(np.isnan(numbers[:, size + 1]), numbers[:, size], numbers[:, size + 1])
+    unknown = np.isnan(numbers[:, 0])
+    numbers = np.nan_to_num(numbers)
+    guess = np.column_stack([np.ones(len(numbers)), numbers[:, 1:]]) @ TYPICAL_ACCURACY
+    numbers[:, 0] = np.where(unknown, guess, numbers[:, 0])
+    objective, domain, pretraining = (frame[name].fillna("") for name in ("objective", "domain", "pretraining"))
+    flags = [
+        *(objective == name for name in _OBJECTIVES),
+        ~objective.isin(["", "supervised", *_OBJECTIVES]),
+        pretraining.str.contains("_ft_in"),
+        frame["corpus"].fillna("imagenet1k") == "imagenet1k",
+        np.isnan(top1),
+        *(domain == name for name in _DOMAINS),
+    ]
+    families = [f"{f}/{o}" if isinstance(f, str) else None for f, o in zip(frame["family"], objective, strict=True)]
     return CheckpointFeatures(
         tuple(frame["hub_id"]),
-        numbers,
-        _codes(frame["pretraining"], frame["hub_id"]),
-        _codes(frame["family"], frame["hub_id"]),
+        np.column_stack([numbers, *(np.asarray(flag, dtype=np.float64) for flag in flags)]),
+        _codes(families, frame["hub_id"]),
+        np.array([[kind in _AT_HOME.get(d, ()) for kind in KINDS] for d in domain], dtype=np.float64).reshape(
+            -1, len(KINDS)
+        ),
     )
 
 
-def _codes(values: pd.Series, ids: pd.Series) -> NDArray[np.int64]:
+def _codes(values: Sequence[str | None], ids: pd.Series) -> NDArray[np.int64]:
     """Codes of text values that are the same in every frame; a missing value gets one of its checkpoint's own."""
-    names = [("value", v) if isinstance(v, str) else ("unknown", i) for v, i in zip(values, ids, strict=True)]
+    names = [("unknown", i) if v is None else ("value", v) for v, i in zip(values, ids, strict=True)]
     code = {name: int(sha256_bytes("\0".join(name).encode())[:12], 16) for name in set(names)}
     return np.array([code[name] for name in names], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """What n groups of comparable scores share with others.
+
+    Attributes
+    ----------
+    tuned
+        Shape (n,), bool: all weights are fine-tuned.
+    source
+        Shape (n,): codes of the source and its protocol.
+    kinds
+        Shape (n, kinds): shares of the kinds of task (`KINDS`).
+    described
+        Shape (n, descriptors): what the tasks' descriptors say, about the mean; zero rows where unknown.
+    """
+
+    tuned: NDArray[np.bool_]
+    source: NDArray[np.int64]
+    kinds: Array
+    described: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +184,7 @@ class Observations:
     y
         Shape (N,): logit of the score.
     error
-        Shape (N,): variance of `y` from the finite number of test images, 0 where unknown.
+        Shape (N,): variance of `y` from the finite number of test images, stated or binomial; 0 where it is unknown.
     source
         Shape (N,): index into `sources`.
     sources
@@ -118,9 +205,29 @@ class Observations:
     score: Array
 
     @cached_property
-    def codes(self) -> NDArray[np.int64]:
-        """Shape (2, number of sources): the result of :func:`source_codes`."""
-        return source_codes(self.sources)
+    def first(self) -> NDArray[np.int64]:
+        """Shape (G,): a row of each group; -1 for a group without rows."""
+        found = np.full(int(self.group.max(initial=-1)) + 1, -1)
+        found[self.group] = np.arange(len(self.group))
+        return found
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The G groups."""
+        source, task = self.source[self.first], self.task[self.first]
+        tuned = np.array([is_tuned(name) for name in self.sources], dtype=bool)
+        return Groups(tuned[source], source, self.tasks.kinds[task], self.tasks.descriptors[task])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the solution of the metric depends on: not of the names of the checkpoints."""
+        names = "\0".join((*self.tasks.names, *self.sources))
+        rows = (self.task, self.checkpoint, self.group, self.source, self.y.astype("<f4"), self.error.astype("<f4"))
+        known = (self.checkpoints.numbers.astype("<f4"), self.checkpoints.family, self.checkpoints.home)
+        tasks = (self.tasks.kinds, self.tasks.embedded, self.tasks.profiles, self.tasks.moments, self.tasks.descriptors)
+        # Features of tasks differ in their last digits between machines.
+        rounded = [np.round(x.astype(np.float64), 4) + 0.0 for x in tasks]
+        return sha256_bytes(names.encode() + b"".join(x.tobytes() for x in (*rows, *known, *rounded)))
 
     def scores_by_checkpoint(self) -> dict[str, int]:
         """Number of scores of each checkpoint."""
@@ -133,22 +240,16 @@ class Observations:
         return replace(self, **{name: getattr(self, name)[mask] for name in columns})
 
 
-def kind_of_protocol(source: str) -> str:
-    """Return the kind of a source's protocol: ``"linear_probe"`` of ``"lab/linear_probe_full"``."""
-    return "_".join(source.rpartition("/")[2].split("_")[:2])
+def is_tuned(source: str) -> bool:
+    """Whether the protocol of a source (``"lab/full_finetune"``) tunes all weights."""
+    return any(word in source.rpartition("/")[2] for word in _TUNED)
 
 
-def source_codes(sources: Sequence[str]) -> NDArray[np.int64]:
-    """Code the kinds of sources' protocols, and the sources; -1 for the reference and its kind. Shape (2, n)."""
-    unit = kind_of_protocol(REFERENCE_SOURCE), REFERENCE_SOURCE
-    names = [kind_of_protocol(source) for source in sources], list(sources)
-    return np.array(
-        [
-            [-1 if name == skipped else int(sha256_bytes(name.encode())[:12], 16) for name in row]
-            for row, skipped in zip(names, unit, strict=True)
-        ],
-        dtype=np.int64,
-    ).reshape(2, -1)
+def check_protocol(protocol: str) -> str:
+    """Return a protocol that can be asked for; raise MetricError for another."""
+    if protocol not in PROTOCOLS:
+        raise MetricError(f"protocol {protocol!r} is unknown; choose {' or '.join(map(repr, PROTOCOLS))}")
+    return protocol
 
 
 def logit(p: Any) -> Array:
@@ -172,6 +273,7 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     reference = space.unknown(()) if embedded is None else space.of_embedding(embedded, embedded.names)
     other = tuple(sorted(set(named) - set(reference.names)))
     tasks = join_tasks(reference, space.unknown(other))
+    tasks = tasks.of_domains(dict(zip(index.tasks["task"], index.tasks["domain"], strict=True)))
     position = {name: i for i, name in enumerate(tasks.names)}
     used = index.checkpoints[index.checkpoints["hub_id"].isin(set(scores["checkpoint"]))].reset_index(drop=True)
     checkpoints = checkpoint_features(used)
@@ -182,7 +284,10 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     n_test = scores["n_test"].to_numpy(dtype=np.float64, na_value=np.nan)
     smoothed = np.where(np.isnan(n_test), np.clip(value, 0.004, 0.996), (value * n_test + 0.5) / (n_test + 1.0))
     source = sources.cat.codes.to_numpy(dtype=np.int64)
-    deviation = scores["score_std_error"].to_numpy(dtype=np.float64, na_value=0.0)
+    stated = scores["score_std_error"].to_numpy(dtype=np.float64, na_value=np.nan)
+    # Where a source states none, that of drawing the test images.
+    binomial = np.sqrt(smoothed * (1.0 - smoothed) / np.where(np.isnan(n_test), np.inf, n_test))
+    deviation = np.where(np.isnan(stated), binomial, stated)
     return Observations(
         tasks=tasks,
         checkpoints=checkpoints,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import MetricError
-from hf_task2vec.metric.covariance import checkpoint_kernel, prior_covariance, residual_covariance, smooth_products
+from hf_task2vec.metric.covariance import (
+    LINEAR,
+    Level,
+    MetricParameters,
+    checkpoint_diagonal,
+    checkpoint_kernels,
+    same_checkpoints,
+)
 from hf_task2vec.metric.observations import CheckpointFeatures
 from hf_task2vec.probes import Score
 
@@ -30,92 +36,87 @@ SHARED_ERROR = 0.47
 LEVEL_VARIANCE = 1e3
 
 
-def with_scored(
-    p: Any, candidates: CheckpointFeatures, loadings: Array, scored: CheckpointFeatures
-) -> tuple[Array, Array, Array]:
-    """Covariances of n candidates with the C scored checkpoints: prior, smooth kernel, and one task's residual."""
-    smooth, own = checkpoint_kernel(p, candidates, scored), _own(candidates.ids, scored.ids)
-    prior = prior_covariance(p, candidates, scored, smooth, own)
-    return prior, smooth, residual_covariance(p, loadings, p.loadings, smooth, own)
+def kernel_products(p: MetricParameters, a: CheckpointFeatures, b: CheckpointFeatures, vectors: Array) -> Array:
+    """Sum of the kernels of n and C checkpoints, each times vectors of its own, shape (kernels, C, q) to (n, q).
 
-
-def _same(a: tuple[str, ...], b: tuple[str, ...]) -> Rows:
-    """Where two lists of ids name the same checkpoint: positions in both, shape (2, k)."""
-    position = {name: j for j, name in enumerate(b)}
-    pairs = [(i, position[name]) for i, name in enumerate(a) if name in position]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-
-
-def _own(a: tuple[str, ...], b: tuple[str, ...]) -> Array:
-    """1 where two lists of ids name the same checkpoint, shape (n, m)."""
-    found = np.zeros((len(a), len(b)))
-    found[tuple(_same(a, b))] = 1.0
+    A few hundred candidates at a time, and no matrix for what is linear: an index may hold a million checkpoints.
+    """
+    found = np.zeros((len(a.ids), vectors.shape[2]))
+    for columns, vector in zip(LINEAR.values(), vectors, strict=False):
+        found += a.facts(columns) @ (b.facts(columns).T @ vector) / len(columns)
+    factors, smooth, family, own = vectors[-4:]
+    found += p.factors(a.ids) @ (p.factors(b.ids).T @ factors)
+    x, y = a.smooth / p.length_facts, b.smooth / p.length_facts
+    x = np.column_stack([x, -0.5 * (x**2).sum(axis=1), np.ones(len(x))])
+    y = np.column_stack([y, np.ones(len(y)), -0.5 * (y**2).sum(axis=1)])
+    for rows in _chunks(np.arange(len(x))):
+        exponent = x[rows] @ y.T
+        found[rows] += np.exp(exponent, out=exponent) @ smooth
+    names, code = np.unique(b.family, return_inverse=True)
+    of_family = np.zeros((len(names) + 1, vectors.shape[2]))
+    np.add.at(of_family, code, family)
+    at = np.minimum(np.searchsorted(names, a.family), len(names) - 1)
+    found += of_family[np.where(names[at] == a.family, at, len(names))]
+    i, j = same_checkpoints(a.ids, b.ids)
+    found[i] += own[j]
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What the scores of an index tell of n candidates on one task: a Gaussian process, in numbers.
+    """What the scores of an index tell of n candidates on one task: a covariance, in numbers.
 
-    Everything is reached through the C checkpoints that have scores, a few hundred candidates at a time, which bounds
-    the memory of an index of a million checkpoints.
+    The standing on all tasks is known from what each of the C scored checkpoints got, with fine-tuning and with frozen
+    features; what this task adds is taken to be unknown but for the share that similar tasks tell.
 
     Attributes
     ----------
     parameters
-        Aligned with `scored`.
+        Of the metric.
     scored, candidates
         The C and the n checkpoints.
-    loadings
-        Of the candidates, shape (n, R).
-    deviation
-        Variance of what the protocol that is predicted for adds.
-    weights, explained
-        Shapes (3C,) and (3C, 3C): the candidates' covariances (prior, smooth, residual) with the C checkpoints, times
-        these, give the means and what the scores take off the covariance.
+    blind, rest
+        Shape (kernels,): variances of the standing on all tasks, and of what this task adds.
+    shared
+        Shape (kernels, 2): how far the standing on all tasks is shared with frozen and with tuned results.
+    known
+        Shape (2C, 2C): what the scores know of these.
+    match
+        Shape (n,): by how much a domain encoder's gain or loss on this task varies, as a standard deviation.
     """
 
-    parameters: Any
+    parameters: MetricParameters
     scored: CheckpointFeatures
     candidates: CheckpointFeatures
-    loadings: Array
-    deviation: float
-    weights: Array
-    explained: Array
-
-    def means(self) -> tuple[Array, Array]:
-        """Means of the prior and of the residual, shapes (n,)."""
-        p, a, b = self.parameters, self.candidates, self.scored
-        of_prior, of_smooth, of_residual = self.weights.reshape(3, -1)
-        vectors = np.stack([p.prior_smooth * of_prior + of_smooth, p.residual_smooth * of_residual], axis=1)
-        smooth = smooth_products(p, a, b, vectors)
-        prior = smooth[:, 0] + p.linear * (of_prior.sum() + a.numbers @ (b.numbers.T @ of_prior))
-        residual = smooth[:, 1] + self.loadings @ (p.loadings.T @ of_residual)
-        i, j = _same(a.ids, b.ids)
-        prior[i] += p.prior_own * of_prior[j]
-        residual[i] += p.residual_own * of_residual[j]
-        return prior, residual
+    blind: Array
+    rest: Array
+    shared: Array
+    known: Array
+    match: Array
 
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""
-        p, b = self.parameters, self.candidates.take(columns)
-        explained = self.explained @ np.concatenate(self._with_scored(columns), axis=1).T
+        b = self.candidates.take(columns)
+        explained = self.known @ self._with_scored(columns).T
         found = [np.zeros((0, len(columns)))]
         for part in _chunks(rows):
-            a = self.candidates.take(part)
-            smooth, own = checkpoint_kernel(p, a, b), _own(a.ids, b.ids)
-            before = prior_covariance(p, a, b, smooth, own) + self.deviation * smooth
-            before = before + residual_covariance(p, self.loadings[part], self.loadings[columns], smooth, own)
-            found.append(before - np.concatenate(self._with_scored(part), axis=1) @ explained)
-        return np.concatenate(found)
+            kernels = checkpoint_kernels(self.parameters, self.candidates.take(part), b)
+            before = np.tensordot(self.blind + self.rest, kernels, 1) + np.outer(self.match[part], self.match[columns])
+            found.append(before - self._with_scored(part) @ explained)
+        return self.parameters.spread * np.concatenate(found)
 
     def variance(self, rows: Rows) -> Array:
         """Variance of each of the candidates at `rows`."""
-        parts = [np.diag(self.covariance(part, part)) for part in _chunks(rows)]
-        return np.concatenate([np.zeros(0), *parts])
+        diagonal = checkpoint_diagonal(self.parameters, self.candidates.take(rows))
+        before = (self.blind + self.rest) @ diagonal + self.match[rows] ** 2
+        parts = [self._with_scored(part) for part in _chunks(rows)]
+        explained = [((part @ self.known) * part).sum(axis=1) for part in parts]
+        return np.asarray(self.parameters.spread * (before - np.concatenate([np.zeros(0), *explained])))
 
-    def _with_scored(self, rows: Rows) -> tuple[Array, Array, Array]:
-        return with_scored(self.parameters, self.candidates.take(rows), self.loadings[rows], self.scored)
+    def _with_scored(self, rows: Rows) -> Array:
+        """Covariances with the results of the scored checkpoints, frozen and tuned, shape (rows, 2C)."""
+        kernels = checkpoint_kernels(self.parameters, self.candidates.take(rows), self.scored)
+        return np.concatenate([np.tensordot(weights, kernels, 1) for weights in self.shared.T], axis=1)
 
 
 def _chunks(rows: Rows) -> list[Rows]:
@@ -124,7 +125,7 @@ def _chunks(rows: Rows) -> list[Rows]:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Predicted standing of checkpoints on one task, in logits of a linear probe's accuracy.
+    """Predicted standing of checkpoints on one task, in logits of the accuracy under the protocol asked for.
 
     Attributes
     ----------
@@ -138,7 +139,7 @@ class Prediction:
     noise
         Variance of a checkpoint's result on the task about what the model can know.
     posterior
-        Covariance of the means; None where they are taken to be exact.
+        Covariance of the means, in units of `unit` logits; None where they are taken to be exact.
     level
         Logit of the task's level; 0 without measurements.
     update
@@ -153,6 +154,7 @@ class Prediction:
     task_weight: float
     noise: float
     posterior: Posterior | None = None
+    unit: float = 1.0
     level: float = 0.0
     update: Array | float = 0.0
     measured: bool = False
@@ -172,18 +174,22 @@ class Prediction:
         Without measurements, that of the standing alone: the task's level is unknown.
         """
         rows = np.arange(len(self.ids)) if rows is None else np.asarray(rows)
-        total = self.noise + (np.zeros(len(rows)) if self.posterior is None else self.posterior.variance(rows))
+        total = self.noise + (
+            np.zeros(len(rows)) if self.posterior is None else self.unit**2 * self.posterior.variance(rows)
+        )
         if self._learned is not None:
-            total = total - np.square(self._learned[rows]).sum(axis=1) + self._level_variance
-        return np.maximum(total, 1e-9)
+            total = total - np.square(self._learned[rows]).sum(axis=1)
+        return np.maximum(total + self._level_variance, 1e-9)
 
-    def variance_of_difference(self, i: int, j: int) -> float:
-        """Variance of the difference between the results of two checkpoints, at rows `i` and `j`."""
-        rows = np.array([i, j])
-        joint = self._with_noise(rows, rows)
+    def variance_of_differences(self, i: int, rows: Rows) -> Array:
+        """Variance of the differences between the results of the checkpoint at row `i` and of those at `rows`."""
+        at, rows = np.array([i]), np.asarray(rows)
+        between = self._with_noise(rows, at)[:, 0]
         if self._learned is not None:
-            joint = joint - self._learned[rows] @ self._learned[rows].T
-        return max(float(joint[0, 0] + joint[1, 1] - 2.0 * joint[0, 1]), 1e-9)
+            between = between - self._learned[rows] @ self._learned[i]
+        # The level is common to both.
+        own = self.variance(np.concatenate([at, rows])) - self._level_variance
+        return np.asarray(np.maximum(own[0] + own[1:] - 2.0 * between, 1e-9))
 
     def given(self, measured: Mapping[str, Score], level_variance: float = LEVEL_VARIANCE) -> Prediction:
         """Condition on scores measured on this task.
@@ -224,9 +230,23 @@ class Prediction:
             _level_variance=level_variance,
         )
 
+    def at_level_of(self, probed: Prediction, level: Level) -> Prediction:
+        """Take over what measurements with linear probes told, `probed`, to predictions under another protocol.
+
+        What they told of the candidates' standings is worth the same in units; how hard the task is follows `level`.
+        Variances of the standings stay as they were: how much surer a probe makes of fine-tuning is not known.
+        """
+        return replace(
+            self,
+            level=level.intercept + level.slope * probed.level,
+            update=self.unit / probed.unit * probed.update,
+            measured=probed.measured,
+            _level_variance=level.deviation**2,
+        )
+
     def _with_noise(self, rows: Rows, columns: Rows) -> Array:
         noise: Array = self.noise * (rows[:, None] == columns)
-        return noise if self.posterior is None else noise + self.posterior.covariance(rows, columns)
+        return noise if self.posterior is None else noise + self.unit**2 * self.posterior.covariance(rows, columns)
 
 
 def _normal_likelihood(mean: Array, covariance: Array, share: Array, n: Array) -> tuple[Array, Array]:

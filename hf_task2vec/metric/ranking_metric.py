@@ -1,48 +1,63 @@
 """The metrics: they predict how well a checkpoint will do on a task, as prior plus task-specific residual.
 
-In the trained one the logit of a score is modelled as ``offset(group) + slope(source) · f(task, checkpoint) +
-noise(source)``: scores are only comparable within a group (one source, protocol, metric, split and task), and sources
-differ in how far they spread the same checkpoints (full fine-tuning less than linear probing). ``f`` is a Gaussian
-process with the covariance
+Scores are only comparable within a group (one source, protocol, metric, split and task). In the trained metric their
+logits are modelled as ``level(group) + scale(group) · f(task, checkpoint, protocol, source) + noise(source)``, with a
+Gaussian process ``f`` of the covariance
 
-    prior(checkpoint):            linear in its facts + smooth in its facts + its own
-    + protocol(source, checkpoint): what its kind of protocol adds on all tasks + what the source adds, both smooth
-    + residual(task, checkpoint): k_task(t, t') · (smooth in the checkpoint's facts + its own + shared factors)
+    sum over j, k of  v_jk · C_j(checkpoint, checkpoint') · T_k(group, group')  +  match
 
-``k_task`` falls with the distances of the tasks' embeddings, so the residual shrinks to zero when a task is far from
-every reference task, and the prediction is then the prior. Inference is exact and in closed form (Rasmussen and
-Williams 2006, algorithm 2.1); the length-scales, variances and factors, learned by marginal likelihood, are the
-"trained metric".
+Kernels ``C_j`` say how alike checkpoints are: linear in single facts (accuracy, size, pretraining corpus, objective, …)
+or in a few learned factors, smooth in all facts, the same family, the same checkpoint. ``T_k`` says with whom that is
+shared: with all groups, with those of the same protocol (fine-tuning leans on other facts than frozen features do),
+similar tasks (by their embeddings), tasks described alike, the same source, or nobody. ``match`` lets domain encoders
+gain on tasks of their domain. What is shared with all, the protocol and the source is the prior; the rest is the
+residual, which shrinks when a task is far from every reference task, to what its descriptors alone tell.
+
+Means are exact (Rasmussen and Williams 2006, algorithm 2.1); the solved weights of the scores lie in the index
+(``metric.safetensors``). Variances take the scores of different groups for independent given the prior (see
+:class:`~hf_task2vec.metric.prediction.Posterior`). The variances and length-scales, learned by marginal likelihood, are
+the "trained metric".
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import MetricError
+from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes, why
 from hf_task2vec.metric.covariance import (
     METRIC_FILE,
+    SHARED_WITH,
+    TASK_BLIND,
+    Level,
     MetricParameters,
-    covariance_matrix,
-    source_covariance,
+    at_home,
+    checkpoint_diagonal,
+    checkpoint_kernels,
+    group_kernels,
     task_kernel,
 )
 from hf_task2vec.metric.observations import (
+    PROTOCOLS,
     REFERENCE_SOURCE,
     CheckpointFeatures,
+    Groups,
     Observations,
+    check_protocol,
     checkpoint_features,
+    is_tuned,
     observations,
-    source_codes,
 )
-from hf_task2vec.metric.prediction import Posterior, Prediction, with_scored
+from hf_task2vec.metric.prediction import Posterior, Prediction, kernel_products
 from hf_task2vec.metric.task_space import TaskFeatures, TaskSpace
 from hf_task2vec.probes import Score
 
@@ -52,10 +67,26 @@ if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.zoo import ZooIndex
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[np.float64]
 
+WEIGHTS_FILE = "metric.safetensors"
+FINE_TUNE, LINEAR_PROBE = PROTOCOLS
+#: Variance of a group's level, in its scale: next to anything is possible.
+LEVEL = 10.0
+# Scores of a group beyond so many of its scales count as that many: one wrong row must not rule.
+_CLIP = 3.5
+# Weight, in scores, of a source's typical scale in that of a group, and of all sources' in that of a source.
+_SCALE_SCORES, _SOURCE_SCORES = 3.0, 10.0
+# How much nearer tasks count when the kind of a task is told from them.
+_KIND_POWER = 6.0
 # Weight, in scores, of the assumption that a checkpoint is average: keeps one lucky score from ruling.
 _SHRINKAGE = 0.1
+# Rows of the observations' covariance made at a time: their temporary arrays then stay in the processor's cache.
+_CHUNK = 64
+# Scores whose weights take more than a second to solve for.
+_WORTH_KEEPING = 2500
 
 
 class Metric:
@@ -81,7 +112,11 @@ class Metric:
         return cls(*evidence(index))  # type: ignore[call-arg]
 
     def predict(
-        self, embedding: TaskEmbedding, checkpoints: pd.DataFrame, measured: Mapping[str, Score] | None = None
+        self,
+        embedding: TaskEmbedding,
+        checkpoints: pd.DataFrame,
+        measured: Mapping[str, Score] | None = None,
+        protocol: str = FINE_TUNE,
     ) -> Prediction:
         """Predict the standing of `checkpoints` (rows of ``checkpoints.csv``) on a task.
 
@@ -92,21 +127,34 @@ class Metric:
         checkpoints
             Candidates, n rows.
         measured
-            Scores measured on this very task, by the id of a candidate: what turns standings into accuracies, and
-            tells of the task what no embedding can.
+            Accuracies of linear probes on this very task, by the id of a candidate: what turns standings into
+            accuracies, and tells of the task what no embedding can.
+        protocol
+            ``"fine-tune"`` or ``"linear-probe"``: what the accuracies are predicted for.
 
         Raises
         ------
         ProbeMismatchError
             The embedding comes from another probe than the index's.
+        MetricError
+            There is no such protocol, or a measured checkpoint is not among the candidates.
         """
-        return self.predict_features(self.space.of_embedding(embedding), checkpoint_features(checkpoints), measured)
+        task, candidates = self.space.of_embedding(embedding), checkpoint_features(checkpoints)
+        return self.predict_features(task, candidates, measured, check_protocol(protocol))
 
     def predict_features(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Score] | None = None
+        self,
+        task: TaskFeatures,
+        candidates: CheckpointFeatures,
+        measured: Mapping[str, Score] | None = None,
+        protocol: str = LINEAR_PROBE,
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
         raise NotImplementedError
+
+    def level(self, logit: float, protocol: str) -> float:
+        """Return the logit under a protocol that a linear probe's on the same task stands for; by default the same."""
+        return logit
 
     def task_similarity(self, task: TaskFeatures) -> Array:
         """Return the similarity of one task to the T known tasks, shape (T,), in [0, 1].
@@ -117,7 +165,7 @@ class Metric:
         similarity: Array = np.clip(known.profiles @ task.profiles[0], 0.0, 1.0) * known.embedded
         return similarity
 
-    def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
+    def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str = LINEAR_PROBE) -> Array:
         """Split the residuals of n checkpoints by the T known tasks that they come from, shape (n, T), in logits."""
         return np.zeros((len(candidates.ids), len(self.data.tasks.names)))
 
@@ -134,8 +182,8 @@ class RankingMetric(Metric):
         How embeddings become task features.
     data
         The scores it is conditioned on.
-    source
-        Whose protocol it predicts for; by default the linear probe that the index measures.
+    solved
+        Weights of the scores, shape (N,), where they are known already.
     """
 
     name: ClassVar[str] = "trained"
@@ -143,7 +191,7 @@ class RankingMetric(Metric):
     parameters: MetricParameters
     space: TaskSpace
     data: Observations
-    source: str = REFERENCE_SOURCE
+    solved: Array | None = None
 
     @classmethod
     def from_index(cls, index: ZooIndex, parameters: MetricParameters | None = None) -> RankingMetric:
@@ -154,92 +202,296 @@ class RankingMetric(Metric):
         index
             The zoo index; it must hold embeddings and scores.
         parameters
-            By default those shipped with the index (``metric.json``), else the built-in ones.
+            By default those shipped with the index (``metric.json``), else the built-in ones. With its own, an index
+            also has the solved weights of its scores; for other scores they are solved when first needed.
 
         Raises
         ------
         MetricError
             The index holds no embeddings or no usable scores.
         """
-        if parameters is None:
-            stored = index.attachments.get(METRIC_FILE)
-            parameters = MetricParameters.from_json(stored) if stored is not None else MetricParameters()
-        factors = {index.names.get(name, name): values for name, values in parameters.factors.items()}
-        parameters = replace(parameters, factors=factors)
-        return cls(parameters, *evidence(index))
+        if parameters is not None:
+            return cls(parameters, *evidence(index))
+        stored = index.attachments.get(METRIC_FILE)
+        parameters = MetricParameters() if stored is None else MetricParameters.from_json(stored)
+        found = cls(parameters, *evidence(index))
+        return cls(parameters, found.space, found.data, found._read_weights(index.attachments.get(WEIGHTS_FILE)))
+
+    def files(self, report: Mapping[str, object] | None = None) -> dict[str, bytes]:
+        """Return the files that keep this metric in an index: its parameters, and the weights of its scores."""
+        return {METRIC_FILE: self.parameters.to_json(report), WEIGHTS_FILE: self._written(self.weights)}
+
+    def _written(self, weights: Array) -> bytes:
+        from safetensors.numpy import save
+
+        return save({"weights": weights, "key": np.frombuffer(self._key.encode(), dtype=np.uint8)})
+
+    def _read_weights(self, stored: bytes | None) -> Array | None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        if stored is None:
+            return None
+        try:
+            arrays = load(stored)
+            key, weights = arrays["key"].tobytes().decode(), arrays["weights"]
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise MetricError(f"{WEIGHTS_FILE} cannot be read: {error}") from error
+        return weights if key == self._key and weights.shape == self.data.y.shape else None
+
+    @property
+    def _key(self) -> str:
+        """What the weights of the scores depend on."""
+        solved_with = replace(self.parameters, spread=1.0, scales={}, levels={})
+        factors = self.parameters.factors(self.data.checkpoints.ids).tobytes() if self.parameters.loadings else b""
+        return sha256_bytes(solved_with.to_json() + factors + self.data.digest.encode())
 
     @cached_property
-    def _aligned(self) -> SimpleNamespace:
-        return self.parameters.aligned(self.data.sources, self.data.checkpoints.ids)
+    def scale(self) -> Array:
+        """Shape (G,): by how many logits results of a group differ where the model's unit is 1.
+
+        By moments: the spread of the group's logits, less that of drawing test images, over the one expected of these
+        checkpoints (poor ones differ more than good ones); drawn towards the source's typical one, and that towards the
+        typical one of all.
+        """
+        data = self.data
+        at, g = data.group, len(data.first)
+        weights = self.parameters.weights
+        kernels = checkpoint_kernels(self.parameters, data.checkpoints, data.checkpoints)
+        between = np.tensordot(weights.sum(axis=1), kernels, 1)
+        noise = self.parameters.noise(data.sources)
+        count = np.bincount(at, minlength=g).astype(np.float64)
+        mean = np.bincount(at, data.y, minlength=g) / np.maximum(count, 1.0)
+        found = np.bincount(at, (data.y - mean[at]) ** 2 - data.error * (1.0 - 1.0 / count[at]), minlength=g)
+        found = np.maximum(found, 0.0)
+        expected = np.zeros(g)
+        for group, rows in enumerate(_rows_of(at, g)):
+            block = between[np.ix_(data.checkpoint[rows], data.checkpoint[rows])]
+            if len(rows):
+                own = noise[data.source[rows[0]]] * (len(rows) - 1)
+                expected[group] = np.trace(block) - block.sum() / len(rows) + own
+        source = data.source[data.first]
+        total, spread = (np.bincount(source, x, len(data.sources)) for x in (expected, found))
+        overall = max(spread.sum() / max(total.sum(), 1e-9), 1e-4)
+        typical = ((spread + _SOURCE_SCORES * overall) / (total + _SOURCE_SCORES))[source]
+        return np.asarray(np.sqrt((found + _SCALE_SCORES * typical) / (expected + _SCALE_SCORES)))
 
     @cached_property
-    def _solution(self) -> tuple[Array, Array]:
-        """Cholesky factor of the observations' covariance, and the weights of the observations."""
+    def y(self) -> Array:
+        """Shape (N,): the logits about their group's mean, in its scale."""
+        at, g = self.data.group, len(self.data.first)
+        mean = np.bincount(at, self.data.y, minlength=g) / np.maximum(np.bincount(at, minlength=g), 1)
+        return np.clip((self.data.y - mean[at]) / self.scale[at], -_CLIP, _CLIP)
+
+    def covariance(self) -> Array:
+        """Covariance of the N scores in their groups' scales, shape (N, N)."""
+        data, p = self.data, self.parameters
+        kernels = checkpoint_kernels(p, data.checkpoints, data.checkpoints)
+        task = data.task[data.first]
+        same = data.tasks.take(task)
+        similar = task_kernel(p, same, same, task[:, None] == task)
+        between = group_kernels(similar, data.groups, data.groups, np.eye(len(task), dtype=bool))
+        shared = np.tensordot(p.weights, np.stack(between), 1)
+        at, group, match = data.checkpoint, data.group, self.match_of_scores
+        found = np.empty((len(at), len(at)))
+        for start in range(0, len(at), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            block = p.match * np.outer(match[rows], match) + LEVEL * (group[rows, None] == group)
+            for kernel, of in zip(kernels, shared, strict=True):
+                block += kernel[at[rows]][:, at] * of[group[rows]][:, group]
+            found[rows] = block
+        found[np.diag_indices(len(at))] += self.noise_of_scores
+        return found
+
+    @cached_property
+    def weights(self) -> Array:
+        """Shape (N,): the inverse covariance of the scores, times them."""
+        if self.solved is not None:
+            return self.solved
+        kept = cache_dir() / "metric" / f"{self._key}.safetensors"
+        if len(self.y) >= _WORTH_KEEPING and os.path.isfile(kept):  # noqa: PTH113 (False where it may not be read)
+            try:
+                found = self._read_weights(kept.read_bytes())
+            except (OSError, MetricError) as error:
+                logger.info("the solved metric in the cache is not usable: %s", error)
+            else:
+                if found is not None:
+                    return found
+        found = self._solve()
+        if len(self.y) >= _WORTH_KEEPING:
+            try:
+                with atomic_path(kept) as temporary:
+                    temporary.write_bytes(self._written(found))
+            except OSError as error:
+                logger.info("the solved metric is not kept: %s", why(error))
+        return found
+
+    def _solve(self) -> Array:
         from scipy.linalg import cho_factor, cho_solve
 
+        logger.info("solving the metric for %d scores", len(self.y))
         # Transposed it is the same matrix, in the order that LAPACK factors in place.
-        factor = cho_factor(covariance_matrix(self._aligned, self.data).T, lower=True, overwrite_a=True)
-        return factor[0], cho_solve(factor, self.data.y)
+        return np.asarray(cho_solve(cho_factor(self.covariance().T, lower=True, overwrite_a=True), self.y))
+
+    @cached_property
+    def noise_of_scores(self) -> Array:
+        """Shape (N,): variance of each score in its group's scale that nothing else explains."""
+        data = self.data
+        return self.parameters.noise(data.sources)[data.source] + data.error / self.scale[data.group] ** 2
+
+    @cached_property
+    def match_of_scores(self) -> Array:
+        """Shape (N,): how far the checkpoint is made for tasks of this kind."""
+        data = self.data
+        return at_home(data.checkpoints.home[data.checkpoint], data.groups.kinds[data.group])
+
+    @cached_property
+    def _weights_by_group(self) -> Array:
+        """The weights as a table of groups and checkpoints, shape (G, C)."""
+        found = np.zeros((len(self.data.first), len(self.data.checkpoints.ids)))
+        np.add.at(found, (self.data.group, self.data.checkpoint), self.weights)
+        return found
+
+    def _query(self, task: TaskFeatures, protocol: str) -> tuple[Groups, Array]:
+        """A group of scores of one task, and what it shares with the known groups, shape (shared, G)."""
+        data, similarity = self.data, self.task_similarity(task)
+        codes = {name: code for code, name in enumerate(data.sources)}
+        source = codes.get(REFERENCE_SOURCE, -1) if protocol == LINEAR_PROBE else -1
+        query = Groups(
+            np.array([protocol == FINE_TUNE]),
+            np.array([source]),
+            self.kinds_of(task, similarity)[None],
+            task.descriptors * task.embedded[:, None],
+        )
+        shared = group_kernels(similarity[None, data.task[data.first]], query, data.groups)
+        return query, np.concatenate(shared).astype(np.float64)
+
+    def kinds_of(self, task: TaskFeatures, similarity: Array) -> Array:
+        """Shares of the kinds of one task, shape (kinds,): known, or told from the reference tasks near it."""
+        if task.kinds.any():
+            return np.asarray(task.kinds[0])
+        known = self.data.tasks.kinds
+        near = np.where(known.any(axis=1), similarity, 0.0)
+        votes = near**_KIND_POWER @ known
+        # As sure as the nearest is near.
+        return np.asarray(votes / votes.sum() * near.max() if votes.sum() > 0.0 else votes)
 
     def predict_features(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Score] | None = None
+        self,
+        task: TaskFeatures,
+        candidates: CheckpointFeatures,
+        measured: Mapping[str, Score] | None = None,
+        protocol: str = LINEAR_PROBE,
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
-        from scipy.linalg import solve_triangular
+        if protocol == LINEAR_PROBE or not measured:
+            prediction = self._predict(task, candidates, protocol)
+            return prediction.given(measured) if measured else prediction
+        probed = self._predict(task, candidates, LINEAR_PROBE).given(measured)
+        return self._predict(task, candidates, protocol).at_level_of(probed, self._level_of(protocol))
 
-        similarity = self.task_similarity(task)
-        factor, weights = self._solution
-        shares = self._shares(similarity)
-        root = solve_triangular(factor, shares, lower=True)
+    def _level_of(self, protocol: str) -> Level:
+        return self.parameters.levels.get(protocol, Level())
+
+    def level(self, logit: float, protocol: str) -> float:
+        """Return the logit under a protocol that a linear probe's on the same task stands for."""
+        line = self._level_of(protocol)
+        return logit if protocol == LINEAR_PROBE else line.intercept + line.slope * logit
+
+    def _predict(self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str) -> Prediction:
+        p, data = self.parameters, self.data
+        query, shared = self._query(task, protocol)
+        weights, similarity = p.weights, self.task_similarity(task)
+        blind = np.array([name in TASK_BLIND for name in SHARED_WITH])
+        vectors = np.stack(
+            [(weights[:, part] @ shared[part]) @ self._weights_by_group for part in (blind, ~blind)], axis=2
+        )
+        prior, residual = kernel_products(p, candidates, data.checkpoints, vectors).T
+        home = at_home(candidates.home, query.kinds)
+        unit = p.scales.get(protocol, 1.0)
+        # What a group of the same task and kind would share with this one.
+        itself = np.concatenate(group_kernels(np.ones((1, 1)), query, query, np.ones((1, 1), dtype=bool)))[:, 0]
+        itself = itself.astype(np.float64)
+        near = float(similarity[data.tasks.embedded].max(initial=0.0))
         posterior = Posterior(
-            self._aligned,
-            scored=self.data.checkpoints,
+            p,
+            scored=data.checkpoints,
             candidates=candidates,
-            loadings=self.parameters.loadings(candidates.ids),
-            deviation=float(source_covariance(self.parameters, *2 * (source_codes([self.source]),))[0]),
-            weights=shares.T @ weights,
-            explained=root.T @ root,
+            blind=weights[:, :2].sum(axis=1),
+            rest=weights[:, 2:] @ itself[2:] * (1.0 - near**2 / 2.0),
+            shared=self._shared_with(protocol),
+            known=self._known,
+            match=np.sqrt(p.match) * home,
         )
-        prior, residual = posterior.means()
-        prediction = Prediction(
+        tuned = tuple(name for name in data.sources if is_tuned(name))
+        noise = float(np.median(p.noise((REFERENCE_SOURCE,) if protocol == LINEAR_PROBE else tuned or ("",))))
+        return Prediction(
             candidates.ids,
-            prior=prior,
-            residual=residual,
-            task_weight=float(similarity[self.data.tasks.embedded].max(initial=0.0)),
-            noise=self.parameters.aligned((self.source,), ()).noise[0] + self.parameters.unseen,
+            prior=unit * prior,
+            residual=unit * (residual + p.match * home * (self.match_of_scores @ self.weights)),
+            task_weight=near,
+            noise=p.spread * unit**2 * noise,
             posterior=posterior,
+            unit=unit,
         )
-        return prediction.given(measured) if measured else prediction
+
+    def _shared_with(self, protocol: str) -> Array:
+        """Variances that results of a protocol share with frozen and with tuned ones, shape (kernels, 2)."""
+        everywhere, same = self.parameters.weights[:, :2].T
+        tuned = protocol == FINE_TUNE
+        return np.column_stack([everywhere + same * (not tuned), everywhere + same * tuned])
+
+    @cached_property
+    def _known(self) -> Array:
+        """What the scores know of the standings of the C checkpoints, frozen and tuned, shape (2C, 2C).
+
+        Each score's peculiarities are taken for noise of its own; several of a checkpoint on one task, for one.
+        """
+        data, p = self.data, self.parameters
+        c, g = len(data.checkpoints.ids), len(data.first)
+        kernels = checkpoint_kernels(p, data.checkpoints, data.checkpoints)
+        prior = np.block(
+            [
+                [np.tensordot(weights, kernels, 1) for weights in self._shared_with(protocol).T]
+                for protocol in (LINEAR_PROBE, FINE_TUNE)
+            ]
+        )
+        own = (p.weights[:, 2:].sum(axis=1) @ checkpoint_diagonal(p, data.checkpoints))[data.checkpoint]
+        pair = data.task * c + data.checkpoint
+        repeated = np.bincount(pair)[pair]
+        precision = 1.0 / ((own + self.noise_of_scores) * repeated)
+        which = data.checkpoint + c * data.groups.tuned[data.group]
+        by_group = np.zeros((g, 2 * c))
+        np.add.at(by_group, (data.group, which), precision)
+        total = np.maximum(by_group.sum(axis=1), 1e-12)
+        told = np.diag(by_group.sum(axis=0)) - by_group.T @ (by_group / total[:, None])
+        found = np.linalg.solve(np.eye(2 * c) + told @ prior, told)
+        return np.asarray((found + found.T) / 2.0)
 
     def task_similarity(self, task: TaskFeatures) -> Array:
         """Return the similarity of one task to the T known tasks, shape (T,), in [0, 1]."""
         same = np.array([[name == task.names[0] for name in self.data.tasks.names]])
-        similarity: Array = task_kernel(self._aligned, task, self.data.tasks, same)[0]
+        similarity: Array = task_kernel(self.parameters, task, self.data.tasks, same)[0]
         return similarity
 
-    def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
+    def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str = LINEAR_PROBE) -> Array:
         """Split the residuals of n checkpoints by the T known tasks that they come from, shape (n, T), in logits."""
-        data = self.data
-        loadings = self.parameters.loadings(candidates.ids)
-        *_, residual = with_scored(self._aligned, candidates, loadings, data.checkpoints)
-        weights = np.zeros((len(data.checkpoints.ids), len(data.tasks.names)))
-        shares = self._aligned.slope[data.source] * self.task_similarity(task)[data.task] * self._solution[1]
-        np.add.at(weights, (data.checkpoint, data.task), shares)
-        return residual @ weights
+        data, p = self.data, self.parameters
+        query, shared = self._query(task, protocol)
+        blind = np.array([name in TASK_BLIND for name in SHARED_WITH])
+        kernels = checkpoint_kernels(p, candidates, data.checkpoints)
+        of_groups = p.weights[:, ~blind] @ shared[~blind]
+        parts = sum(kernel @ self._weights_by_group.T * of for kernel, of in zip(kernels, of_groups, strict=True))
+        match = np.bincount(data.group, self.match_of_scores * self.weights, minlength=len(data.first))
+        parts = parts + p.match * np.outer(at_home(candidates.home, query.kinds), match)
+        found = np.zeros((len(data.tasks.names), len(candidates.ids)))
+        np.add.at(found, data.task[data.first], parts.T)
+        return p.scales.get(protocol, 1.0) * found.T
 
-    def _shares(self, similarity: Array) -> Array:
-        """What each observation has of the three parts of its checkpoint's covariances, shape (N, 3C).
 
-        A candidate's covariance with an observation is one of prior, smooth kernel and residual with its checkpoint,
-        each times what is here: all that the N observations tell of candidates goes through these 3C columns.
-        """
-        data, n = self.data, len(self.data.checkpoints.ids)
-        protocol = source_covariance(self.parameters, data.codes, source_codes([self.source]))[data.source]
-        slope = self._aligned.slope[data.source]
-        shares = np.zeros((len(data.y), 3, n))
-        for part, share in enumerate((1.0, protocol, similarity[data.task])):
-            shares[np.arange(len(data.y)), part, data.checkpoint] = slope * share
-        return shares.reshape(len(data.y), 3 * n)
+def _rows_of(group: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.searchsorted(group[order], np.arange(1, count)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,9 +504,13 @@ class Static(Metric):
     data: Observations
 
     def predict_features(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Mapping[str, Score] | None = None
+        self,
+        task: TaskFeatures,
+        candidates: CheckpointFeatures,
+        measured: Mapping[str, Score] | None = None,
+        protocol: str = LINEAR_PROBE,
     ) -> Prediction:
-        """Predict from features of one task and of n checkpoints; see :meth:`Metric.predict`."""
+        """Predict from features of one task and of n checkpoints; see :meth:`Metric.predict`. Protocols are alike."""
         prior = self.prior(candidates)
         similarity = self.task_similarity(task)[self.data.tasks.embedded]
         prediction = Prediction(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,25 @@ _READ = (
     "early_accuracy_gain", "mid_accuracy_gain",
 )  # fmt: skip
 
+#: Kinds of tasks, by the domains of ``tasks.csv``: where encoders made for one domain are at home.
+KINDS_OF_DOMAINS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "natural": (
+            "natural-objects", "objects", "scene", "actions", "art", "driving", "sketch", "drawings", "faces",
+            "clothing", "space",
+        ),
+        "fine-grained": ("fine-grained-objects", "food"),
+        "nature": ("fine-grained-animals", "animals-fine-grained", "plants"),
+        "satellite": ("satellite",),
+        "histology": ("histology",),
+        "medical": ("medical", "microscopy"),
+        "synthetic": ("synthetic", "synthetic-3d", "synthetic-factors"),
+        "glyphs": ("characters", "symbols", "handwriting", "rendered-text", "text-in-image", "charts"),
+        "texture": ("texture", "industrial"),
+    }
+)  # fmt: skip
+KINDS = tuple(KINDS_OF_DOMAINS)
+
 
 @dataclass(frozen=True, eq=False)
 class TaskFeatures:
@@ -43,11 +63,13 @@ class TaskFeatures:
     moments
         Shape (n, 2d): the same of the features' means and log variances.
     descriptors
-        Shape (n, 7), in the order of `TASK_DESCRIPTORS`.
+        Shape (n, 7), in the order of `TASK_DESCRIPTORS`, about the mean of the reference tasks; zero rows likewise.
     embedded
         Shape (n,), bool.
     values
         Shape (n, F): the embeddings themselves; zero rows for tasks without one.
+    kinds
+        Shape (n, kinds): shares of the `KINDS`; a zero row where that is unknown.
     """
 
     names: tuple[str, ...]
@@ -56,12 +78,18 @@ class TaskFeatures:
     descriptors: Array
     embedded: NDArray[np.bool_]
     values: NDArray[np.float32]
+    kinds: Array
 
     def take(self, rows: NDArray[np.int64]) -> TaskFeatures:
         """Return the tasks at `rows`."""
         names = tuple(self.names[i] for i in rows)
-        arrays = ("profiles", "moments", "descriptors", "embedded", "values")
+        arrays = ("profiles", "moments", "descriptors", "embedded", "values", "kinds")
         return TaskFeatures(names, **{name: getattr(self, name)[rows] for name in arrays})
+
+    def of_domains(self, domains: Mapping[str, str | None]) -> TaskFeatures:
+        """Return them with the kinds that their domains, by task, belong to."""
+        kinds = [[domains.get(name) in of for of in KINDS_OF_DOMAINS.values()] for name in self.names]
+        return replace(self, kinds=np.array(kinds, dtype=np.float64).reshape(-1, len(KINDS)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +101,7 @@ class TaskSpace:
     centre: Array
     moments_centre: Array
     moments_scale: Array
+    descriptors_centre: Array
 
     @classmethod
     def fit(cls, table: TaskEmbedding) -> TaskSpace:
@@ -85,6 +114,7 @@ class TaskSpace:
             profiles.mean(axis=0),
             moments.mean(axis=0),
             np.maximum(moments.std(axis=0), 1e-6),
+            _described(table.names, table.task_descriptors).mean(axis=0),
         )
 
     def features(
@@ -93,10 +123,11 @@ class TaskSpace:
         """Map raw embedding arrays, one row per task, into the space."""
         profiles = log_profile(np.asarray(values, dtype=np.float64), self.layer_sizes) - self.centre
         moments = (_raw_moments(mean, var) - self.moments_centre) / self.moments_scale
-        described = np.array([_descriptor_row(name, d) for name, d in zip(names, descriptors, strict=True)])
+        described = _described(names, descriptors) - self.descriptors_centre
         embedded = np.ones(len(names), dtype=np.bool_)
         raw = np.asarray(values, dtype=np.float32)
-        return TaskFeatures(names, _unit(profiles), _unit(moments), described, embedded, raw)
+        kinds = np.zeros((len(names), len(KINDS)))
+        return TaskFeatures(names, _unit(profiles), _unit(moments), described, embedded, raw, kinds)
 
     def of_embedding(self, embedding: TaskEmbedding, names: tuple[str, ...] | None = None) -> TaskFeatures:
         """Features of embedded tasks, shapes (n, ...); `names` are those of reference tasks, None for a query.
@@ -127,7 +158,8 @@ class TaskSpace:
         n, f, m = len(names), len(self.centre), len(self.moments_centre)
         zeros = np.zeros((n, len(TASK_DESCRIPTORS)))
         values = np.zeros((n, f), dtype=np.float32)
-        return TaskFeatures(names, np.zeros((n, f)), np.zeros((n, m)), zeros, np.zeros(n, dtype=np.bool_), values)
+        kinds, embedded = np.zeros((n, len(KINDS))), np.zeros(n, dtype=np.bool_)
+        return TaskFeatures(names, np.zeros((n, f)), np.zeros((n, m)), zeros, embedded, values, kinds)
 
 
 def _raw_moments(mean: Any, var: Any) -> Array:
@@ -138,6 +170,11 @@ def _raw_moments(mean: Any, var: Any) -> Array:
 def _unit(rows: Array) -> Array:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+
+
+def _described(names: tuple[str, ...], descriptors: Sequence[Mapping[str, float]]) -> Array:
+    rows = [_descriptor_row(name, d) for name, d in zip(names, descriptors, strict=True)]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(TASK_DESCRIPTORS))
 
 
 def _descriptor_row(name: str, d: Mapping[str, float]) -> list[float]:
@@ -166,4 +203,5 @@ def join_tasks(first: TaskFeatures, second: TaskFeatures) -> TaskFeatures:
         np.concatenate([first.descriptors, second.descriptors]),
         np.concatenate([first.embedded, second.embedded]),
         np.concatenate([first.values, second.values]),
+        np.concatenate([first.kinds, second.kinds]),
     )

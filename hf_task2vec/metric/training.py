@@ -1,204 +1,249 @@
-"""Learn the metric's length-scales and variances by marginal likelihood (Rasmussen and Williams 2006, chapter 5)."""
+"""Learn the trained metric's parameters by marginal likelihood."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_task2vec.errors import MetricError
-from hf_task2vec.metric.covariance import SHARES, MetricParameters, covariance_matrix
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, Observations
+from hf_task2vec.metric.covariance import (
+    CHECKPOINT_KERNELS,
+    SHARED_WITH,
+    Level,
+    MetricParameters,
+    checkpoint_kernels,
+    group_kernels,
+    task_kernel,
+)
+from hf_task2vec.metric.observations import PROTOCOLS, REFERENCE_SOURCE, Groups
+from hf_task2vec.metric.ranking_metric import LEVEL, RankingMetric
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
+
+if TYPE_CHECKING:
+    from hf_task2vec.metric.observations import Observations
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
-# A weak log-normal prior, centred on the built-in values, keeps parameters that the scores say nothing about in place.
-_PRIOR_SPREAD = 1.5
-RANK = 3
-"""Factors of the residual; see ``ranks`` in the raw output of ``benchmarks/selection/leave_one_out.py``."""
-# The spread of the prior on loadings and of their start, and the scores on embedded tasks that a checkpoint needs to
-# have loadings of its own.
-_LOADING_SPREAD, _LOADING_START, _LOADING_SCORES = 0.4, 0.2, 20
+
+#: Tasks that a line needs.
+LEAST_TASKS = 5
+_STEP, _SEED = 0.12, 0
+# A source of a few groups with hundreds of scores each must not outweigh the rest.
+_SCORES_OF_A_GROUP = 60
+# Spread of the prior on the logarithm of each parameter.
+_PRIOR_SPREAD = {"variances": 1.5, "noises": 0.7, "lengths": 0.7, "loadings": 0.4}
+# Factors of the residual, their first size, and the scores on embedded tasks that a checkpoint needs to lean on them.
+_FACTORS, _LOADING_START, _LOADING_SCORES = 3, 0.2, 20
 
 
 def fit_parameters(
-    data: Observations,
-    start: MetricParameters | None = None,
-    *,
-    fixed: Collection[str] = (),
-    max_iterations: int = 60,
-    rank: int = RANK,
+    data: Observations, start: MetricParameters | None = None, *, steps: int = 80, scores: int = 1000
 ) -> tuple[MetricParameters, dict[str, Any]]:
-    """Maximise the marginal likelihood of the scores, times a weak prior on the parameters.
+    """Maximise the marginal likelihood of the scores of random groups, times a weak prior on the parameters.
 
     Parameters
     ----------
     data
         Scores to learn from.
     start
-        Starting point; by default the built-in values, on which the prior is centred. Loadings start from small
-        random numbers where it has none.
-    fixed
-        Names of parameters that stay as in `start`; ``"lengths"`` and ``"factors"`` stand for the whole table.
-    max_iterations
-        Iterations of L-BFGS. The result is deterministic.
-    rank
-        Number of factors of the residual, ≥ 0.
+        Starting point and centre of the prior; by default the built-in values. What is not learned (`spread`,
+        `scales`, `levels`, `length_facts`) stays.
+    steps
+        Steps of Adam.
+    scores
+        Scores that each step looks at, of groups drawn at random. The result is deterministic.
 
     Returns
     -------
     tuple
-        The parameters, and a report: objectives before and after, evaluations, seconds, number of scores.
+        The parameters, and a report: mean objectives of the first and of the last fifth of the steps, seconds, number
+        of scores.
 
     Raises
     ------
     MetricError
         There are no scores.
     """
-    from scipy.optimize import minimize
+    import torch
 
     if not len(data.y):
-        raise MetricError("no scores to learn the metric from; the index must hold comparable scores of embedded tasks")
-    packing = _Packing(data, rank)
-    centre = packing.pack(MetricParameters())
-    objective = _Objective(data, packing, centre)
-    first = packing.pack(start) if start is not None else centre
-    if "factors" not in fixed:
-        first = packing.off_zero(first)
-    started = time.perf_counter()
-    before = objective(first)[0]
-    held = packing.positions(fixed)
-    bounds = [(x, x) if i in held else (None, None) for i, x in enumerate(first)]
-    options = {"maxiter": max_iterations}
-    result = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        raise MetricError("no scores to learn the metric from; the index must hold comparable scores")
+    began = time.perf_counter()
+    start = MetricParameters() if start is None else start
+    objective = _Objective(data, start)
+    centre, rng, history = objective.pack(start), np.random.default_rng(_SEED), []
+    x = torch.tensor(objective.off_zero(centre, rng), requires_grad=True)
+    optimiser = torch.optim.Adam([x], lr=_STEP)
+    for step in range(steps):
+        # Every third step looks at embedded tasks alone: they are few, and tell how far similar tasks are alike.
+        value = objective(x, objective.draw(rng, scores, embedded=step % 3 == 2))
+        prior = 0.5 * ((x - torch.tensor(centre)) / torch.tensor(objective.spread)).square().sum() / len(data.y)
+        optimiser.zero_grad()
+        (value + prior).backward()
+        optimiser.step()
+        for group in optimiser.param_groups:
+            group["lr"] = _STEP * (1.0 - step / steps) + 0.01
+        history.append(float(value.detach()))
+    fifth = max(steps // 5, 1)
     report = {
         "n_scores": len(data.y),
         "n_tasks": len(np.unique(data.task)),
         "n_checkpoints": len(np.unique(data.checkpoint)),
-        "objective_before": before,
-        "objective_after": float(result.fun),
-        "evaluations": objective.evaluations,
-        "seconds": round(time.perf_counter() - started, 1),
+        "objective_before": float(np.mean(history[:fifth])),
+        "objective_after": float(np.mean(history[-fifth:])),
+        "seconds": round(time.perf_counter() - began, 1),
     }
     logger.info("metric trained: %s", report)
-    return packing.unpack(result.x), report
+    return objective.unpack(x.detach().numpy()), report
 
 
-class _Packing:
-    """Parameters as one unconstrained vector.
+def calibrate(metric: RankingMetric) -> MetricParameters:
+    """Learn the scale of each protocol's results, and how hard tasks are under it, from a metric's own scores.
 
-    Scalars, the logarithms of the descriptors' lengths and of the slopes and noises by source, then the loadings. The
-    slope of the reference source is not among them: it is 1 and defines the unit.
+    Returns
+    -------
+    MetricParameters
+        The metric's, with `scales` and `levels`. A level is learned from the tasks that the index has measured itself
+        and that others have fine-tuned on; with fewer than `LEAST_TASKS` of them, the built-in line stays.
     """
-
-    def __init__(self, data: Observations, rank: int = RANK) -> None:
-        self.rank = rank
-        self.sources, self.scalars = data.sources, tuple(MetricParameters().scalars())
-        self.free = np.array([name != REFERENCE_SOURCE for name in self.sources])
-        embedded = data.tasks.embedded[data.task]
-        counts = np.bincount(data.checkpoint[embedded], minlength=len(data.checkpoints.ids))
-        self.checkpoints = data.checkpoints.ids
-        self.factored = np.flatnonzero(counts >= _LOADING_SCORES) if rank else np.zeros(0, dtype=np.int64)
-        self.n_loadings = len(self.factored) * rank
-
-    def positions(self, names: Collection[str]) -> set[int]:
-        """Where the parameters of some names lie in the vector."""
-        n, m = len(self.scalars), len(TASK_DESCRIPTORS)
-        found = {i for i, name in enumerate(self.scalars) if name in names}
-        if "lengths" in names:
-            found |= set(range(n, n + m))
-        if "factors" in names:
-            end = n + m + int(self.free.sum()) + len(self.sources) + self.n_loadings
-            found |= set(range(end - self.n_loadings, end))
-        return found
-
-    def pack(self, parameters: MetricParameters) -> Array:
-        values = parameters.scalars()
-        packed = [np.log(v / (1.0 - v)) if name in SHARES else np.log(v) for name, v in values.items()]
-        aligned = parameters.aligned(self.sources, self.checkpoints)
-        loadings = np.zeros((len(self.factored), self.rank))
-        known = aligned.loadings[self.factored, : self.rank]
-        loadings[:, : known.shape[1]] = known
-        tables = (np.log(aligned.length), np.log(aligned.slope[self.free]), np.log(aligned.noise))
-        return np.concatenate([packed, *tables, loadings.ravel()])
-
-    def off_zero(self, packed: Array) -> Array:
-        """Move the loadings off zero, where their gradient vanishes, if all of them are."""
-        first = packed.copy()
-        if self.n_loadings and not first[-self.n_loadings :].any():
-            draws = np.random.default_rng(0).standard_normal(self.n_loadings)
-            first[-self.n_loadings :] = _LOADING_START * draws
-        return first
-
-    def spread(self) -> Array:
-        """Spread of the prior on each entry."""
-        spread = np.full(len(self.pack(MetricParameters())), _PRIOR_SPREAD)
-        if self.n_loadings:
-            spread[-self.n_loadings :] = _LOADING_SPREAD
-        return spread
-
-    def tensors(self, x: Any, xp: Any) -> SimpleNamespace:
-        """Unpack a torch tensor, keeping its gradient."""
-        parts = xp.split(
-            x,
-            [len(self.scalars), len(TASK_DESCRIPTORS), int(self.free.sum()), len(self.sources), self.n_loadings],
+    data, scale, weights = metric.data, metric.scale, metric.weights
+    groups = len(data.first)
+    of_level = LEVEL * np.bincount(data.group, weights, minlength=groups)
+    standing = metric.y - metric.noise_of_scores * weights - of_level[data.group]
+    count = np.maximum(np.bincount(data.group, minlength=groups), 1)
+    level = np.bincount(data.group, data.y - scale[data.group] * standing, minlength=groups) / count
+    sources, left = np.array(data.sources)[data.source[data.first]], data.first >= 0
+    measured, tuned = (sources == REFERENCE_SOURCE) & left, data.groups.tuned & left
+    scales = {
+        name: float(np.exp(np.median(np.log(scale[which]))))
+        for name, which in zip(
+            PROTOCOLS, (tuned, measured if measured.any() else ~data.groups.tuned & left), strict=True
         )
-        values = {
-            name: xp.sigmoid(v) if name in SHARES else xp.exp(v) for name, v in zip(self.scalars, parts[0], strict=True)
-        }
-        slope = xp.ones(len(self.sources), dtype=xp.float64)
-        slope[xp.as_tensor(self.free)] = xp.exp(parts[2])
-        loadings = xp.zeros(len(self.checkpoints), self.rank, dtype=xp.float64)
-        loadings[xp.as_tensor(self.factored)] = parts[4].reshape(len(self.factored), self.rank)
-        return SimpleNamespace(
-            **values, length=xp.exp(parts[1]), slope=slope, noise=xp.exp(parts[3]), loadings=loadings
-        )
-
-    def unpack(self, packed: Array) -> MetricParameters:
-        import torch
-
-        found = self.tensors(torch.from_numpy(packed), torch)
-        return MetricParameters(
-            **{name: float(getattr(found, name)) for name in self.scalars},
-            lengths=dict(zip(TASK_DESCRIPTORS, found.length.tolist(), strict=True)),
-            factors={self.checkpoints[i]: tuple(found.loadings[i].tolist()) for i in self.factored},
-            slopes=dict(zip(self.sources, found.slope.tolist(), strict=True)),
-            noises=dict(zip(self.sources, found.noise.tolist(), strict=True)),
-        )
+        if which.any()
+    }
+    hard = {data.task[data.first[g]]: level[g] for g in np.flatnonzero(measured)}
+    pairs = [(hard[t], level[g]) for g in np.flatnonzero(tuned) if (t := data.task[data.first[g]]) in hard]
+    tasks = {t for g in np.flatnonzero(tuned) if (t := data.task[data.first[g]]) in hard}
+    if len(tasks) < LEAST_TASKS:
+        return replace(metric.parameters, scales=scales)
+    x, y = np.array(pairs).T
+    slope, intercept = np.polyfit(x, y, 1)
+    line = Level(float(intercept), float(slope), float(np.std(y - slope * x - intercept, ddof=2)))
+    return replace(metric.parameters, scales=scales, levels={PROTOCOLS[0]: line})
 
 
 class _Objective:
-    """Negative log posterior of the packed parameters, and its gradient."""
+    """Negative log marginal likelihood, by score, of packed parameters.
 
-    def __init__(self, data: Observations, packing: _Packing, centre: Array) -> None:
+    Packed are the logarithms of variances, lengths and noises, then the loadings of checkpoints with enough scores.
+    """
+
+    def __init__(self, data: Observations, start: MetricParameters) -> None:
         import torch
 
-        self._torch, self._packing, self.evaluations = torch, packing, 0
-        self._centre, self._spread = torch.from_numpy(centre), torch.from_numpy(packing.spread())
+        self._torch, self._data, self._start = torch, data, start
+        metric = RankingMetric(start, None, data)  # type: ignore[arg-type]  # the space is for embeddings only
+        self._y, self._error = metric.y, data.error / metric.scale[data.group] ** 2
+        self._match = metric.match_of_scores
+        self._kernels = torch.tensor(checkpoint_kernels(start, data.checkpoints, data.checkpoints))
+        embedded = data.tasks.embedded[data.task]
+        count = np.bincount(data.checkpoint[embedded], minlength=len(data.checkpoints.ids))
+        self._leaning = np.flatnonzero(count >= _LOADING_SCORES)
+        self._sizes = [
+            len(CHECKPOINT_KERNELS) * len(SHARED_WITH),
+            1,
+            2 + len(TASK_DESCRIPTORS),
+            len(data.sources),
+            len(self._leaning) * _FACTORS,
+        ]
+        spreads = [_PRIOR_SPREAD[name] for name in ("variances", "variances", "lengths", "noises", "loadings")]
+        self.spread = np.repeat(spreads, self._sizes)
+        self._rows = [np.flatnonzero(data.group == g) for g in range(len(data.first))]
 
-        def tensors(owner: Any, *names: str) -> SimpleNamespace:
-            return SimpleNamespace(**{name: torch.tensor(np.asarray(getattr(owner, name))) for name in names})
+    def pack(self, p: MetricParameters) -> Array:
+        """Return parameters as one unconstrained vector."""
+        lengths = [p.length_fisher, p.length_moments, *p.length]
+        logarithms = np.log(
+            np.concatenate([np.maximum(p.weights, 1e-6).ravel(), [p.match], lengths, p.noise(self._data.sources)])
+        )
+        known = p.factors(self._data.checkpoints.ids)[self._leaning, :_FACTORS]
+        loadings = np.zeros((len(self._leaning), _FACTORS))
+        loadings[:, : known.shape[1]] = known
+        return np.concatenate([logarithms, loadings.ravel()])
 
-        self._data = tensors(data, "task", "checkpoint", "group", "source", "codes", "y", "error")
-        self._data.tasks = tensors(data.tasks, "profiles", "moments", "descriptors", "embedded")
-        self._data.checkpoints = tensors(data.checkpoints, "numbers", "pretraining", "family")
+    def unpack(self, packed: Array) -> MetricParameters:
+        """Return the parameters of a vector."""
+        *logarithms, loadings = np.split(packed, np.cumsum(self._sizes)[:-1])
+        variances, match, lengths, noises = map(np.exp, logarithms)
+        table = variances.reshape(len(CHECKPOINT_KERNELS), len(SHARED_WITH)).tolist()
+        return replace(
+            self._start,
+            variances={
+                k: dict(zip(SHARED_WITH, row, strict=True)) for k, row in zip(CHECKPOINT_KERNELS, table, strict=True)
+            },
+            match=float(match[0]),
+            length_fisher=float(lengths[0]),
+            length_moments=float(lengths[1]),
+            lengths=dict(zip(TASK_DESCRIPTORS, lengths[2:].tolist(), strict=True)),
+            loadings={
+                self._data.checkpoints.ids[i]: tuple(row)
+                for i, row in zip(self._leaning, loadings.reshape(-1, _FACTORS).tolist(), strict=True)
+            },
+            noises=dict(zip(self._data.sources, noises.tolist(), strict=True)),
+        )
 
-    def __call__(self, packed: Array) -> tuple[float, Array]:
-        torch = self._torch
-        self.evaluations += 1
-        x = torch.tensor(packed, dtype=torch.float64, requires_grad=True)
-        covariance = covariance_matrix(self._packing.tensors(x, torch), self._data, torch)
-        factor = torch.linalg.cholesky(covariance)
-        whitened = torch.linalg.solve_triangular(factor, self._data.y[:, None], upper=False)
-        likelihood = 0.5 * whitened.square().sum() + factor.diagonal().log().sum()
-        prior = 0.5 * ((x - self._centre) / self._spread).square().sum()
-        total = likelihood + prior
-        (gradient,) = torch.autograd.grad(total, x)
-        return float(total.detach()), gradient.numpy()
+    def off_zero(self, packed: Array, rng: np.random.Generator) -> Array:
+        """Move the loadings off zero, where their gradient vanishes, if all of them are."""
+        first, count = packed.copy(), self._sizes[-1]
+        if count and not first[-count:].any():
+            first[-count:] = _LOADING_START * rng.standard_normal(count)
+        return first
+
+    def draw(self, rng: np.random.Generator, count: int, *, embedded: bool) -> NDArray[np.int64]:
+        """Draw groups at random, of embedded tasks if there are any and so asked, until they hold `count` scores."""
+        found: list[NDArray[np.int64]] = []
+        known = np.flatnonzero(self._data.tasks.embedded[self._data.task[self._data.first]])
+        for group in rng.permutation(known if embedded and len(known) else len(self._rows)):
+            rows = self._rows[group]
+            found.append(np.sort(rng.permutation(rows)[:_SCORES_OF_A_GROUP]))
+            if sum(map(len, found)) >= count:
+                break
+        return np.concatenate(found)
+
+    def __call__(self, x: Any, rows: NDArray[np.int64]) -> Any:
+        torch, data = self._torch, self._data
+        *logarithms, leaning = x.split(self._sizes)
+        variances, match, lengths, noises = map(torch.exp, logarithms)
+        groups, at = np.unique(data.group[rows], return_inverse=True)
+        first = data.first[groups]
+        task, of = data.task[first], data.groups
+        tasks = data.tasks.take(task)
+        names = ("profiles", "moments", "descriptors", "embedded")
+        known = SimpleNamespace(**{name: torch.tensor(getattr(tasks, name)) for name in names})
+        p = SimpleNamespace(length_fisher=lengths[0], length_moments=lengths[1], length=lengths[2:])
+        similar = task_kernel(p, known, known, torch.tensor(task[:, None] == task), torch)
+        part = Groups(of.tuned[groups], of.source[groups], of.kinds[groups], of.described[groups])
+        shared = group_kernels(np.zeros(similar.shape), part, part, np.eye(len(groups), dtype=bool))
+        stacked = [torch.tensor(kernel.astype(np.float64)) for kernel in shared]
+        stacked[SHARED_WITH.index("similar")] = similar
+        table = variances.reshape(len(CHECKPOINT_KERNELS), len(SHARED_WITH))
+        between = torch.tensordot(table, torch.stack(stacked), 1)
+        checkpoint = data.checkpoint[rows]
+        kernels = self._kernels[:, checkpoint][:, :, checkpoint]
+        loadings = torch.zeros(len(data.checkpoints.ids), _FACTORS, dtype=x.dtype)
+        loadings = loadings.index_put((torch.tensor(self._leaning),), leaning.reshape(-1, _FACTORS))[checkpoint]
+        kernels[CHECKPOINT_KERNELS.index("factors")] = loadings @ loadings.T
+        own = torch.tensor(self._match[rows])
+        covariance = (kernels * between[:, at][:, :, at]).sum(0) + match * torch.outer(own, own)
+        covariance = covariance + LEVEL * torch.tensor(at[:, None] == at)
+        noise = torch.tensor(self._error[rows]) + noises[torch.tensor(data.source[rows])]
+        factor = torch.linalg.cholesky(covariance + torch.diag(noise))
+        whitened = torch.linalg.solve_triangular(factor, torch.tensor(self._y[rows])[:, None], upper=False)
+        return (0.5 * whitened.square().sum() + factor.diagonal().log().sum()) / len(rows)

@@ -95,6 +95,7 @@ def explain(
     metric: Metric,
     task: TaskFeatures,
     candidates: CheckpointFeatures,
+    protocol: str,
     score: Array,
     prior: Array,
     titles: Mapping[str, str],
@@ -102,7 +103,7 @@ def explain(
 ) -> dict[str, Explanation]:
     """Explain candidates, with their predicted scores and priors, shapes (n,), by hub id."""
     data, similarity = metric.data, metric.task_similarity(task)
-    points = 100.0 * (score * (1.0 - score))[:, None] * metric.residual_parts(task, candidates)
+    points = 100.0 * (score * (1.0 - score))[:, None] * metric.residual_parts(task, candidates, protocol)
     nearest = [t for t in np.argsort(-similarity, kind="stable")[:_NEIGHBOURS] if similarity[t] > 0]
     # The scores of each checkpoint, those on the most similar tasks first.
     by_checkpoint: dict[str, list[int]] = {}

@@ -37,8 +37,9 @@ class Candidate:
     aliases
         Other repositories that hold the same weights.
     score
-        Predicted accuracy, in [0, 1], of a linear probe on this checkpoint's features for the given sample; with
-        several labels an image its mAP (:attr:`Ranking.score_name` says which).
+        Predicted accuracy, in [0, 1], under the protocol asked for: after fine-tuning on the dataset, or of a linear
+        probe on this checkpoint's features of the sample; with several labels an image its mAP
+        (:attr:`Ranking.score_name` says which).
     std
         Standard deviation of `score`.
     low, high

@@ -27,19 +27,21 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: How an accuracy under a protocol is called.
+PROTOCOL_WORDS = {"fine-tune": "after fine-tuning", "linear-probe": "of a linear probe"}
 #: From this similarity on a reference task is taken for the user's own dataset. On the shipped index different
 #: datasets reach 0.92, and other 256 images of the same one 0.95 and more.
 SAME_DATASET = 0.94
 
 
 class Recommender:
-    """Ranks checkpoints for one embedded task, in the light of what was measured on it."""
+    """Ranks checkpoints for one embedded task and a protocol, in the light of what was measured on the task."""
 
-    def __init__(self, embedding: TaskEmbedding, metric: Metric, eligible: Eligible) -> None:
+    def __init__(self, embedding: TaskEmbedding, metric: Metric, eligible: Eligible, protocol: str) -> None:
         import pandas as pd
 
         check_descriptors(embedding)
-        self.embedding, self.metric, self.eligible = embedding, metric, eligible
+        self.embedding, self.metric, self.eligible, self.protocol = embedding, metric, eligible, protocol
         self.index, self.checkpoints = index, checkpoints = eligible.index, eligible.checkpoints
         self.score_name = score_name(embedding.task.get("label_kind"))
         self._judged, self._chance = can_judge(embedding.task), chance(embedding.task)
@@ -50,14 +52,14 @@ class Recommender:
             checkpoints = pd.concat([checkpoints, probe], ignore_index=True)
         self._task = metric.space.of_embedding(embedding)
         self._features = checkpoint_features(checkpoints)
-        self._before = metric.predict_features(self._task, self._features)
 
     def predict(self, measured: Mapping[str, Score]) -> Prediction:
         """Predict the standing of all candidates, and of the probe if the index knows it, given measurements."""
+        known = self.known | dict(measured) if self._judged else {}
+        prediction = self.metric.predict_features(self._task, self._features, known, self.protocol)
         if not self._judged:
-            return replace(self._before, residual=np.zeros_like(self._before.residual), task_weight=0.0)
-        known = self.known | dict(measured)
-        return self._before.given(known) if known else self._before
+            return replace(prediction, residual=np.zeros_like(prediction.residual), task_weight=0.0)
+        return prediction
 
     def rank(self, measured: Mapping[str, Score], *, top_k: int) -> Ranking:
         """Rank the checkpoints by predictions and measurements together."""
@@ -72,6 +74,7 @@ class Recommender:
             self.metric,
             self._task,
             self._features.take(at),
+            self.protocol,
             top["score"].to_numpy(),
             top["prior"].to_numpy(),
             titles,
@@ -83,7 +86,7 @@ class Recommender:
             table=table,
             top_k=len(top),
             dataset=self.embedding.name,
-            summary=self._summary(table, gain),
+            summary=self._summary(table, gain, _as_good(prediction, order)),
             warnings=(*self._warnings(prediction.task_weight), *self._leakage(facts)),
             provenance={
                 "task": self.embedding.task,
@@ -92,6 +95,7 @@ class Recommender:
                 "embedding": self.embedding.config,
                 "index": self.index.fingerprint,
                 "metric": self.metric.name,
+                "protocol": self.protocol,
                 "score": self.score_name,
                 "versions": self.embedding.versions,
                 **self.eligible.provenance,
@@ -108,7 +112,7 @@ class Recommender:
         if not self._judged:
             level = float(logit(np.mean(self.metric.data.score)))
         elif not prediction.measured:  # the index does not know the probe: its accuracy tells how hard this is
-            level = float(logit(probe_score(self.embedding.descriptors).smoothed))
+            level = self.metric.level(float(logit(probe_score(self.embedding.descriptors).smoothed)), self.protocol)
         ids = self.checkpoints["hub_id"].to_numpy()
         order = np.lexsort((ids, -prediction.mean[: len(ids)]))
         mean = level + prediction.mean[order]
@@ -137,13 +141,14 @@ class Recommender:
             return "not in the index; judged by its family"
         return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
 
-    def _summary(self, table: pd.DataFrame, gain: TaskGain | None) -> str:
+    def _summary(self, table: pd.DataFrame, gain: TaskGain | None, as_good: NDArray[np.bool_]) -> str:
         best = table.iloc[0]
         text = (
-            f"Take {best['hub_id']}: predicted linear-probe {self.score_name} {percent(best['score'])} % "
+            f"Take {best['hub_id']}: predicted {self.score_name} {PROTOCOL_WORDS[self.protocol]} "
+            f"{percent(best['score'])} % "
             f"(80 % interval {percent(best['low'])} to {percent(best['high'])}; {best['evidence']})."
         )
-        close = table[table["score"] >= best["score"] - best["std"]].iloc[1:]
+        close = table[as_good].iloc[1:]
         if len(close):
             text += (
                 f" {counted(len(close), 'other')} of the {len(table)} {'is' if len(close) == 1 else 'are'} within one "
@@ -219,8 +224,16 @@ def _task_gain(prediction: Prediction, scores: Array, order: NDArray[np.int64]) 
     if static == 0:
         return TaskGain(name, 0.0, 0.0)
     middle = float((scores[0] + scores[static]) / 2.0)
-    std = middle * (1.0 - middle) * np.sqrt(prediction.variance_of_difference(int(order[0]), int(order[static])))
+    std = (
+        middle * (1.0 - middle) * float(np.sqrt(prediction.variance_of_differences(int(order[0]), order[[static]])[0]))
+    )
     return TaskGain(name, 100.0 * float(scores[0] - scores[static]), 100.0 * float(std))
+
+
+def _as_good(prediction: Prediction, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of `order` lie below the first by less than the standard deviation of that difference."""
+    behind = prediction.mean[order[0]] - prediction.mean[order]
+    return np.asarray(behind**2 <= prediction.variance_of_differences(int(order[0]), order))
 
 
 def _smallest(best: Mapping[str, Any] | pd.Series, close: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import Computing, TaskEmbedding, cached_embedding, load_probe
 from hf_task2vec.errors import ProbeMismatchError, SelectionError, check_count
-from hf_task2vec.metric import load_metric
+from hf_task2vec.metric import check_protocol, load_metric
 from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.selection.limits import Budget, Constraints, Eligible
 from hf_task2vec.selection.ranking import Ranking
@@ -46,6 +46,7 @@ def select_backbone(
     refine_bytes: float | None = None,
     refine_seconds: float | None = None,
     metric: str = "trained",
+    protocol: str = "fine-tune",
     seed: int = 0,
     device: str | None = None,
     token: str | None = None,
@@ -82,6 +83,9 @@ def select_backbone(
     metric
         What predicts the accuracies: ``"trained"``, or ``"static"``, the mean standing of each checkpoint on the
         tasks of the index, which ignores the task.
+    protocol
+        What the accuracies are predicted for: ``"fine-tune"``, all weights trained on the whole dataset, or
+        ``"linear-probe"``, a linear classifier on frozen features of the sample. Other checkpoints are good at either.
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
@@ -115,6 +119,7 @@ def select_backbone(
     """
     check_count(SelectionError, 1, top_k=top_k)
     check_count(SelectionError, 0, refine=refine)
+    check_protocol(protocol)
     sampling = Sampling(name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed)
     computing = Computing(device, batch_size, token, cache, progress)
     limits = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
@@ -123,7 +128,7 @@ def select_backbone(
     eligible = Eligible.of(zoo, limits, candidates, token)
     ranker = load_metric(metric, eligible.index)
     task, embedding = _embedded(dataset, sampling, probe, eligible.index, computing, measurable=refine > 0)
-    recommender = Recommender(embedding, ranker, eligible)
+    recommender = Recommender(embedding, ranker, eligible, protocol)
     if refine and task is not None:
         from hf_task2vec.selection.refinement import refine_ranking
 
@@ -131,7 +136,7 @@ def select_backbone(
     else:
         ranking = recommender.rank({}, top_k=top_k)
     wanted = {"candidates": candidates, "probe": probe, "index": index, "top_k": top_k, "metric": metric}
-    request = _request({"dataset": dataset, **vars(sampling), **vars(limits), **wanted})
+    request = _request({"dataset": dataset, **vars(sampling), **vars(limits), **wanted, "protocol": protocol})
     return replace(ranking, request=request, sample=task)
 
 

@@ -21,7 +21,7 @@ from benchmarks.selection.baselines import (
 )
 from hf_task2vec.embedding.distance import asymmetric, relative_fisher, symmetric
 from hf_task2vec.errors import MetricError
-from hf_task2vec.metric.observations import Observations
+from hf_task2vec.metric.observations import CHECKPOINT_FACTS, Observations
 from hf_task2vec.metric.ranking_metric import METRICS, Metric, Static, additive_fit, load_metric
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures
 from hf_task2vec.probes.scores import Score
@@ -66,13 +66,14 @@ def test_additive_fit_is_least_squares(seed: int, share: float) -> None:
 
 def test_checkpoints_without_scores_are_judged_by_their_facts() -> None:
     """Also those that lost their scores when a task was held out: they are not simply average."""
-    scored = observed.checkpoints(30)
+    scored = observed.checkpoints(120)
+    scored.numbers[7, 0] = 5.0  # clearly the best
     y = np.tile(2.0 * scored.numbers[:, 0], (6, 1))
     data = observed.observations(observed.tasks(6), scored, y=y)
     lost = int(np.argmax(scored.numbers[:, 0]))
     left = data.rows(data.checkpoint != lost)
     for part in (data, left):
-        fresh = observed.checkpoints(5, seed=3, first=100)
+        fresh = observed.checkpoints(5, seed=3, first=1000)
         found = Static(observed.space(), part).predict_features(query(), fresh).mean
         np.testing.assert_allclose(found - found[0], 2.0 * (fresh.numbers - fresh.numbers[0])[:, 0], atol=0.4)
     assert np.argmax(Static(observed.space(), left).predict_features(query(), scored).mean) == lost
@@ -91,12 +92,12 @@ def test_share_of_wins_by_hand() -> None:
 
 def test_best_imagenet_by_hand() -> None:
     candidates = observed.checkpoints(4)
-    numbers = candidates.numbers.copy()
-    numbers[:, :2] = [[0.4, 0.0], [-2.0, 0.0], [0.0, 1.0], [1.6, 0.0]]
+    numbers, unknown = candidates.numbers.copy(), CHECKPOINT_FACTS.index("no_classifier")
+    numbers[:, [0, unknown]] = [[0.4, 0.0], [-2.0, 0.0], [0.0, 1.0], [1.6, 0.0]]
     metric = BestImageNet(observed.space(), complete())
     found = metric.predict_features(query(), replace(candidates, numbers=numbers)).mean
     assert found.tolist() == [0.2, -1.0, -1.5, 0.8]  # the unknown one comes last
-    numbers[:, 1] = 1.0
+    numbers[:, unknown] = 1.0
     assert len(set(metric.predict_features(query(), replace(candidates, numbers=numbers)).mean)) == 1
 
 
@@ -226,7 +227,10 @@ def test_one_interface(metric: Metric, index: ZooIndex) -> None:
 
 def test_measurements_fix_the_level(metric: Metric, index: ZooIndex) -> None:
     first = index.checkpoints["hub_id"][0]
-    low, high = (metric.predict(embedding(50), index.checkpoints, {first: Score.of_share(p, 4000)}) for p in (0.3, 0.9))
+    task, checkpoints = embedding(50), index.checkpoints
+    low, high = (
+        metric.predict(task, checkpoints, {first: Score.of_share(p, 4000)}, "linear-probe") for p in (0.3, 0.9)
+    )
     assert low.measured
     assert np.isfinite(low.mean).all()
     assert (high.mean > low.mean).all()

@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from hf_task2vec.cli import cli
 from hf_task2vec.cli.options import Quantity
 from hf_task2vec.embedding.distance import DISTANCES, pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
+from hf_task2vec.metric.observations import PROTOCOLS
 from hf_task2vec.metric.ranking_metric import METRICS
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import RANKING, FakeRanking, candidate, run, stub
@@ -396,9 +397,15 @@ def test_completion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "known"), [("distance", "kind", DISTANCES), ("select", "metric", METRICS)]
+    ("command", "option", "known"),
+    [
+        ("distance", "kind", DISTANCES),
+        ("select", "metric", METRICS),
+        ("select", "protocol", PROTOCOLS),
+        ("evaluate", "protocol", PROTOCOLS),
+    ],
 )
-def test_names_that_are_offered_are_those_of_the_library(command: str, option: str, known: Mapping[str, Any]) -> None:
+def test_names_that_are_offered_are_those_of_the_library(command: str, option: str, known: Collection[str]) -> None:
     (found,) = (parameter for parameter in ALL[(command,)].params if parameter.name == option)
     assert isinstance(found.type, click.Choice)
     assert set(found.type.choices) == set(known)

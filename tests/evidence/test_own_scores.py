@@ -287,7 +287,8 @@ def test_an_odd_source_of_two_scores_does_not_break_the_ranking(path: Path, valu
     after = predicted(path)
     assert all(0.0 < value < 1.0 for value in after.values())
     others = [name for name in before if name not in ("org/huge", "org/small")]
-    assert [after[name] for name in others] == pytest.approx([before[name] for name in others], abs=0.12)
+    # They are the only ones of fine-tuning, so they may tell something of checkpoints like theirs.
+    assert [after[name] for name in others] == pytest.approx([before[name] for name in others], abs=0.2)
     # Few images and an unknown source: the order that 28 scores speak for outlives two that contradict it.
     assert after["org/huge"] > after["org/small"] - 0.02
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import weightedtau
+from scipy.stats import kendalltau, weightedtau
 
 from hf_task2vec.errors import EvaluationError
 from hf_task2vec.metric.evaluation import (
@@ -18,18 +19,21 @@ from hf_task2vec.metric.evaluation import (
     accuracy_of_pick,
     always,
     bootstrap_interval,
+    cold_start,
     evaluate_metric,
+    inverse_covariance,
     judge,
     leave_one_out_cases,
     near_duplicates,
+    predict_without,
     regret_at_k,
     relative_error_increase,
     summarise,
     weighted_kendall_tau,
     without,
 )
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
-from hf_task2vec.metric.ranking_metric import Static, evidence
+from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures
+from hf_task2vec.metric.ranking_metric import LEVEL, RankingMetric, Static, evidence
 from hf_task2vec.metric.task_space import TaskFeatures
 from tests.support import observed
 from tests.support.synthetic import CHECKPOINTS, REFERENCES, measured_zoo, records
@@ -85,9 +89,11 @@ class Spy(Static):
     name = "spy"
     seen: Any = None
 
-    def predict_features(self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Any = None) -> Any:
+    def predict_features(
+        self, task: TaskFeatures, candidates: CheckpointFeatures, measured: Any = None, protocol: str = ""
+    ) -> Any:
         self.seen.append((task.names[0], {self.data.tasks.names[t] for t in self.data.task}))
-        return super().predict_features(task, candidates, measured)
+        return super().predict_features(task, candidates, measured, protocol)
 
 
 def test_what_is_held_out_is_not_seen() -> None:
@@ -118,19 +124,64 @@ def test_a_cached_result_does_not_leak() -> None:
     assert np.abs(evaluate_metric(metric, [case])[0]).max() < 1e-9
 
 
-def test_refitting() -> None:
-    index = measured_zoo(task1="twins", task3="twins")
-    space, data = evidence(index)
-    parts: list[Observations] = []
+# ---------------------------------------------------------------------- scores that a trained metric forgets
 
-    def refit(metric: Any) -> Any:
-        parts.append(metric.data)
-        return metric
 
-    cases = leave_one_out_cases(index, data)
-    evaluate_metric(Static(space, data), [*cases, replace(cases[0], held_out=())], refit=refit)
-    assert len(parts) == 3  # once for the twins, and never on all scores
-    assert all(len(part.y) < len(data.y) for part in parts)
+def trained() -> RankingMetric:
+    """A metric whose scores are of two groups on one of the tasks."""
+    data = observed.observations(observed.tasks(7, unknown=1), observed.checkpoints(6), share=0.8)
+    return RankingMetric(
+        observed.parameters(), observed.space(), replace(data, task=np.where(data.task == 2, 0, data.task))
+    )
+
+
+@pytest.mark.parametrize("by", ["task", "checkpoint", "group"])
+def test_predicted_without_a_block_as_if_it_had_never_been(by: str) -> None:
+    metric = trained()
+    data, covariance, blocks = metric.data, metric.covariance(), getattr(metric.data, by)
+    found = predict_without(metric, inverse_covariance(metric), blocks)
+    standings = covariance - LEVEL * (data.group[:, None] == data.group)
+    for block in np.unique(blocks):
+        rows, left = np.flatnonzero(blocks == block), np.flatnonzero(blocks != block)
+        weights = np.linalg.solve(covariance[np.ix_(left, left)], metric.y[left])
+        np.testing.assert_allclose(found[rows], standings[np.ix_(rows, left)] @ weights, rtol=1e-8, atol=1e-10)
+
+
+def test_forgetting_tasks_is_solving_without_them() -> None:
+    metric, query = trained(), observed.tasks(1, 50, prefix="query")
+    found = without(metric, ["task0", "task3"], inverse_covariance(metric))
+    again = without(metric, ["task0", "task3"])
+    assert isinstance(found, RankingMetric)
+    assert isinstance(again, RankingMetric)
+    assert set(found.data.task) == {1, 4, 5, 6}
+    for one in (found, again):
+        one.__dict__["scale"] = metric.scale  # which the inverse knows of, and which stay
+    np.testing.assert_allclose(found.weights, again.weights, rtol=1e-8, atol=1e-10)
+    candidates = observed.checkpoints(8)
+    a, b = (one.predict_features(query, candidates) for one in (found, again))
+    np.testing.assert_allclose(a.mean, b.mean, rtol=1e-8, atol=1e-10)
+    assert not np.allclose(a.mean, metric.predict_features(query, candidates).mean)
+
+
+def test_cold_start() -> None:
+    """Checkpoints of the made-up index are the better the higher in its list."""
+    index = measured_zoo()
+    metric = RankingMetric.from_index(index)
+    found = cold_start(metric, index, least=5)
+    assert set(found["question"]) == {"new checkpoint", "new family"}
+    assert set(found["method"]) == {"trained", "ImageNet accuracy", "parameters", "multiply-adds"}
+    assert set(found["protocol"]) == {"linear-probe"}
+    one = found[(found["task"] == "task1") & (found["source"] == REFERENCE_SOURCE)]
+    # Those larger than a limit are left out, and the one of unknown size.
+    assert dict(zip(one["limit"], one["n"], strict=True)) == {np.inf: 7, 100.0: 5, 30.0: 5}
+    assert len(one) == 2 * 4 * 3
+    expected = {
+        np.inf: kendalltau([0.8, 0.88, 0.87, 0.8, 0.8, 0.75, 0.6], np.arange(7, 0, -1)).statistic,
+        100.0: kendalltau([0.87, 0.8, 0.8, 0.75, 0.6], np.arange(5, 0, -1)).statistic,
+    }
+    for limit, tau in expected.items():
+        rule = one[(one["method"] == "ImageNet accuracy") & (one["limit"] == limit)]
+        assert rule["tau"].tolist() == pytest.approx([tau, tau])
 
 
 # ---------------------------------------------------------------------- the table
@@ -221,8 +272,7 @@ def test_regret_is_the_mean_over_ways_to_break_ties(both: tuple[np.ndarray, np.n
     assert regret_at_k(predicted, obtained, k + 1) <= found + 1e-12  # more choice is never worse, whatever the ties
     assert regret_at_k(obtained, obtained, k) == pytest.approx(0.0)
     assert regret_at_k(predicted, obtained) == pytest.approx(obtained.max() - accuracy_of_pick(predicted, obtained))
-    rng, drawn = np.random.default_rng(0), []
-    for _ in range(200):
-        order = np.lexsort((rng.random(len(predicted)), -predicted))
-        drawn.append(obtained.max() - obtained[order[:k]].max())
-    assert found == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 200**0.5 + 1e-9)
+    last = np.sort(predicted)[-min(k, len(predicted))]
+    sure, tied = obtained[predicted > last], obtained[predicted == last]
+    ways = combinations(tied, min(k, len(predicted)) - len(sure))
+    assert found == pytest.approx(np.mean([obtained.max() - max([*sure, *way]) for way in ways]))

@@ -17,7 +17,16 @@ from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import run
-from tests.support.synthetic import CHECKPOINTS, image_folder, measured_zoo, tiny_probe, zoo
+from tests.support.synthetic import (
+    CHECKPOINTS,
+    TINY,
+    UNSCORED,
+    image_folder,
+    measured_zoo,
+    records,
+    tiny_probe,
+    zoo,
+)
 
 # ---------------------------------------------------------------------- the file of scores
 
@@ -156,12 +165,30 @@ def test_evaluate_by_the_scores_of_an_index(tmp_path: Path, monkeypatch: pytest.
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert {record["task"] for record in document["tasks"]} == {f"task{i}" for i in range(4)}
+    assert document["cold_start"] == []  # no group has scores enough
     evaluate = partial(run, "evaluate", "--index", "index")
     assert "the trained metric's variances and length-scales have seen them" in evaluate().stdout
     assert evaluate("--source", "lab/linear_probe_loo", "--metric", "static", "-q").exit_code == 0
     none = evaluate("--source", "lab/none")
     assert none.exit_code == 4
     assert "the index holds no scores of 'lab/none'; it has " in none.stderr
+
+
+def test_evaluate_judges_checkpoints_that_nobody_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    index = measured_zoo()
+    last = index.scores[index.scores["checkpoint"] == TINY].assign(checkpoint=UNSCORED, score=0.05)
+    index.add_scores(records(last)).save(tmp_path / "index")
+    result = run("evaluate", "--index", "index", "--json")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["cold_start"]
+    assert {row["question"] for row in rows} == {"new checkpoint", "new family"}
+    assert {row["method"] for row in rows} == {"trained", "ImageNet accuracy", "parameters", "multiply-adds"}
+    assert {(row["limit"], row["protocol"]) for row in rows} == {(None, "linear-probe")}  # of few sizes are known
+    assert all(-1.0 <= row["mean"] <= 1.0 for row in rows)
+    told = run("evaluate", "--index", "index").stdout
+    assert "new checkpoint, linear-probe (" in told
+    assert "the trained metric's variances and length-scales have seen them" in told
 
 
 def test_wrong_usage(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

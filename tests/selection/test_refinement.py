@@ -210,7 +210,9 @@ def measured(ranking: Ranking) -> dict[str, float]:
 def by_hand(task: Task, index: ZooIndex, probe: Probe, count: int) -> tuple[list[str], Ranking]:
     """The candidates that should be measured, in order, and the ranking that should come out."""
     frame = index.checkpoints[index.checkpoints["hub_id"].isin(ON_HUB)].reset_index(drop=True)
-    recommender = Recommender(embed_task(task, probe), RankingMetric.from_index(index), Eligible(index, frame))
+    recommender = Recommender(
+        embed_task(task, probe), RankingMetric.from_index(index), Eligible(index, frame), "linear-probe"
+    )
     scores: dict[str, Score] = {}
     for _ in range(count):
         name = next_candidate(recommender.predict(scores), scores, set(ON_HUB) - set(scores))
@@ -223,9 +225,9 @@ def test_two_are_downloaded_measured_and_ranked_again(
     select_on_hub: Select, filled: HubServer, index: ZooIndex, probe: Probe
 ) -> None:
     task = Task.from_dataset(dataset(48))
-    first = select_on_hub(task)
+    first = select_on_hub(task, protocol="linear-probe")
     assert not filled.requests  # the first stage downloads nothing
-    refined = select_on_hub(task, refine=2)
+    refined = select_on_hub(task, protocol="linear-probe", refine=2)
     fetched = downloaded(filled)
     names, expected = by_hand(task, index, probe, 2)
     assert names[0] == first.best.hub_id == "org/best-unknown"

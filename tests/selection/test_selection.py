@@ -95,7 +95,7 @@ def test_ranking_of_a_dataset(select: Select, query: TaskEmbedding, index: ZooIn
         assert c.prior + c.residual == pytest.approx(c.score)
         assert 0.0 <= c.low <= c.score <= c.high <= 1.0
         assert c.std > 0.0
-    assert ranking.summary.startswith("Take org/best-unknown: predicted linear-probe accuracy ")
+    assert ranking.summary.startswith("Take org/best-unknown: predicted accuracy after fine-tuning ")
     assert ranking.warnings == ()
     by_id = {c.hub_id: c for c in ranking}
     unknown, known, unscored = by_id["org/best-unknown"], by_id["org/mid"], by_id[UNSCORED]
@@ -113,12 +113,25 @@ def test_ranking_of_a_dataset(select: Select, query: TaskEmbedding, index: ZooIn
 def test_the_probes_own_accuracy_is_one_more_observation(select: Select, query: TaskEmbedding) -> None:
     def scores(accuracy: float, n: float) -> dict[str, float]:
         told = described(query, linear_probe_accuracy=accuracy, n_samples=n)
-        return {c.hub_id: c.score for c in select(told, top_k=20)}
+        return {c.hub_id: c.score for c in select(told, top_k=20, protocol="linear-probe")}
 
     low, high, sure = scores(0.5, 48), scores(0.9, 48), scores(0.5, 48_000)
     assert all(low[name] < high[name] for name in low)  # an easier task is easier for all
     assert abs(sure[TINY] - 0.5) < abs(low[TINY] - 0.5) < 0.1
     assert sure[TINY] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_protocol_is_asked_for(select: Select, query: TaskEmbedding) -> None:
+    told = described(query, linear_probe_accuracy=0.7)
+    tuned, frozen = select(told, top_k=20), select(told, top_k=20, protocol="linear-probe")
+    assert [ranking.provenance["protocol"] for ranking in (tuned, frozen)] == ["fine-tune", "linear-probe"]
+    # A linear probe on the sample says how hard the task is for linear probes; of fine-tuning it says less.
+    of_probe = [{c.hub_id: c.std for c in ranking}[TINY] for ranking in (tuned, frozen)]
+    assert of_probe[0] > of_probe[1]
+    for words, ranking in (("after fine-tuning", tuned), ("of a linear probe", frozen)):
+        assert words in ranking.summary
+    with pytest.raises(MetricError, match="protocol 'zero-shot' is unknown; choose 'fine-tune' or 'linear-probe'"):
+        select(query, protocol="zero-shot")
 
 
 def test_the_probe_need_not_be_among_the_candidates(select: Select, query: TaskEmbedding) -> None:
@@ -133,7 +146,9 @@ def test_without_the_probe_in_the_index_its_accuracy_is_the_level(query: TaskEmb
     rows = {**index.rows, "checkpoints": tuple(row for row in index.rows["checkpoints"] if row.key != (TINY,))}
     rows["scores"] = tuple(row for row in index.rows["scores"] if TINY not in row.key)
     level = described(query, linear_probe_accuracy=0.6)
-    ranking = select_backbone(level, index=ZooIndex(rows=rows, embedded=index.embedded), top_k=20)
+    ranking = select_backbone(
+        level, index=ZooIndex(rows=rows, embedded=index.embedded), top_k=20, protocol="linear-probe"
+    )
     assert TINY not in ids(ranking)
     assert ranking[-1].score < 0.6 < ranking[0].score
     assert all(0.0 <= c.low <= c.score <= c.high <= 1.0 for c in ranking)

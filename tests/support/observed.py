@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_task2vec.metric.covariance import MetricParameters
-from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures, Observations
-from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures, TaskSpace
+from hf_task2vec.metric.covariance import CHECKPOINT_KERNELS, SHARED_WITH, Level, MetricParameters
+from hf_task2vec.metric.observations import CHECKPOINT_FACTS, REFERENCE_SOURCE, CheckpointFeatures, Observations
+from hf_task2vec.metric.task_space import KINDS, TASK_DESCRIPTORS, TaskFeatures, TaskSpace
 
 LAYERS = (4, 6)
-PUBLISHED = "paper/fine_tuning"
+PUBLISHED = "paper/full_finetune"
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -20,11 +20,11 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def space(layers: tuple[int, ...] = LAYERS) -> TaskSpace:
     n = sum(layers)
-    return TaskSpace("ab" * 32, np.array(layers), np.zeros(n), np.zeros(4), np.ones(4))
+    return TaskSpace("ab" * 32, np.array(layers), np.zeros(n), np.zeros(4), np.ones(4), np.zeros(len(TASK_DESCRIPTORS)))
 
 
 def tasks(n: int, seed: int = 0, *, unknown: int = 0, prefix: str = "task", layers: tuple[int, ...] = LAYERS) -> Any:
-    """Return `n` tasks, the last `unknown` of them without an embedding."""
+    """Return `n` tasks of three kinds or of none, the last `unknown` of them without an embedding."""
     rng = np.random.default_rng(seed)
     embedded = np.arange(n) < n - unknown
     keep = embedded[:, None]
@@ -35,14 +35,16 @@ def tasks(n: int, seed: int = 0, *, unknown: int = 0, prefix: str = "task", laye
         rng.normal(size=(n, len(TASK_DESCRIPTORS))) * keep,
         embedded,
         (rng.lognormal(size=(n, sum(layers))) * keep).astype(np.float32),
+        np.eye(4, len(KINDS))[rng.integers(4, size=n)] * (np.arange(n) % 4 < 3)[:, None],
     )
 
 
 def checkpoints(n: int, seed: int = 0, *, first: int = 0) -> CheckpointFeatures:
-    """Return `n` checkpoints; two kinds of pretraining, three families."""
+    """Return `n` checkpoints; three families, every third one at home on one kind of tasks."""
     rng = np.random.default_rng(seed + 1000)
     ids = tuple(f"org/net{first + i}" for i in range(n))
-    return CheckpointFeatures(ids, rng.normal(size=(n, 4)), rng.integers(2, size=n), rng.integers(3, size=n))
+    home = np.eye(4, len(KINDS))[rng.integers(4, size=n)] * (np.arange(n) % 3 == 1)[:, None]
+    return CheckpointFeatures(ids, rng.normal(size=(n, len(CHECKPOINT_FACTS))), rng.integers(3, size=n), home)
 
 
 def observations(
@@ -70,15 +72,14 @@ def observations(
     )
 
 
-def parameters(seed: int = 0, names: tuple[str, ...] = (), **changes: Any) -> MetricParameters:
-    """Return random parameters, with three factors for the checkpoints `names`."""
+def parameters(seed: int = 0, **changes: Any) -> MetricParameters:
+    """Return random parameters."""
     rng = np.random.default_rng(seed + 3000)
-    values: dict[str, Any] = {name: float(value * rng.uniform(0.5, 1.5)) for name, value in SCALARS.items()}
+    values: dict[str, Any] = {k: float(v * rng.uniform(0.5, 1.5)) for k, v in MetricParameters().scalars().items()}
+    values["variances"] = {k: {s: float(rng.uniform(0.01, 0.2)) for s in SHARED_WITH} for k in CHECKPOINT_KERNELS}
     values["lengths"] = {name: float(rng.uniform(2.0, 6.0)) for name in TASK_DESCRIPTORS[1:]}
-    values["factors"] = {name: tuple(rng.normal(0.0, 0.3, 3).tolist()) for name in names}
-    values["slopes"] = {REFERENCE_SOURCE: 1.0}
+    values["loadings"] = {f"org/net{i}": tuple(rng.normal(0.0, 0.5, 2).tolist()) for i in range(0, 8, 2)}
     values["noises"] = {REFERENCE_SOURCE: 0.02}
+    values["scales"] = {"fine-tune": 0.7, "linear-probe": 0.4}
+    values["levels"] = {"fine-tune": Level(0.5, 0.8, 0.3)}
     return MetricParameters(**{**values, **changes})
-
-
-SCALARS = {**MetricParameters().scalars(), "pretraining_shared": 0.4, "family_shared": 0.6}

@@ -243,9 +243,9 @@ def select(
 
 
 def test_the_score_is_a_map_whose_level_is_the_probes_own(select: Callable[..., Ranking], task: Task) -> None:
-    ranking = select()
+    ranking = select(protocol="linear-probe")
     assert ranking.score_name == ranking.provenance["score"] == "mAP"
-    assert "predicted linear-probe mAP" in ranking.summary
+    assert "predicted mAP of a linear probe" in ranking.summary
     assert "predicted mAP" in ranking.explain().text
     assert "mAP" in repr(ranking).splitlines()[2].split()
     assert any("the level of the mAP from the probe's own" in warning for warning in ranking.warnings)
@@ -285,7 +285,7 @@ def test_a_measured_map_moves_the_level_not_the_order(index: ZooIndex, probe: Pr
     embedding, metric = embed_task(task, probe), RankingMetric.from_index(index)
     frame = index.checkpoints
     found = [
-        recommendation.Recommender(embedding, metric, Eligible(index, frame)).predict(
+        recommendation.Recommender(embedding, metric, Eligible(index, frame), "linear-probe").predict(
             {"org/mid": Score(level, 0.03, 48)}
         )
         for level in (0.3, 0.6)
