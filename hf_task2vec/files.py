@@ -100,6 +100,11 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user typed, ``~`` replaced by the home folder where one is known."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (`Path.expanduser` fails where there is none)
+
+
 def cache_dir() -> Path:
     """Return the folder for cached embeddings and measurements.
 
@@ -108,7 +113,7 @@ def cache_dir() -> Path:
     """
     explicit = os.environ.get("HF_TASK2VEC_CACHE")
     if explicit:
-        folder = Path(os.path.expanduser(explicit))  # noqa: PTH111 (no error where there is no home)
+        folder = expanded(explicit)
     else:
         from huggingface_hub.constants import HF_HOME
 

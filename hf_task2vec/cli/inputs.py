@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import EmbeddingError, HubError, ZooIndexError
+from hf_task2vec.files import expanded
 
 if TYPE_CHECKING:
     from hf_task2vec.embedding import TaskEmbedding
@@ -24,7 +25,7 @@ def index_folder(place: str | None, *, token: str | None = None, timeout: float 
     """
     if place is None or place == "shipped":
         return None
-    if (path := Path(place).expanduser()).exists():
+    if (path := expanded(place)).exists():
         return str(path)
     missing = f"there is no folder {place!r} here ({Path.cwd()})"
     match = _REPOSITORY.fullmatch(place)
@@ -60,7 +61,7 @@ def load_embeddings(names: Sequence[str], index: str | None = None, **hub: Any) 
 def _load(name: str, table: Callable[[], TaskEmbedding], hub: dict[str, Any]) -> TaskEmbedding:
     from hf_task2vec.embedding import TaskEmbedding
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         return TaskEmbedding.load(path)
     if _REPOSITORY.fullmatch(name):

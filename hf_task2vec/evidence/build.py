@@ -30,7 +30,7 @@ from hf_task2vec.evidence.inputs import (
 )
 from hf_task2vec.evidence.ray import Cluster, run_on_cluster
 from hf_task2vec.evidence.rows import extended, report_row
-from hf_task2vec.files import atomic_path, cache_dir
+from hf_task2vec.files import atomic_path, cache_dir, expanded
 from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.tasks import bar, say
 from hf_task2vec.zoo import MANIFEST, CheckpointRow, TaskRow, ZooIndex
@@ -162,7 +162,7 @@ def build_index(
     if embed:
         cells = [*_embeddings(base, pinned, probe, token), *cells]
         cells.sort(key=lambda cell: pinned.index(cell.task))  # task by task: its embedding, then its measurements
-    store = CellStore(cache_dir() / "sweeps" if cache is None else Path(cache).expanduser())
+    store = CellStore(cache_dir() / "sweeps" if cache is None else expanded(cache))
     pending = [cell for cell in cells if store.is_pending(cell, retry_failed=retry_failed)]
     _check_before_work(pending, base, None if cluster is not None else device)
     run_cells(pending, store, computing, cluster=cluster, done=len(cells) - len(pending))

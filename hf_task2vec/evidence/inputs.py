@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from hf_task2vec.errors import DatasetNotFoundError, HubError, ProbeError, Task2VecError, TaskError, ZooIndexError
-from hf_task2vec.files import canonical_json, sha256_bytes, sha256_file
+from hf_task2vec.files import canonical_json, expanded, sha256_bytes, sha256_file
 from hf_task2vec.probes import find_checkpoint, split_hub_id
 from hf_task2vec.tasks import DIGITS, Sampling, commit_of, open_source
 from hf_task2vec.zoo import LOCAL_PREFIX, Row, Slug, Slugs, Text, as_slug, check_rows
@@ -62,7 +62,7 @@ class TaskSpec(Row):
     @property
     def folder(self) -> Path | None:
         """The local folder that `dataset` names, if it does."""
-        path = Path(self.dataset).expanduser()
+        path = expanded(self.dataset)
         return path.resolve() if self.dataset != DIGITS and path.is_dir() else None
 
 
@@ -115,7 +115,7 @@ def read_tasks(items: Iterable[TaskInput]) -> list[TaskSpec]:
         if isinstance(item, TaskSpec):
             specs.append(item)
         elif os.fspath(item).endswith(".csv"):
-            specs.extend(_read_task_file(Path(item).expanduser()))
+            specs.extend(_read_task_file(expanded(item)))
         else:
             specs.extend(check_rows(TaskSpec, [{"dataset": os.fspath(item)}], "tasks"))
     specs = [s if s.folder is None else s.model_copy(update={"dataset": str(s.folder)}) for s in specs]
@@ -156,7 +156,7 @@ def read_checkpoints(items: Iterable[CheckpointInput]) -> list[CheckpointInput]:
         if isinstance(item, Checkpoint) or not os.fspath(item).endswith(".txt"):
             found.append(item if isinstance(item, Checkpoint) else os.fspath(item))
             continue
-        path = Path(item).expanduser()
+        path = expanded(item)
         if not path.is_file():
             raise ProbeError(f"no such file: {str(path)!r}; it should hold one checkpoint a line")
         lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())

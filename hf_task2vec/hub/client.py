@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from hf_task2vec.errors import HubError, HubNotFoundError, HubUnavailableError
-from hf_task2vec.hub.errors import Stalled, client_errors, retry_delay, translate
+from hf_task2vec.hub.errors import Stalled, client_errors, is_unreached, proxy_of, retry_delay, translate
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -36,9 +36,11 @@ TIMEOUT_VARIABLE = "HF_TASK2VEC_HUB_TIMEOUT"
 #: Seconds that one push, pull or search may take, unless the variable or an argument says otherwise.
 DEFAULT_TIMEOUT = 300.0
 #: Seconds that one request for facts (not for files) may take.
-REQUEST_TIMEOUT = 30.0
+REQUEST_TIMEOUT = 25.0
 #: Tries of one call, the first included; the waits between them double from one second.
 ATTEMPTS = 5
+#: Seconds after which what cannot be reached, or does not answer, is not tried again: one silent request may be.
+_PATIENCE = 27.0
 
 
 def client(token: Token = None) -> HfApi:
@@ -108,12 +110,14 @@ class HubSession:
 
         One try may take `limit` seconds, if so many are left; `action` says in messages what is done.
         """
+        begun = monotonic()
         for attempt in range(1, attempts + 1):
             try:
                 return self._in_time(partial(function, *args, **options), min(self.left, limit))
             except client_errors() as error:
                 delay = retry_delay(error, attempt)
-                if delay is None or attempt == attempts or delay >= self.left:
+                waited = monotonic() - begun if is_unreached(error) else 0.0
+                if delay is None or attempt == attempts or delay >= self.left or waited + delay >= _PATIENCE:
                     raise translate(error, self, action) from error
                 logger.info("%s failed (%s); trying again in %.0f s", action, type(error).__name__, delay)
                 time.sleep(delay)
@@ -147,23 +151,47 @@ class HubSession:
             raise translate(error, self, action) from error
 
     def download(
-        self, filename: str, *, revision: str | None = None, cache_dir: str | os.PathLike[str] | None = None
+        self,
+        filename: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cached: bool = False,
     ) -> Path:
         """Return the path of a file in the Hub cache, downloaded unless it is there.
 
         A `revision` (default: the session's) that is a full commit hash needs no request for a file that is cached.
+        With `cached`, only what is there counts.
         """
-        path = self.call(
-            f"downloading {filename}",
-            self.api.hf_hub_download,
-            self.repo_id,
-            filename,
-            repo_type=self.repo_type,
-            revision=revision or self.revision,
-            cache_dir=cache_dir,
-            etag_timeout=10,
-        )
+        unreached = None if cached else self._unreached
+        try:
+            path = self.call(
+                f"downloading {filename}",
+                self.api.hf_hub_download,
+                self.repo_id,
+                filename,
+                repo_type=self.repo_type,
+                revision=revision or self.revision,
+                cache_dir=cache_dir,
+                etag_timeout=10,
+                local_files_only=cached or unreached is not None,
+            )
+        except HubUnavailableError as error:
+            raise unreached or error from error.__cause__
         return Path(path)
+
+    @cached_property
+    def _unreached(self) -> HubUnavailableError | None:
+        """Why a proxy does not lead to the Hub, if so: a download would wait for one that is silent for minutes."""
+        from huggingface_hub.utils import get_session
+
+        if not proxy_of(self.api.endpoint):
+            return None
+        try:
+            self.call("reaching it", get_session().head, self.api.endpoint, limit=REQUEST_TIMEOUT, attempts=1)
+        except HubUnavailableError as error:
+            return error
+        return None
 
     def download_first(self, filenames: Iterable[str], **options: Any) -> Path | None:
         """Return the path of the first of several files that the repository has, None if it has none.
@@ -175,7 +203,7 @@ class HubSession:
         unreachable = None
         for name in filenames:
             try:
-                return self.download(name, **options)
+                return self.download(name, **options, cached=unreachable is not None)
             except HubNotFoundError as error:
                 if not isinstance(error.__cause__, RemoteEntryNotFoundError):
                     raise
@@ -183,7 +211,7 @@ class HubSession:
             except HubUnavailableError as error:
                 if not isinstance(error.__cause__, LocalEntryNotFoundError):
                     raise
-                unreachable = error
+                unreachable = unreachable or error
         if unreachable is not None:
             raise unreachable
         return None

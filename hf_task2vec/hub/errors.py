@@ -77,6 +77,13 @@ def _broke_off(error: Exception) -> bool:
     return isinstance(error, transport) or (isinstance(error, OSError) and "Consistency check failed" in str(error))
 
 
+def is_unreached(error: Exception) -> bool:
+    """Say whether there was no connection, or no answer: the client, or the time limit, has waited for that long."""
+    from huggingface_hub.utils import httpx
+
+    return isinstance(_root(error), (Stalled, httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+
+
 def _retry_after(error: Exception) -> float | None:
     """Return the seconds of a ``Retry-After`` header, given as a number or as a date."""
     text: str = getattr(error, "response").headers.get("Retry-After", "").strip()  # noqa: B009 (typed in part only)
@@ -99,8 +106,9 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
     from huggingface_hub.utils import httpx
 
     error, doing = _root(error), f"{action} on {session.where}"
+    proxy = proxy_of(session.api.endpoint)
     if isinstance(error, Stalled):
-        return HubUnavailableError(f"{doing} was not done {error}")
+        return HubUnavailableError(f"{doing}{f' through the proxy {proxy}' if proxy else ''} was not done {error}")
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause, absent = error.__cause__, f"{session.where} is not in the local Hub cache"
         if not isinstance(cause, Exception) or isinstance(cause, errors.OfflineModeIsEnabled):
@@ -116,7 +124,6 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
     if isinstance(error, errors.HFValidationError):
         return HubNotFoundError(f"{session.repo_id!r} is no valid id of a Hub repository, such as 'org/name'")
     said = f"{type(error).__name__}: {redact(error, session.token)}"
-    proxy = _proxy(session.api.endpoint)
     if proxy and isinstance(error, (ImportError, ValueError, httpx.ConnectError, httpx.ProxyError, httpx.InvalidURL)):
         return HubUnavailableError(
             f"{doing} failed: {session.api.endpoint} cannot be reached through the proxy {proxy} ({said}). Correct or "
@@ -135,7 +142,7 @@ def translate(error: Exception, session: HubSession, action: str) -> HubError:
     return HubError(f"{doing} failed: {said}")
 
 
-def _proxy(endpoint: str) -> str:
+def proxy_of(endpoint: str) -> str:
     """Return the proxy that requests to an endpoint go through, and where it is set; "" without one."""
     parts = urlsplit(endpoint)
     if not parts.hostname or proxy_bypass(parts.hostname):

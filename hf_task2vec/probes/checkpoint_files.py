@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hf_task2vec.errors import HubAccessError, HubNotFoundError, HubUnavailableError, ProbeError
+from hf_task2vec.files import expanded
 from hf_task2vec.hub import HubSession
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def find_checkpoint(checkpoint: str | os.PathLike[str], *, revision: str | None,
     """
     text = os.fspath(checkpoint)
     if not text.startswith("hf-hub:"):
-        folder = Path(text).expanduser()
+        folder = expanded(text)
         if folder.is_dir():
             return _local_source(folder, revision)
         if isinstance(checkpoint, os.PathLike) or _looks_like_path(text):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import DEFAULT_DISTANCE, DISTANCES, pairwise, probe_slug
 from hf_task2vec.errors import EmbeddingError, HubError, Task2VecError
-from hf_task2vec.hub import HubSession
+from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.sharing.cards import INDEX_TAG, TAG
 from hf_task2vec.sharing.pull import pull_embedding
 
@@ -97,7 +97,7 @@ def search_hub(
         options: dict[str, Any] = {"sort": "last_modified", "limit": limit, "full": True}
         return list(session.api.list_datasets(filter=filters, search=text, author=author, **options))
 
-    found = [_shared(info) for info in session.call("searching", listed)]
+    found = [_shared(info) for info in session.call("searching", listed, limit=REQUEST_TIMEOUT)]
     if near is None:
         return found
     compared = []

@@ -58,7 +58,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
 
     def build() -> datasets.DatasetBuilder:
         where = {"revision": commit or revision, "token": token}
-        with _translated(hub_id, token=token, revision=revision):
+        with _translated(hub_id, token=token, revision=revision), _from_cache(unreachable is not None):
             return datasets.load_dataset_builder(hub_id, name, **where)
 
     def opened(builder: datasets.DatasetBuilder) -> Source:
@@ -103,6 +103,19 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
         other_splits=tuple(key for key in listing.splits if key != chosen),
         may_read=of_the_dataset,
     )
+
+
+@contextmanager
+def _from_cache(alone: bool) -> Iterator[None]:
+    """Make `datasets` look into its cache alone, which has no option for that: it would ask once more, for minutes."""
+    import datasets.config
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or alone
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, token: Any, warn: Warn) -> Source:

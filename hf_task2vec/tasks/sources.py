@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
+from hf_task2vec.files import expanded
 from hf_task2vec.tasks.columns import find_image_column, of_schema
 from hf_task2vec.tasks.folders import ARCHIVES, TABLES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
@@ -58,7 +59,7 @@ def open_source(
     text = os.fspath(dataset)
     if text == DIGITS:
         return Source(DIGITS, _digits, split=pick_split(["train"], sampling.split, DIGITS))
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.exists():
         return _open_local(path.resolve(), sampling, warn)
     if isinstance(dataset, str) and (page := _PAGE.fullmatch(text)) and (text.count("/") > 2 or "://" in text):

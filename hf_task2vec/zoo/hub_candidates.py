@@ -151,7 +151,7 @@ def _listed(query: dict[str, Any], text: str, session: HubSession) -> list[Model
     def ask() -> list[ModelInfo]:
         return list(session.api.list_models(**query, sort="downloads", expand=_FACTS))
 
-    found = session.call(f"listing models for {text!r}", ask)
+    found = session.call(f"listing models for {text!r}", ask, limit=2 * REQUEST_TIMEOUT)
     if len(found) == query["limit"]:
         logger.warning("only the %d most downloaded models for %r are looked at (limit:)", query["limit"], text)
     usable = [info for info in found if _is_image_model(info)]

@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -445,3 +446,26 @@ def test_a_wrong_address_is_named(variable: str, value: str, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert re.search(said, done.stderr.splitlines()[-1]), done.stderr
     assert "secret" not in done.stderr.splitlines()[-1]
+
+
+def test_a_proxy_that_never_answers_is_not_waited_for_again_and_again() -> None:
+    """Neither by us nor by the clients, which would wait for it up to six minutes a file."""
+    code = (
+        "import sys; from hf_task2vec.hub import HubSession, client\n"
+        "from hf_task2vec.tasks import Task; from hf_task2vec.tasks import hub_datasets\n"
+        "from hf_task2vec.sharing import search_hub, search; from hf_task2vec.sharing.pull import pull\n"
+        "for module in (client, search, hub_datasets): module.REQUEST_TIMEOUT = 0.2\n"
+        "client._PATIENCE = 0.1\n"
+        "for ask in (search_hub, lambda: Task.from_dataset('org/pets'), lambda: pull(HubSession('org/pets'))):\n"
+        "    try: ask()\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = {**os.environ, "HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": f"http://{address}"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all(re.match(rf"HubUnavailableError .*through the proxy 'http://{address}'", line) for line in lines), lines

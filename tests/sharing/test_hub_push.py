@@ -257,7 +257,7 @@ def test_as_typed(hub: HubServer, tmp_path: Path) -> None:
     pulled = run("pull", REPO, "-q")
     assert (pulled.exit_code, pulled.stdout) == (0, "shared.safetensors\n"), pulled.stderr
     assert same(TaskEmbedding.load("shared.safetensors"), embedding())
-    again = run("pull", REPO)
+    again = run("pull", REPO, "-q")
     assert (again.exit_code, again.stderr) == (
         4,
         "error: shared.safetensors exists already; pass --overwrite, or another place with -o\n",

@@ -77,7 +77,7 @@ def test_nearest_first(filled: HubServer) -> None:
 
 def test_what_there_is_no_time_for_is_listed(filled: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HubSession, "left", 0.0)
-    monkeypatch.setattr(HubSession, "call", lambda self, action, function: function())
+    monkeypatch.setattr(HubSession, "call", lambda self, action, function, limit: function())
     assert {s.problem for s in search_hub("zero", near=embedding(1))} == {"time was over before it could be read"}
 
 
