@@ -254,7 +254,7 @@ def _set_environment(settings: Settings) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if not settings.verbose:  # what they try again and take from a cache, this program says itself
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
         os.environ.setdefault("DATASETS_VERBOSITY", "error")
 
 

@@ -226,8 +226,8 @@ def _translated(dataset: str, *, token: str | bool | None = None, revision: str 
         if (cause := system_cause(error)) is not None:
             place = f" at {os.fsdecode(cause.filename)}" if isinstance(cause.filename, (str, bytes)) else ""
             raise TaskError(
-                f"dataset {dataset!r} cannot be kept{place}: {why(cause)}. Mend that, or set HF_HOME to a folder that "
-                "can be written to"
+                f"dataset {dataset!r} cannot be kept{place}: {why(cause)}. Mend that, set HF_HOME to a folder that can "
+                "be written to, or pass streaming=True, which keeps nothing"
             ) from error
         text = _text(error, token)
         if match := re.search(r"(?:available configs: |not found\. Available: )(\[.*?\])", text):

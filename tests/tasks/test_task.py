@@ -229,6 +229,12 @@ def test_no_such_folder(name: str | Path) -> None:
         Task.from_dataset(name)
 
 
+def test_a_path_from_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    with pytest.raises(DatasetNotFoundError, match="no such folder: '~/photos'"):
+        Task.from_dataset("~/photos")
+
+
 def test_not_a_dataset() -> None:
     with pytest.raises(TaskError, match="a list is no dataset; pass a Hub id, a folder"):
         Task.from_dataset([1, 2])  # type: ignore[arg-type]
