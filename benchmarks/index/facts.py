@@ -134,7 +134,7 @@ def keep_measurements(index: ZooIndex, old: ZooIndex) -> ZooIndex:
     """Add to `index` what was measured: scores, their sources, embeddings and attachments of `old`."""
     known = index.by_name(SourceRow)
     index = index.add_sources([row for name, row in old.by_name(SourceRow).items() if name not in known])
-    index = index.add_scores([row for row in old.score_rows if row.checkpoint_match == "measured"])
+    index = index.add_scores([row for row in old.score_rows if row.checkpoint_match == "measured" or row.address])
     if old.embedded is not None:
         index = index.with_embeddings(old.embeddings)
     return index.with_attachments(old.attachments)

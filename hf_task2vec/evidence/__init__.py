@@ -1,8 +1,9 @@
-"""New evidence for an index: sweeps and own scores.
+"""New evidence for an index: sweeps, own scores, and what the Hub's cards state.
 
 `build` runs tasks x checkpoints cell by cell (`inputs` checks what it was asked, `cells` measures and keeps, `ray`
 spreads over machines) and `rows` turns the cells into rows of the index; `own_scores` adds a score that the user
-measured. Goes out: a new `ZooIndex`.
+measured. `cards` reads outcomes from model cards, `harvest` lists the Hub's and remembers what it saw, `outcomes` turns
+them into rows. Goes out: a new `ZooIndex`.
 """
 
 import lazy_loader

@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -141,6 +141,32 @@ class HubSession:
                 f"or allow more time: timeout=… or ${TIMEOUT_VARIABLE} (seconds; now {self.seconds:.3g} for the whole)"
             )
         return outcome.result()
+
+    def get(
+        self, action: str, address: str, params: Mapping[str, Any] | None = None, *, most: int
+    ) -> tuple[bytes, str | None]:
+        """Return what lies at an address of the Hub, of it `most` bytes and one more, and the address of the next page.
+
+        The client's own lists hide where they are, and its downloads know no limit.
+        """
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        from hf_task2vec import __version__
+
+        headers = build_hf_headers(token=self.token, library_name="hf_task2vec", library_version=__version__)
+
+        def read() -> tuple[bytes, str | None]:
+            found = bytearray()
+            stream = get_session().stream("GET", address, params=params, headers=headers, timeout=REQUEST_TIMEOUT)
+            with stream as response:
+                hf_raise_for_status(response)
+                for chunk in response.iter_bytes():
+                    found += chunk
+                    if len(found) > most:
+                        break
+                return bytes(found[: most + 1]), response.links.get("next", {}).get("url")
+
+        return self.call(action, read, limit=REQUEST_TIMEOUT)
 
     @contextmanager
     def translated(self, action: str) -> Iterator[None]:

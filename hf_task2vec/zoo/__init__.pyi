@@ -1,3 +1,4 @@
+from .hub_candidates import parse_query as parse_query
 from .hub_candidates import resolve_candidates as resolve_candidates
 from .index import ZooIndex as ZooIndex
 from .index import default_index_path as default_index_path

@@ -251,6 +251,7 @@ class ScoreRow(Row):
     checkpoint_match: CheckpointMatch  # how sure it is that the source used this very checkpoint
     leak: bool  # the checkpoint has seen training images of the task's dataset
     versions: Text | None = None
+    address: Text | None = None  # where this very score is stated, if not where its source says
 
 
 class SourceRow(Row):

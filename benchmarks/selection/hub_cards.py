@@ -1,0 +1,128 @@
+"""What outcomes stated on cards of the Hub add: new checkpoints and families, with and without them.
+
+    python -m benchmarks.selection.hub_cards [--shared ../shared] [--variant NAME ...] [--write]
+
+The rows of ``shared/cards/outcomes.csv`` go into a copy of the index by `add_outcomes`, as those of `index harvest` do;
+then the parameters are learned anew and (a) and (b) of leave_one_out.py are computed on all other sources, where
+nothing but the added rows differs. Raw output: results/hub_cards.json. ``--write`` puts the rows into the index itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import ROOT, SHARED, parser, records, write
+from benchmarks.index.matrix import with_matrix
+from hf_task2vec import RankingMetric, ZooIndex
+from hf_task2vec.evidence.cards import CardError, Outcome
+from hf_task2vec.evidence.outcomes import SOURCE, Added, add_outcomes
+from hf_task2vec.metric.evaluation import cold_start, inverse_covariance
+from hf_task2vec.metric.ranking_metric import evidence
+from hf_task2vec.metric.training import fit_parameters
+
+METRICS = {"accuracy": "top1", "f1": "f1", "f1_macro": "macro_f1"}
+
+
+def stated_outcomes(shared: Path) -> tuple[list[Outcome], Counter[str]]:
+    """Return the shared rows as a reader of the cards would state them, and why others are none."""
+    found, skipped = [], Counter[str]()
+    with (shared / "cards" / "outcomes.csv").open(encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            try:
+                found.append(_outcome(row))
+            except CardError as error:
+                skipped[str(error)] += 1
+    return found, skipped
+
+
+def _outcome(row: dict[str, str]) -> Outcome:
+    if row["metric"] not in METRICS:
+        raise CardError("no plain fine-tuning")
+    if not row["real_dataset"]:
+        raise CardError("no dataset")
+    by_card = row["real_from"] == "card"
+    return Outcome(
+        repository=row["repo_id"],
+        base=row["base_model"],
+        dataset=row["real_dataset"],
+        value=float(row["value"]),
+        metric=METRICS[row["metric"]],
+        base_from=row["base_from"],  # type: ignore[arg-type]
+        dataset_from="card" if by_card else "name",
+        split=row["split"] or None,
+        method="adapter" if re.search(r"lora|selmamalak", row["repo_id"], re.IGNORECASE) else "full",
+        epochs=float(row["epochs"]) if row["epochs"] else None,
+        learning_rate=float(row["learning_rate"]) if row["learning_rate"] else None,
+        address=row["url"],
+    )
+
+
+def with_cards(index: ZooIndex, shared: Path) -> tuple[Added, Counter[str]]:
+    """Return the index with the shared rows, and what was left out."""
+    outcomes, skipped = stated_outcomes(shared)
+    added = add_outcomes(index, outcomes)
+    return added, skipped + added.skipped
+
+
+def judged(index: ZooIndex, steps: int) -> dict[str, Any]:
+    """Learn the parameters, and rank checkpoints and families that nobody has measured."""
+    parameters, report = fit_parameters(evidence(with_matrix(index))[1], steps=steps)
+    metric = RankingMetric(parameters, *evidence(index))
+    inverse = inverse_covariance(metric)
+    rows = cold_start(metric, index, inverse)
+    own = rows["source"].str.startswith(SOURCE)
+    few = cold_start(metric, index, inverse, least=3)
+    few = few[few["source"].str.startswith(SOURCE) & np.isinf(few["limit"])]
+    others = rows[~own & (rows["method"] == "trained")].assign(limit=lambda r: r["limit"].replace(np.inf, np.nan))
+    by = ["limit", "question"]
+    return {
+        "training": report,
+        "noise": {name: value for name, value in parameters.noises.items() if name.startswith(SOURCE)},
+        "noise_of_others": float(np.median([v for n, v in parameters.noises.items() if not n.startswith(SOURCE)])),
+        "others": records(others.groupby(by, dropna=False)["tau"].agg(["mean", "size"]).reset_index()),
+        "others_by_protocol": records(
+            others[others["limit"].isna()].groupby(["protocol", "question"])["tau"].agg(["mean", "size"]).reset_index()
+        ),
+        "cards": records(few.groupby(["question", "method"])["tau"].agg(["mean", "size"]).reset_index()),
+    }
+
+
+def variants(index: ZooIndex, shared: Path) -> Iterator[tuple[str, ZooIndex]]:
+    """The index without and with the cards."""
+    keep = tuple(row for row in index.score_rows if row.source != SOURCE)
+    without = index._with(rows={**index.rows, "scores": keep})
+    yield "without", without
+    yield "with", with_cards(without, shared)[0].index
+
+
+def main() -> None:
+    """Command line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--shared", type=Path, default=SHARED)
+    arguments.add_argument("--index", type=Path, default=ROOT / "zoo_index")
+    arguments.add_argument("--steps", type=int, default=100)
+    arguments.add_argument("--write", action="store_true", help="put the rows into the index, and measure nothing")
+    args = arguments.parse_args()
+    index = ZooIndex.load(args.index)
+    if args.write:
+        added, skipped = with_cards(index, args.shared)
+        added.index.save(args.index)
+        print(json.dumps({"rows": added.rows, "tasks": added.tasks, "skipped": skipped}, indent=2))
+        return
+    added, skipped = with_cards(index, args.shared)
+    found: dict[str, Any] = {"skipped": dict(skipped.most_common())}
+    found |= {name: judged(one, args.steps) for name, one in variants(index, args.shared)}
+    write("hub_cards", found)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

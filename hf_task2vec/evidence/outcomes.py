@@ -1,0 +1,221 @@
+"""Outcomes of fine-tuning as rows of an index: which weights, which task, and what can be compared.
+
+One repository is one noisy run. Runs of one author on one dataset are a series, of which the best of each base counts:
+what people report is the end of a search, and a series holds its failures too (optimisers, rates, folds). Where an
+author has tried several bases on a dataset these compare among themselves, for they share images, script and split;
+the rest of a dataset's outcomes compare with each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from hf_task2vec.evidence.cards import Outcome, sizes_agree
+from hf_task2vec.zoo import SourceRow, TaskRow, ZooIndex, as_slug
+
+SOURCE = "hub_cards"
+#: Fewer test images than these tell nothing.
+LEAST_TEST_IMAGES = 30
+#: What the Hub or its users call tasks of the index, lower case and without other signs.
+_TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("oxfordiiitpet", "oxfordiiitpets", "oxfordpets", "oxfordpet"), "pets"),
+        **dict.fromkeys(("stanfordcars", "stanfordcar"), "cars"),
+        **dict.fromkeys(("oxfordflowers", "oxfordflowers102", "oxford102flowers"), "flowers102"),
+        **dict.fromkeys(("imagenet", "imagenet1k", "ilsvrc2012"), "imagenet1k"),
+        **dict.fromkeys(("inaturalist2018", "inaturalist18"), "inat2018"),
+        **dict.fromkeys(("patchcamelyon", "pcam"), "pcam"),
+        "stanforddogs": "dogs",
+        "fgvcaircraft": "aircraft",
+    }
+)
+# Notebooks whose repositories' names say nothing of the data, and the images that the real ones hold out.
+_TEMPLATES: Mapping[str, int | None] = MappingProxyType(
+    {"eurosat": 2700, "beans": None, "food": None, "my_awesome": None}
+)
+# Tasks of the index whose names anybody may give to other data.
+_COMMON_NAMES = frozenset({"cars", "dogs", "pets", "fungi", "plankton", "newt"})
+_SOURCE_ROW = {
+    "source": SOURCE,
+    "repo": "model cards of the Hugging Face Hub",
+    "protocol": (
+        "fine-tuned by anybody, each in a way of their own; of an author's runs on a dataset the best of each base. "
+        "An author's runs of several bases compare among themselves (split: the author), others by dataset"
+    ),
+    "split": "as far as stated the held-out part; see address",
+    "metric": "accuracy, or F1 where no accuracy is stated",
+    "license": "facts only",
+    "flags": ("self_reported",),
+}
+
+
+@dataclass
+class Added:
+    """What became of outcomes."""
+
+    index: ZooIndex
+    rows: int = 0
+    """Scores that are new or changed."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that are new."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Outcomes left out, by reason."""
+
+
+def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[str, str] | None = None) -> Added:
+    """Add outcomes to an index, which knows their bases by any name or through a chain of fine-tunes.
+
+    Parameters
+    ----------
+    index
+        What to add to. Its own rows of this source are compared with the new ones.
+    outcomes
+        What cards say.
+    bases
+        The bases of further repositories, by their ids, for chains.
+    """
+    outcomes = list(outcomes)
+    chain = {**(bases or {}), **{one.repository: one.base for one in outcomes}}
+    resolve, skipped = _Bases(index, chain), Counter[str]()
+    tasks, best = index.by_name(TaskRow), dict[tuple[str, ...], tuple[Outcome, str]]()
+    known = _known_tasks(tasks)
+    new: dict[str, dict[str, Any]] = {}
+    copies = _copies(outcomes)
+    for one in outcomes:
+        checkpoint = resolve(one.base)
+        reason = "a copy of another card" if one in copies else _doubt(one)
+        if reason or checkpoint is None:
+            skipped[reason or "a base that the index does not know"] += 1
+            continue
+        row = _task(one, known)
+        name = str(row["task"])
+        if name not in tasks:
+            new[name] = row
+        key = (name, checkpoint, one.owner, one.method, one.metric)
+        if key in best:
+            skipped["another run of a series"] += 1
+        if key not in best or one.value > best[key][0].value:
+            best[key] = (one, checkpoint)
+    index = index.add_tasks(list(new.values()))
+    index = index if SOURCE in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
+    series = defaultdict(set)
+    for task, checkpoint, owner, *_ in best:
+        series[task, owner].add(checkpoint)
+    rows = [_row(index, key, one, len(series[key[0], key[2]]) > 1) for key, (one, _) in best.items()]
+    before = {row.key: row for row in index.score_rows}
+    index = index.add_scores(rows, replace=True)
+    changed = sum(before.get(row.key) != row for row in index.score_rows if row.source == SOURCE)
+    return Added(index, changed, tuple(sorted(new)), skipped)
+
+
+def _row(index: ZooIndex, key: tuple[str, ...], one: Outcome, alone: bool) -> dict[str, Any]:
+    task, checkpoint, owner, method, _ = key
+    return {
+        "task": task,
+        "checkpoint": checkpoint,
+        "score": one.value,
+        "metric": one.metric,
+        "protocol": "full_finetune" if method == "full" else "lora",
+        "split": as_slug(f"by_{owner}") if alone else "held_out",
+        "n_train": one.n_train,
+        "n_test": one.n_test,
+        "source": SOURCE,
+        "source_model": one.repository,
+        "checkpoint_match": "exact" if one.base_from != "name" and one.base in index.names else "likely",
+        "address": one.address,
+        **index.repeated_facts(task, checkpoint, SOURCE),
+    }
+
+
+class _Bases:
+    """Finds the weights of the index that a base is, by any name, by the name without its owner, or through chains."""
+
+    def __init__(self, index: ZooIndex, chain: Mapping[str, str]) -> None:
+        self._names, self._chain = index.names, chain
+        self._tails: dict[str, set[str]] = defaultdict(set)
+        for name, row in index.names.items():
+            self._tails[name.rpartition("/")[2].lower()].add(row)
+
+    def __call__(self, base: str) -> str | None:
+        seen = set[str]()
+        while base not in self._names:
+            if "/" not in base:
+                tails = self._tails.get(base.lower(), set())
+                return next(iter(tails)) if len(tails) == 1 else None
+            if base in seen or base not in self._chain:
+                return None
+            seen.add(base)
+            base = self._chain[base]
+        return self._names[base]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _known_tasks(tasks: Mapping[str, TaskRow]) -> dict[str, str]:
+    """Return the tasks of an index by their names, and by the Hub datasets that they were read from."""
+    own = {_plain(name): name for name in tasks}
+    return (
+        own
+        | {name: task for name, task in _TASKS.items() if task in tasks}
+        | {row.source: name for name, row in tasks.items() if row.source}
+    )
+
+
+def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
+    """Return the row of an outcome's task: one that the index knows, or that of its data.
+
+    Data that only a repository's name tells are its author's own, whatever others call theirs.
+    """
+    tail = one.dataset.rpartition("/")[2]
+    names = (one.dataset, *((_plain(one.config),) if one.config else ()), _plain(tail))
+    found = next((known[name] for name in names if name in known and name not in _COMMON_NAMES), None)
+    if found is not None:
+        return {"task": found}
+    by_name = one.dataset_from == "name"
+    whole = "_".join(filter(None, (one.owner if by_name else "", one.dataset.replace("/", "_"), one.config)))
+    slug = as_slug(whole)
+    return {
+        "task": slug,
+        "title": tail if by_name else f"{one.dataset} {one.config or ''}".strip(),
+        "domain": "other",
+        "source": one.dataset if "/" in one.dataset and not by_name else None,
+        "images_from": (slug,),
+        "flags": ("named_by_repository",) if by_name else (),
+    }
+
+
+def _doubt(one: Outcome) -> str | None:
+    """Return why an outcome tells nothing, None if it may."""
+    if one.method == "multitask":
+        return "trained for several datasets"
+    if one.n_test is not None and one.n_test < LEAST_TEST_IMAGES:
+        return "a tiny test set"
+    if one.value in (0.0, 1.0) and (one.split or "").lower().startswith("train"):
+        return "a perfect score on a training split"
+    if one.dataset_from == "name" and one.dataset in _TEMPLATES:
+        n = _TEMPLATES[one.dataset]
+        if n is None or len(repr(one.value)) < 8 or not sizes_agree(one.value, n):
+            return "a name left over from a notebook"
+    return None
+
+
+def _copies(outcomes: Iterable[Outcome]) -> set[Outcome]:
+    """Return outcomes that repeat to the last digit what a repository of another owner says, the first one excepted."""
+    first: dict[tuple[Any, ...], Outcome] = {}
+    found = set()
+    for one in outcomes:
+        name = one.repository.partition("/")[2].lower()
+        facts = (one.base, one.value, one.split, one.metric)
+        same: list[tuple[Any, ...]] = [(name, *facts)]
+        if one.learning_rate is not None and one.epochs is not None and one.value < 1.0:
+            same.append((one.learning_rate, one.epochs, one.dataset, *facts))
+        if any(first.setdefault(key, one).owner != one.owner for key in same):
+            found.add(one)
+    return found
