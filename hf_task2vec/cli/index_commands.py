@@ -205,5 +205,43 @@ def add_score(path: str, **options: Any) -> Report:
     return facts_report(added.to_dict(), [str(added.path)])
 
 
-for added in (info, validate, build, add_score):
+@command()
+@click.argument("path", type=click.Path(), required=False)
+@click.option("--since", metavar="DATE", help="Only what has changed since [default: since the last whole harvest].")
+@click.option("--query", metavar="WORDS", help='Which repositories: words of the id, "author:NAME", … [default: all].')
+@click.option("--max", "max_repositories", type=click.IntRange(1), metavar="N", help="Repositories to look at now.")
+@click.option("--base", type=click.Path(), metavar="PATH|shipped", help="Index to begin with if there is none at PATH.")
+@click.option(
+    "--state",
+    type=click.Path(),
+    metavar="FILE",
+    help="File that remembers what was seen [default: in the cache folder].",
+)
+@token_option
+@click.pass_obj
+def harvest(settings: Settings, /, path: str | None, base: str | None, **options: Any) -> Report:
+    """Read what model cards of the Hub say of fine-tuned checkpoints, and add it to the index at PATH.
+
+    Cards are looked at once, the latest first; started again after whatever end, it goes on where it was. Without PATH
+    it is only said what would be added to the shipped index.
+
+    \b
+    Examples:
+      hf-task2vec index harvest my-index --base shipped --max 2000
+      hf-task2vec index harvest my-index --query author:nateraw
+      hf-task2vec index harvest --since 2026-11-01 --json
+    """  # noqa: D301 (click wants the control character)
+    from tqdm import tqdm
+
+    from hf_task2vec import evidence
+
+    index = load_index(None) if path is None else evidence.open_index(path, base)
+    with tqdm(disable=not settings.progress, desc="reading cards", unit="repository", leave=False) as bar:
+        found = evidence.harvest(index, on_done=bar.update, **given(options))
+    if path is not None:
+        found.index.save(path)
+    return facts_report({"path": path, **found.to_dict()}, [f"{found.rows}\tscores added or changed"])
+
+
+for added in (info, validate, build, add_score, harvest):
     index.add_command(added)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlencode
 
 from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, ZooIndexError
 from hf_task2vec.evidence.cards import LONGEST_CARD, CardError, Outcome, base_of, read_card, split_card
@@ -36,6 +38,8 @@ _PATIENCE = 900.0
 _THREADS = 8
 _LONGEST_CHAIN = 4
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9_][\w.\-]*", re.ASCII)
+# In place of the next page's address when the last one was read, but not yet all that it leads to.
+_AT_END = ""
 # Reasons that the text of a card may do away with; lists hold its metadata only.
 _IN_TEXT = frozenset({"no base", "no result", "no dataset"})
 
@@ -107,15 +111,17 @@ def harvest(
     Raises
     ------
     HubError
-        The Hub cannot be reached, or goes on refusing. What was read is kept.
+        The Hub cannot be reached, or goes on refusing. What was read is kept, and the same call goes on from there.
     ZooIndexError
         The date is none, or the state cannot be kept.
     """
     since = None if since is None else _date(since)
     memory = _Memory(_state_path(query) if state is None else Path(state), token)
     reader = _Reader(memory, token, on_done)
-    finished = reader.walk(_parameters(query), since, max_repositories)
+    finished = reader.walk(_parameters(query), since, math.inf if max_repositories is None else max_repositories)
     reader.follow_chains(index)
+    if finished:
+        memory.keep({}, next=None, end=True)
     outcomes = [one for seen in memory.seen.values() for one in seen["found"]]
     bases = {name: seen["base"] for name, seen in memory.seen.items() if seen.get("base")}
     added: Added = add_outcomes(index, outcomes, bases)
@@ -156,7 +162,7 @@ class _Memory:
         """By repository: ``sha``, ``base``, ``found`` (outcomes) or ``reason``; ``card`` and ``tags`` while its text is
         still to be read."""
         self.next: str | None = None
-        """Address of the page to go on with, None if the list is to be begun."""
+        """Address of the page to go on with, None if a list is to be begun."""
         self.began = self.until = ""
         """Day on which the present list was begun, and the last that came to its end."""
         try:
@@ -207,33 +213,33 @@ class _Reader:
     def _session(self, name: str | None = None) -> HubSession:
         return HubSession(name, repo_type="model", token=self._token, timeout=_PATIENCE)
 
-    def walk(self, parameters: Json, since: str | None, most: int | None) -> bool:
-        """Read the list to its end, or to `most` repositories; return whether it has ended."""
-        memory, left = self._memory, float("inf") if most is None else most
+    def walk(self, parameters: Json, since: str | None, most: float) -> bool:
+        """Read the list to its end, or to `most` repositories that are new; return whether it has ended."""
+        memory = self._memory
+        since = since or memory.until
+        began = {} if memory.next is not None else {"began": datetime.now(timezone.utc).date().isoformat()}
+        address = memory.next or f"{self._endpoint}/api/models?{urlencode(parameters, doseq=True)}"
         self.read_texts()
-        while left > 0:
-            address = memory.next or f"{self._endpoint}/api/models"
-            if memory.next is None:
-                since = since or memory.until or None
-            items, following = self._page(address, None if memory.next else parameters)
-            taken = [item for item in items if not since or str(item.get("lastModified", "9"))[:10] >= since]
-            taken, rest = taken[: int(min(left, len(taken)))], len(taken) > left
-            left -= len(taken)
-            ended = not rest and (following is None or len(taken) < len(items))
-            began = {} if memory.next else {"began": datetime.now(timezone.utc).date().isoformat()}
-            self._memory.keep(dict(self._judged(taken)), **began, next=None if ended or rest else following, end=ended)
+        while memory.next != _AT_END:
+            items, following = self._page(address)
+            recent = [item for item in items if str(item.get("lastModified", since))[:10] >= since]
+            new = dict(self._judged(recent))
+            taken = dict(list(new.items())[: int(min(most, len(new)))])
+            most -= len(taken)
+            if len(taken) == len(new):
+                address = following if following is not None and len(recent) == len(items) else _AT_END
+            memory.keep(taken, next=address, **began)
+            began = {}
             self._on_done(len(taken))
             self.read_texts()
-            if ended:
-                return True
-            if rest:
+            if most <= 0:
                 break
-        return False
+        return memory.next == _AT_END
 
-    def _page(self, address: str, parameters: Json | None) -> tuple[list[Json], str | None]:
+    def _page(self, address: str) -> tuple[list[Json], str | None]:
         if not address.startswith(f"{self._endpoint}/api/models"):  # a token is for the Hub only
             raise HubError(f"the Hub's list goes on at another place ({address.partition('?')[0]}); it is not followed")
-        text, following = self._session().get("listing models", address, parameters, most=_LONGEST_PAGE)
+        text, following = self._session().get("listing models", address, most=_LONGEST_PAGE)
         # Python refuses to read numbers of thousands of digits.
         items = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
         if not isinstance(items, list):
@@ -254,7 +260,7 @@ class _Reader:
     def _judge(self, name: str, item: Json) -> Json:
         card = {"library_name": item.get("library_name"), "model-index": item.get("model-index")}
         card |= found if isinstance(found := item.get("cardData"), dict) else {}
-        tags = [tag for tag in item.get("tags") or () if isinstance(tag, str) and tag.startswith("base_model:")]
+        tags = [tag for tag in _list(item.get("tags")) if isinstance(tag, str) and tag.startswith("base_model:")]
         sha = item["sha"] if re.fullmatch(r"[0-9a-f]{40}", str(item.get("sha"))) else None
         seen = _told(name, sha, card, "", tags, self._endpoint)
         if seen.get("reason") not in _IN_TEXT:
@@ -302,13 +308,17 @@ class _Reader:
                 return
 
     def _looked_up(self, name: str) -> Json:
-        address, expand = f"{self._endpoint}/api/models/{name}", {"expand": list(_EXPAND)}
+        address = f"{self._endpoint}/api/models/{name}?{urlencode({'expand': _EXPAND}, doseq=True)}"
         try:
-            text, _ = self._session(name).get("looking it up", address, expand, most=_LONGEST_PAGE)
+            text, _ = self._session(name).get("looking it up", address, most=_LONGEST_PAGE)
             item = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
         except (HubAccessError, HubNotFoundError):
             return {"sha": None, "reason": "a base that is not on the Hub"}
         return self._judge(name, item)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _told(name: str, sha: str | None, card: Json, text: str, tags: list[str], endpoint: str) -> Json:

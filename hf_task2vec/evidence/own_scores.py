@@ -142,8 +142,8 @@ def add_score(
     if n_test < 1:
         raise ZooIndexError(f"n_test={n_test} must be at least 1: the number of images that the score was measured on")
     with _alone(folder):
-        index, created = _open(folder, base)
-        new = ["index"] if created else []
+        new = [] if (folder / MANIFEST).is_file() else ["index"]
+        index = open_index(folder, base)
         embedding = _embedding_of(task)
         index, slug, added = _with_task(index, str(task) if embedding is None else name, embedding)
         new += added
@@ -182,22 +182,27 @@ def add_score(
     return AddedScore(folder, row, tuple(new), None if old is None else old.score, reference, comparable, notes)
 
 
-def _open(folder: Path, base: ZooIndex | str | os.PathLike[str] | None) -> tuple[ZooIndex, bool]:
-    """Return the index at `folder`, or the one to begin with there, and whether it is new."""
+def open_index(path: str | os.PathLike[str], base: ZooIndex | str | os.PathLike[str] | None = None) -> ZooIndex:
+    """Return the index of one's own at `path`, or where there is none the `base` to begin with.
+
+    Raises
+    ------
+    ZooIndexError
+        The place cannot be an index's, or there is neither.
+    """
+    folder = Path(path)
     if folder.exists() and folder.resolve() == default_index_path().resolve():
         raise ZooIndexError(
             f"{folder} is the index that comes with the package, which an update would overwrite; name another folder, "
             "and begin it with base='shipped' (--base shipped)"
         )
     if (folder / MANIFEST).is_file():
-        return ZooIndex.load(folder), False
+        return ZooIndex.load(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ZooIndexError(f"{folder} holds no index, but other files; name a new or an empty folder")
     if base is None:
         raise ZooIndexError(f"there is no index at {folder}; base='shipped' (--base shipped) begins one")
-    if isinstance(base, ZooIndex):
-        return base, True
-    return ZooIndex.load(None if base == "shipped" else base), True
+    return base if isinstance(base, ZooIndex) else ZooIndex.load(None if base == "shipped" else base)
 
 
 def _embedding_of(task: str | os.PathLike[str] | TaskEmbedding) -> TaskEmbedding | None:

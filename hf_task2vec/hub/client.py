@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -142,9 +142,7 @@ class HubSession:
             )
         return outcome.result()
 
-    def get(
-        self, action: str, address: str, params: Mapping[str, Any] | None = None, *, most: int
-    ) -> tuple[bytes, str | None]:
+    def get(self, action: str, address: str, *, most: int) -> tuple[bytes, str | None]:
         """Return what lies at an address of the Hub, of it `most` bytes and one more, and the address of the next page.
 
         The client's own lists hide where they are, and its downloads know no limit.
@@ -157,7 +155,7 @@ class HubSession:
 
         def read() -> tuple[bytes, str | None]:
             found = bytearray()
-            stream = get_session().stream("GET", address, params=params, headers=headers, timeout=REQUEST_TIMEOUT)
+            stream = get_session().stream("GET", address, headers=headers, timeout=REQUEST_TIMEOUT)
             with stream as response:
                 hf_raise_for_status(response)
                 for chunk in response.iter_bytes():

@@ -7,6 +7,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -28,6 +29,7 @@ def card(**metadata: Any) -> bytes:
     return f"---\n{json.dumps(metadata, indent=1)}\n---\n# Card\n".encode()
 
 
+@cache
 def _metadata(readme: str) -> Any:
     import yaml
 
@@ -52,7 +54,13 @@ def card_errors(readme: str) -> list[str]:
 
 def card_data(tree: Mapping[str, Blob]) -> Json:
     """Return the metadata block of a revision's README, empty if there is none."""
-    data = _metadata(tree["README.md"].read().decode()) if "README.md" in tree else {}
+    readme = tree["README.md"].read().decode("utf-8", "replace") if "README.md" in tree else ""
+    if len(readme) > 1 << 20 or "*a" in readme.partition("\n---\n")[0]:  # no card to be had of a bomb
+        return {}
+    try:
+        data = _metadata(readme)
+    except Exception:  # noqa: BLE001 (hostile YAML)
+        return {}
     return data if isinstance(data, dict) else {}
 
 
