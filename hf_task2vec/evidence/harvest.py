@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
@@ -33,10 +34,11 @@ logger = logging.getLogger(__name__)
 _PIPELINE = "image-classification"
 _EXPAND = ("cardData", "model-index", "tags", "sha", "lastModified", "private", "library_name")
 _PAGE_SIZE, _LONGEST_PAGE = 500, 256 << 20
-#: Seconds that one request may take with all its tries: the Hub lets one wait for minutes when it is asked often.
-_PATIENCE = 900.0
+PATIENCE = 900.0
 _THREADS = 8
 _LONGEST_CHAIN = 4
+# Harvests after which a card that cannot be had is given up.
+_TRIES = 3
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9_][\w.\-]*", re.ASCII)
 # In place of the next page's address when the last one was read, but not yet all that it leads to.
 _AT_END = ""
@@ -83,6 +85,7 @@ def harvest(
     max_repositories: int | None = None,
     state: str | os.PathLike[str] | None = None,
     token: Token = None,
+    timeout: float = PATIENCE,
     on_done: Callable[[int], object] = lambda n: None,
 ) -> Harvest:
     """Read outcomes of fine-tuning from the model cards of the Hub, and add them to an index.
@@ -105,6 +108,8 @@ def harvest(
         File that remembers what was seen; by default one for each Hub and query in the cache folder.
     token
         Hub token. Private repositories are left out all the same.
+    timeout
+        Seconds that one request may take with all its tries: the Hub lets one wait for minutes when it is asked often.
     on_done
         Called with the number of repositories after each page and each card.
 
@@ -117,7 +122,7 @@ def harvest(
     """
     since = None if since is None else _date(since)
     memory = _Memory(_state_path(query) if state is None else Path(state), token)
-    reader = _Reader(memory, token, on_done)
+    reader = _Reader(memory, token, timeout, on_done)
     finished = reader.walk(_parameters(query), since, math.inf if max_repositories is None else max_repositories)
     reader.follow_chains(index)
     if finished:
@@ -125,7 +130,8 @@ def harvest(
     outcomes = [one for seen in memory.seen.values() for one in seen["found"]]
     bases = {name: seen["base"] for name, seen in memory.seen.items() if seen.get("base")}
     added: Added = add_outcomes(index, outcomes, bases)
-    skipped = Counter(seen["reason"] for seen in memory.seen.values() if seen.get("reason")) + added.skipped
+    reasons = (seen.get("reason") or ("card" in seen and "not yet read") for seen in memory.seen.values())
+    skipped = Counter(reason for reason in reasons if reason) + added.skipped
     return Harvest(
         added.index, memory.path, len(memory.seen), reader.read, len(outcomes), added.rows, added.tasks,
         dict(skipped.most_common()), finished,
@@ -205,13 +211,11 @@ class _Memory:
 class _Reader:
     """Asks the Hub, and puts what it says into the memory."""
 
-    def __init__(self, memory: _Memory, token: Token, on_done: Callable[[int], object]) -> None:
-        self._memory, self._token, self._on_done = memory, token, on_done
-        self._endpoint = HubSession(None, repo_type="model", token=token).api.endpoint
+    def __init__(self, memory: _Memory, token: Token, timeout: float, on_done: Callable[[int], object]) -> None:
+        self._memory, self._on_done = memory, on_done
+        self._session = partial(HubSession, repo_type="model", token=token, timeout=timeout)
+        self._endpoint = self._session(None).api.endpoint
         self.read = 0
-
-    def _session(self, name: str | None = None) -> HubSession:
-        return HubSession(name, repo_type="model", token=self._token, timeout=_PATIENCE)
 
     def walk(self, parameters: Json, since: str | None, most: float) -> bool:
         """Read the list to its end, or to `most` repositories that are new; return whether it has ended."""
@@ -239,9 +243,7 @@ class _Reader:
     def _page(self, address: str) -> tuple[list[Json], str | None]:
         if not address.startswith(f"{self._endpoint}/api/models"):  # a token is for the Hub only
             raise HubError(f"the Hub's list goes on at another place ({address.partition('?')[0]}); it is not followed")
-        text, following = self._session().get("listing models", address, most=_LONGEST_PAGE)
-        # Python refuses to read numbers of thousands of digits.
-        items = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
+        items, following = self._session(None).get("listing models", address, _parsed, most=_LONGEST_PAGE)
         if not isinstance(items, list):
             raise HubError(f"{address.partition('?')[0]} answers with no list of models")
         return [item for item in items if isinstance(item, dict)], following
@@ -272,28 +274,39 @@ class _Reader:
 
     def read_texts(self) -> None:
         """Read the cards of which the list has told too little."""
-        waiting = [name for name, seen in self._memory.seen.items() if "card" in seen]
+        waiting, failed = [name for name, seen in self._memory.seen.items() if "card" in seen], 0
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="hf_task2vec-cards") as pool:
             try:
-                for _ in pool.map(self._read_text, waiting):
+                for error in pool.map(self._read_text, waiting):
                     self._on_done(0)
+                    failed = 0 if error is None else failed + 1
+                    if error is not None and failed == min(_THREADS, len(waiting)):
+                        raise error  # not a card, but the Hub is in trouble
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # what is on its way is waited for and kept
                 raise
 
-    def _read_text(self, name: str) -> None:
-        seen = self._memory.seen[name]
+    def _read_text(self, name: str) -> HubError | None:
+        """Read one card; what cannot be had now is left for the next time, and given up after some."""
+        seen, error = self._memory.seen[name], None
         address = f"{self._endpoint}/{name}/resolve/{seen['sha'] or 'main'}/README.md"
+        told: Json = {"sha": seen["sha"]}
         try:
-            data, _ = self._session(name).get("reading its card", address, most=4 * LONGEST_CARD)
+            data, _ = self._session(name).get("reading its card", address, bytes, most=4 * LONGEST_CARD)
             self.read += 1
             metadata, text = split_card(data.decode("utf-8", "replace"))
             told = _told(name, seen["sha"], {**seen["card"], **metadata}, text, seen["tags"], self._endpoint)
-        except CardError as error:
-            told = {"sha": seen["sha"], "reason": str(error)}
-        except (HubAccessError, HubNotFoundError) as error:
-            told = {"sha": seen["sha"], "reason": "no access" if isinstance(error, HubAccessError) else "no card"}
+        except CardError as found:
+            told["reason"] = str(found)
+        except HubAccessError:
+            told["reason"] = "no access"
+        except HubNotFoundError:
+            told["reason"] = "no card"
+        except HubError as found:
+            error, tries = found, seen.get("tries", 0) + 1
+            told = seen | {"tries": tries} if tries < _TRIES else {**told, "reason": "could not be read"}
         self._memory.keep({name: told})
+        return error
 
     def follow_chains(self, index: ZooIndex) -> None:
         """Ask for the bases of bases that neither the index nor the list knows."""
@@ -310,11 +323,18 @@ class _Reader:
     def _looked_up(self, name: str) -> Json:
         address = f"{self._endpoint}/api/models/{name}?{urlencode({'expand': _EXPAND}, doseq=True)}"
         try:
-            text, _ = self._session(name).get("looking it up", address, most=_LONGEST_PAGE)
-            item = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
+            item, _ = self._session(name).get("looking it up", address, _parsed, most=_LONGEST_PAGE)
         except (HubAccessError, HubNotFoundError):
             return {"sha": None, "reason": "a base that is not on the Hub"}
-        return self._judge(name, item)
+        return self._judge(name, item if isinstance(item, dict) else {})
+
+
+def _parsed(text: bytes) -> Any:
+    """Read JSON; Python refuses numbers of thousands of digits."""
+    try:
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
+    except RecursionError:
+        raise ValueError("its answer is nested too deeply") from None
 
 
 def _list(value: object) -> list[Any]:

@@ -142,10 +142,11 @@ class HubSession:
             )
         return outcome.result()
 
-    def get(self, action: str, address: str, *, most: int) -> tuple[bytes, str | None]:
-        """Return what lies at an address of the Hub, of it `most` bytes and one more, and the address of the next page.
+    def get(self, action: str, address: str, read: Callable[[bytes], R], *, most: int) -> tuple[R, str | None]:
+        """Return what `read` makes of what lies at an address of the Hub, and the address of the next page.
 
-        The client's own lists hide where they are, and its downloads know no limit.
+        It is given `most` bytes and one more at most. The client's own lists hide where they are, and its downloads
+        know no limit.
         """
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -153,18 +154,17 @@ class HubSession:
 
         headers = build_hf_headers(token=self.token, library_name="hf_task2vec", library_version=__version__)
 
-        def read() -> tuple[bytes, str | None]:
+        def ask() -> tuple[R, str | None]:
             found = bytearray()
-            stream = get_session().stream("GET", address, headers=headers, timeout=REQUEST_TIMEOUT)
-            with stream as response:
+            with get_session().stream("GET", address, headers=headers, timeout=REQUEST_TIMEOUT) as response:
                 hf_raise_for_status(response)
                 for chunk in response.iter_bytes():
                     found += chunk
                     if len(found) > most:
                         break
-                return bytes(found[: most + 1]), response.links.get("next", {}).get("url")
+                return read(bytes(found[: most + 1])), response.links.get("next", {}).get("url")
 
-        return self.call(action, read, limit=REQUEST_TIMEOUT)
+        return self.call(action, ask, limit=REQUEST_TIMEOUT)
 
     @contextmanager
     def translated(self, action: str) -> Iterator[None]:

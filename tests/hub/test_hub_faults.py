@@ -12,6 +12,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -26,6 +28,7 @@ import pytest
 
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.errors import HubError, HubUnavailableError, Task2VecError
+from hf_task2vec.evidence.harvest import harvest
 from hf_task2vec.hub.client import TIMEOUT_VARIABLE, time_limit
 from hf_task2vec.hub.errors import redact, retry_delay
 from hf_task2vec.sharing.search import search_hub
@@ -106,6 +109,13 @@ def load(hub: HubServer, *, token: str | None = None, timeout: float = 300) -> A
         return find_checkpoint(CHECKPOINT, revision=None, token=token or hub.tokens.read)
 
 
+def harvest_cards(hub: HubServer, *, token: str | None = None, timeout: float = 300) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        found = harvest(SMALL_INDEX, state=Path(folder, "state"), token=token or hub.tokens.read, timeout=timeout)
+    assert found.rows == (0 if found.skipped else 1)
+    return SimpleNamespace(problem=found.skipped)
+
+
 FACTS = ("GET", r"/api/datasets/org/\w+(\?|$)")
 HEAD, GET, COMMIT = ("HEAD", r"/resolve/"), ("GET", r"/resolve/"), ("POST", "/commit/")
 PUSH = {
@@ -127,6 +137,7 @@ PULL_INDEX = {
     "download embeddings": ("GET", r"resolve/.*\.safetensors"),
 }
 SEARCH = {"list repositories": ("GET", r"/api/datasets\?"), "look for an embedding": HEAD, "download it": GET}
+HARVEST = {"list models": ("GET", r"/api/models\?"), "read a card": GET}
 
 
 def add_dataset(hub: HubServer) -> None:
@@ -135,6 +146,12 @@ def add_dataset(hub: HubServer) -> None:
 
 def add_checkpoint(hub: HubServer) -> None:
     hub.create_model(CHECKPOINT, {"config.json": b'{"architecture": "resnet18"}'})
+
+
+def add_classifier(hub: HubServer) -> None:
+    text = "It reaches an accuracy of 93 %.\n" * 50
+    metadata = {"pipeline_tag": "image-classification", "base_model": "org/huge", "datasets": ["org/leaves"]}
+    hub.create_model("bob/leaves", {"README.md": card(**metadata) + text.encode()})
 
 
 def nothing(hub: HubServer) -> None:
@@ -149,6 +166,7 @@ CALLS = [
     Call("pull an embedding", pull, {"look for the file": HEAD, "download it": GET}, share),
     Call("pull an index", pull_index, PULL_INDEX, push_index),
     Call("search by distance", search, SEARCH, share),
+    Call("harvest cards", harvest_cards, HARVEST, add_classifier),
     Call("load a checkpoint's config", load, {"look for it": HEAD, "download it": GET}, add_checkpoint),
 ]
 ROWS = [(call, request) for call in CALLS for request in call.requests]
