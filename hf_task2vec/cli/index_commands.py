@@ -11,7 +11,7 @@ import click
 from hf_task2vec.cli.command import Settings, command, group
 from hf_task2vec.cli.console import Report, facts_report
 from hf_task2vec.cli.inputs import load_index
-from hf_task2vec.cli.options import POSITIVE, CountOrAll, given, run_options, split_commas, token_option
+from hf_task2vec.cli.options import POSITIVE, CountOrAll, device_option, given, run_options, split_commas, token_option
 from hf_task2vec.errors import ZooIndexError
 
 SOME_FAILED = 7
@@ -217,9 +217,14 @@ def add_score(path: str, **options: Any) -> Report:
     metavar="FILE",
     help="File that remembers what was seen [default: in the cache folder].",
 )
+@click.option(
+    "--embed-datasets", type=click.IntRange(1), metavar="N", help="Embed the N datasets of the Hub with most outcomes."
+)
 @token_option
 @click.pass_obj
-def harvest(settings: Settings, /, path: str | None, base: str | None, **options: Any) -> Report:
+def harvest(
+    settings: Settings, /, path: str | None, base: str | None, embed_datasets: int | None, **options: Any
+) -> Report:
     """Read what model cards of the Hub say of fine-tuned checkpoints, and add it to the index at PATH.
 
     Cards are looked at once, the latest first; started again after whatever end, it goes on where it was. Without PATH
@@ -235,13 +240,47 @@ def harvest(settings: Settings, /, path: str | None, base: str | None, **options
 
     from hf_task2vec import evidence
 
+    if embed_datasets and path is None:
+        raise click.UsageError("--embed-datasets needs a PATH to write to.")
     index = load_index(None) if path is None else evidence.open_index(path, base)
     with tqdm(disable=not settings.progress, desc="reading cards", unit="repository", leave=False) as bar:
         found = evidence.harvest(index, on_done=bar.update, **given(options))
+    facts = {"path": path, **found.to_dict()}
     if path is not None:
         found.index.save(path)
-    return facts_report({"path": path, **found.to_dict()}, [f"{found.rows}\tscores added or changed"])
+        if datasets := evidence.most_reported(found.index, embed_datasets or 0):
+            report = evidence.add_tasks(path, datasets, token=options["token"], progress=settings.progress)
+            facts |= {"embedded": report.done, "failures": list(report.failures)}
+    return facts_report(facts, [f"{found.rows}\tscores added or changed"])
 
 
-for added in (info, validate, build, add_score, harvest):
+@command("add-task")
+@click.argument("path", type=click.Path())
+@click.argument("datasets", nargs=-1, required=True, metavar="ORG/DATASET...")
+@click.option("--base", type=click.Path(), metavar="PATH|shipped", help="Index to begin with if there is none at PATH.")
+@click.option(
+    "--most-gb", type=POSITIVE, metavar="N", help="Size of a dataset that must be downloaded whole [default: 5]."
+)
+@device_option
+@token_option
+@click.pass_obj
+def add_task(settings: Settings, /, path: str, datasets: tuple[str, ...], **options: Any) -> Report:
+    """Embed datasets of the Hub and add them to the index at PATH, as tasks that rankings can learn from.
+
+    Of Parquet files only what the sample needs is transferred. No image is stored in the index.
+
+    \b
+    Examples:
+      hf-task2vec index add-task my-index org/dataset --base shipped
+      hf-task2vec index add-task my-index org/leaves org/signs
+    """  # noqa: D301 (click wants the control character)
+    from hf_task2vec import evidence
+
+    report = evidence.add_tasks(path, datasets, progress=settings.progress, **given(options))
+    if report.path is None:
+        raise ZooIndexError(f"no dataset could be embedded; the first: {report.failures[0]['reason']}")
+    return facts_report(report.to_dict(), [str(report.path)])
+
+
+for added in (info, validate, build, add_score, add_task, harvest):
     index.add_command(added)

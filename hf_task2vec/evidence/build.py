@@ -104,7 +104,7 @@ def build_index(
         :class:`~hf_task2vec.evidence.inputs.TaskSpec`.
     checkpoints
         Hub ids (with ``@revision`` if wanted), folders, ``.txt`` files with one a line, or
-        :class:`~hf_task2vec.evidence.inputs.Checkpoint`.
+        :class:`~hf_task2vec.evidence.inputs.Checkpoint`. None at all: the tasks are only embedded.
     base
         Index to extend. What it says of tasks and checkpoints stays; a score measured again is replaced. None starts
         a new one.
@@ -154,7 +154,8 @@ def build_index(
         base = ZooIndex.load(base)
     with ThreadPoolExecutor(8, thread_name_prefix="task2vec-pin") as pool:  # each waits for the Hub
         pinned = list(pool.map(partial(pinned_task, token=token), read_tasks(tasks)))
-        known = list(pool.map(partial(pinned_checkpoint, token=token), read_checkpoints(checkpoints)))
+        named = read_checkpoints(checkpoints) if checkpoints or not embed else []
+        known = list(pool.map(partial(pinned_checkpoint, token=token), named))
     for group in (pinned, known):
         _check_usable(group)
     _check_out(Path(out), base, pinned, known)
@@ -250,7 +251,7 @@ def _finished(out: Path, base: ZooIndex, cells: Sequence[Cell], store: CellStore
 def _check_usable(items: Sequence[PinnedTask] | Sequence[Checkpoint]) -> None:
     """Raise if nothing could be measured; if some can, the others are recorded as failed."""
     failures = [item.failure for item in items if item.failure is not None]
-    if len(failures) == len(items):
+    if failures and len(failures) == len(items):
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise type(failures[0])(f"{failures[0]}{more}") from failures[0]
     for error in failures:

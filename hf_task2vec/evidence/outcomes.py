@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,8 @@ from hf_task2vec.evidence.cards import Outcome, sizes_agree
 from hf_task2vec.zoo import SourceRow, TaskRow, ZooIndex, as_slug
 
 SOURCE = "hub_cards"
+# Flag of tasks whose data only the names of one author's repositories tell.
+_BY_NAME = "named_by_repository"
 #: Fewer test images than these tell nothing.
 LEAST_TEST_IMAGES = 30
 #: What the Hub or its users call tasks of the index, lower case and without other signs.
@@ -37,6 +39,10 @@ _TASKS: Mapping[str, str] = MappingProxyType(
 # Notebooks whose repositories' names say nothing of the data, and the images that the real ones hold out.
 _TEMPLATES: Mapping[str, int | None] = MappingProxyType(
     {"eurosat": 2700, "beans": None, "food": None, "my_awesome": None}
+)
+# Datasets that have moved on the Hub, by their new ids.
+_MOVED: Mapping[str, str] = MappingProxyType(
+    {"AI-Lab-Makerere/beans": "beans", "microsoft/cats_vs_dogs": "cats_vs_dogs"}
 )
 # Tasks of the index whose names anybody may give to other data.
 _COMMON_NAMES = frozenset({"cars", "dogs", "pets", "fungi", "plankton", "newt"})
@@ -82,9 +88,13 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     outcomes = list(outcomes)
     chain = {**(bases or {}), **{one.repository: one.base for one in outcomes}}
     resolve, skipped = _Bases(index, chain), Counter[str]()
-    tasks, best = index.by_name(TaskRow), dict[tuple[str, ...], tuple[Outcome, str]]()
+    tasks, best = index.by_name(TaskRow), dict[tuple[str, str, str, str, str], Outcome]()
     known = _known_tasks(tasks)
     new: dict[str, dict[str, Any]] = {}
+
+    def by_name(task: str) -> bool:
+        return _BY_NAME in (tasks[task].flags if task in tasks else new[task]["flags"])
+
     copies = _copies(outcomes)
     for one in outcomes:
         checkpoint = resolve(one.base)
@@ -96,24 +106,28 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
         name = str(row["task"])
         if name not in tasks:
             new[name] = row
-        key = (name, checkpoint, one.owner, one.method, one.metric)
+        key = (name, checkpoint, one.owner, str(one.method), one.metric)
         if key in best:
             skipped["another run of a series"] += 1
-        if key not in best or one.value > best[key][0].value:
-            best[key] = (one, checkpoint)
-    index = index.add_tasks(list(new.values()))
-    index = index if SOURCE in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
+        if key not in best or one.value > best[key].value:
+            best[key] = one
     series = defaultdict(set)
     for task, checkpoint, owner, *_ in best:
         series[task, owner].add(checkpoint)
-    rows = [_row(index, key, one, len(series[key[0], key[2]]) > 1) for key, (one, _) in best.items()]
+    for lone in [key for key in best if by_name(key[0]) and len(series[key[0], key[2]]) < 2]:
+        del best[lone]  # nobody else's runs are of the same data
+        skipped["nothing to compare with: only the repository names its data"] += 1
+    used = {key[0] for key in best}
+    index = index.add_tasks([row for name, row in new.items() if name in used])
+    index = index if SOURCE in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
+    rows = [_row(index, key, one, alone=len(series[key[0], key[2]]) > 1) for key, one in best.items()]
     before = {row.key: row for row in index.score_rows}
     index = index.add_scores(rows, replace=True)
     changed = sum(before.get(row.key) != row for row in index.score_rows if row.source == SOURCE)
-    return Added(index, changed, tuple(sorted(new)), skipped)
+    return Added(index, changed, tuple(sorted(new.keys() & used)), skipped)
 
 
-def _row(index: ZooIndex, key: tuple[str, ...], one: Outcome, alone: bool) -> dict[str, Any]:
+def _row(index: ZooIndex, key: tuple[str, ...], one: Outcome, *, alone: bool) -> dict[str, Any]:
     task, checkpoint, owner, method, _ = key
     return {
         "task": task,
@@ -173,6 +187,7 @@ def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
 
     Data that only a repository's name tells are its author's own, whatever others call theirs.
     """
+    one = replace(one, dataset=_MOVED.get(one.dataset, one.dataset))
     tail = one.dataset.rpartition("/")[2]
     names = (one.dataset, *((_plain(one.config),) if one.config else ()), _plain(tail))
     found = next((known[name] for name in names if name in known and name not in _COMMON_NAMES), None)
@@ -187,7 +202,7 @@ def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
         "domain": "other",
         "source": one.dataset if "/" in one.dataset and not by_name else None,
         "images_from": (slug,),
-        "flags": ("named_by_repository",) if by_name else (),
+        "flags": (_BY_NAME,) if by_name else (),
     }
 
 
