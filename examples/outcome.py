@@ -89,6 +89,8 @@ def _write_card(folder: Path, data: Data, choice: Choice, result: dict[str, Any]
 
     on_hub = data.train.revision is not None
     values = {"accuracy": result["accuracy"], "f1": result["f1_macro"]}
+    # What `hf-task2vec index harvest` reads, besides base model, data and values (docs/growing.md).
+    how_measured = {name: result[name] for name in ("protocol", "n_train", "n_test", "seed")}
     facts = ModelCardData(
         model_name=folder.parent.name,
         base_model=choice.hub_id,
@@ -102,6 +104,10 @@ def _write_card(folder: Path, data: Data, choice: Choice, result: dict[str, Any]
                 task_type="image-classification",
                 dataset_type=data.train.dataset if on_hub else "local",
                 dataset_name=data.train.dataset,
+                dataset_config=data.test.config_name,
+                dataset_split=data.test.split,
+                dataset_revision=data.test.revision,
+                dataset_args=how_measured,
                 metric_type=name,
                 metric_value=value,
             )

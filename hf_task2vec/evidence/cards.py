@@ -53,6 +53,7 @@ _FILLERS = re.compile(r"set|the|on|of|score|eval|evaluation|final|best|overall|m
 _METRICS = {
     "accuracy": "top1", "acc": "top1", "f1": "f1", "f1 weighted": "f1", "f1 macro": "macro_f1", "macro f1": "macro_f1",
 }  # fmt: skip
+_FROZEN = re.compile(r"linear.?prob|frozen", re.IGNORECASE)
 _ADAPTERS = re.compile(r"(?:^|[^a-z])(?:lora|dora|peft|adapter)(?:[^a-z]|$)", re.IGNORECASE)
 # Words of architectures that exclude each other: a name with one, of a base with another, contradicts itself.
 _KINDS = ("vit", "swin", "swinv2", "convnext", "convnextv2", "resnet", "mobilenet", "efficientnet", "densenet", "clip")
@@ -79,7 +80,7 @@ class Outcome:
     config: str | None = None
     split: str | None = None
     """As stated; often the split that was loaded, of which a part was held out."""
-    method: Literal["full", "adapter", "multitask"] = "full"
+    method: Literal["full", "adapter", "frozen", "multitask"] = "full"
     epochs: float | None = None
     learning_rate: float | None = None
     n_train: int | None = None
@@ -100,6 +101,7 @@ class _Result:
     split: str | None = None
     names: tuple[str, ...] = ()
     config: str | None = None
+    protocol: str = ""
     n_train: int | None = None
     n_test: int | None = None
 
@@ -165,7 +167,9 @@ def read_card(
         raise CardError("no result")
     adapter = metadata.get("library_name") == "peft" or _ADAPTERS.search(repository)
     several = len({result.names for result in results if result.names}) > 2
-    how: dict[str, Any] = {"method": "multitask" if several else "adapter" if adapter else "full", **facts, **more}
+    frozen = _FROZEN.search(repository) or any(_FROZEN.match(result.protocol) for result in results)
+    method = "multitask" if several else "adapter" if adapter else "frozen" if frozen else "full"
+    how: dict[str, Any] = {"method": method, **facts, **more}
     found = []
     for result in results:
         dataset, dataset_from, config = _dataset(repository, base, metadata, text, result)
@@ -237,6 +241,8 @@ def _dataset(
     named = [name for name in result.names if _is_data(name)]
     if not named and not listed and (match := _TRAINER.search(text)):
         named = [name for name in _texts(match[3].strip("[]`* ").partition("](")[0]) if _is_data(name)]
+    if named and "local" in result.names:  # a folder of the author's
+        return named[0], "name", result.config
     if len(listed) > 1:  # the one that is meant
         listed = [name for name in listed if _tail(name) in map(_tail, named)]
         if not listed:
@@ -312,7 +318,8 @@ def _results_of(result: Mapping[str, Any]) -> Iterator[_Result]:
     counts = {name: count for name in ("n_train", "n_test") if type(count := more.get(name)) is int and 0 < count < 1e9}
     config = [name for name in config or _texts(args) if name not in ("default", "plain_text")]
     names = tuple(_texts(data.get("name")) + _texts(data.get("type")))
-    yield _Result(share, _METRICS[kind], next(iter(split), None), names, next(iter(config), None), **counts)
+    protocol = next(iter(_texts(more.get("protocol"))), "")
+    yield _Result(share, _METRICS[kind], next(iter(split), None), names, next(iter(config), None), protocol, **counts)
 
 
 def _number(value: Any) -> float | None:

@@ -19,6 +19,7 @@ from hf_task2vec.evidence.cards import Outcome, sizes_agree
 from hf_task2vec.zoo import SourceRow, TaskRow, ZooIndex, as_slug
 
 SOURCE = "hub_cards"
+_PROTOCOLS = {"full": "full_finetune", "adapter": "lora", "frozen": "linear_probe"}
 # Flag of tasks whose data only the names of one author's repositories tell.
 _BY_NAME = "named_by_repository"
 #: Fewer test images than these tell nothing.
@@ -134,7 +135,7 @@ def _row(index: ZooIndex, key: tuple[str, ...], one: Outcome, *, alone: bool) ->
         "checkpoint": checkpoint,
         "score": one.value,
         "metric": one.metric,
-        "protocol": "full_finetune" if method == "full" else "lora",
+        "protocol": _PROTOCOLS[method],
         "split": as_slug(f"by_{owner}") if alone else "held_out",
         "n_train": one.n_train,
         "n_test": one.n_test,

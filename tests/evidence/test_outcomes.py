@@ -35,8 +35,11 @@ def groups(added: Added) -> set[frozenset[str]]:
 
 
 def test_of_a_series_the_best_of_each_base_counts(base: ZooIndex) -> None:
-    runs = [outcome(f"ann/run{i}", base=b, value=v, learning_rate=10.0**-i, address=f"https://x/{i}")
-            for i, (b, v) in enumerate([("org/mid", 0.3), ("org/mid", 0.9), ("org/small", 0.7), ("org/small", 0.2)])]  # fmt: skip
+    tried = [("org/mid", 0.3), ("org/mid", 0.9), ("org/small", 0.7), ("org/small", 0.2)]
+    runs = [
+        outcome(f"ann/run{i}", base=hub_id, value=value, learning_rate=10.0**-i, address=f"https://x/{i}")
+        for i, (hub_id, value) in enumerate(tried)
+    ]
     added = add_outcomes(base, runs)
     assert rows(added).keys() == {"ann/run1", "ann/run2"}
     assert rows(added)["ann/run1"].address == "https://x/1"
@@ -48,8 +51,9 @@ def test_of_a_series_the_best_of_each_base_counts(base: ZooIndex) -> None:
 
 def test_an_author_with_several_bases_is_compared_with_nobody_else(base: ZooIndex) -> None:
     added = add_outcomes(base, [
-        outcome("ann/a"), outcome("ann/b", base="org/small"), outcome("bob/a", value=0.81), outcome("cy/a", base="org/hf"),
-        outcome("cy/f1", base="org/hf", metric="f1"), outcome("dan/a", method="adapter"),
+        outcome("ann/a"), outcome("ann/b", base="org/small"), outcome("bob/a", value=0.81),
+        outcome("cy/a", base="org/hf"),
+        outcome("cy/f1", base="org/hf", metric="f1"), outcome("dan/a", method="adapter", value=0.82),
         outcome("dan/b", dataset="org/other"),
     ])  # fmt: skip
     assert groups(added) == {

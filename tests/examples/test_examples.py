@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.evidence.cards import read_card, split_card
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.architectures import files_of, save_timm
@@ -102,6 +103,14 @@ def test_timm_from_ranking_to_hub(filled: HubServer, capsys: pytest.CaptureFixtu
     assert f"| 80 % interval | {100 * result['predicted']['low']:.1f} to" in card
     assert "The nearest reference tasks" in card
     assert f"value: {result['accuracy']}" in card
+    (stated,) = read_card("org/model", *split_card(card))
+    sizes = (result["n_train"], result["n_test"])
+    assert (stated.base, stated.value, stated.n_train, stated.n_test) == (
+        result["checkpoint"],
+        result["accuracy"],
+        *sizes,
+    )
+    assert (stated.dataset, stated.method) == ("org/photos", "full")
     # The index has learned three things: the fine-tuned accuracy, the linear probe, and the probe network's own.
     index = ZooIndex.load("mine")
     rows = {(row.checkpoint, row.protocol): row.score for row in index.rows["scores"] if row.source == "local"}

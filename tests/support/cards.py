@@ -302,16 +302,22 @@ FORMS = [
         _one(learning_rate=3e-05),
     ),
     _told("E3", "- Accuracy: 0.9211\n\nPlanned epochs 12, trained 5 (early stopping).\n", _one(epochs=5.0)),
+    *(
+        _indexed(
+            f"own-{protocol}",
+            _one(split="test", n_train=400, n_test=120, dataset="org/data", method=method),
+            datasets=["org/data"],
+            model_index=index(
+                name="org/data",
+                type="org/data",
+                split="test",
+                args={"protocol": protocol, "n_train": 400, "n_test": 120, "seed": 0},
+            ),
+        )
+        for protocol, method in (("full_finetune", "full"), ("linear_probe_full", "frozen"))
+    ),
     _indexed(
-        "own",
-        _one(split="test", n_train=400, n_test=120, dataset="org/data"),
-        datasets=["org/data"],
-        model_index=index(
-            name="org/data",
-            type="org/data",
-            split="test",
-            args={"protocol": "full_finetune", "n_train": 400, "n_test": 120},
-        ),
+        "own-local", _one(dataset="x", dataset_from="name"), datasets=None, model_index=index(name="x", type="local")
     ),
 ]
 
