@@ -97,8 +97,7 @@ def judged(index: ZooIndex, steps: int) -> dict[str, Any]:
 
 def variants(index: ZooIndex, shared: Path) -> Iterator[tuple[str, ZooIndex]]:
     """The index without and with the cards."""
-    keep = tuple(row for row in index.score_rows if row.source != SOURCE)
-    without = index._with(rows={**index.rows, "scores": keep})
+    without = index.without_scores(SOURCE)
     yield "without", without
     yield "with", with_cards(without, shared)[0].index
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from hf_task2vec.evidence.cards import Outcome, sizes_agree
-from hf_task2vec.zoo import SourceRow, TaskRow, ZooIndex, as_slug
+from hf_task2vec.zoo import ScoreRow, SourceRow, TaskRow, ZooIndex, as_slug
 
 SOURCE = "hub_cards"
 _PROTOCOLS = {"full": "full_finetune", "adapter": "lora", "frozen": "linear_probe"}
@@ -80,7 +80,7 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     Parameters
     ----------
     index
-        What to add to. Its own rows of this source are compared with the new ones.
+        What to add to. What it holds of the same repositories is replaced, and of the same series compared.
     outcomes
         What cards say.
     bases
@@ -89,13 +89,10 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     outcomes = list(outcomes)
     chain = {**(bases or {}), **{one.repository: one.base for one in outcomes}}
     resolve, skipped = _Bases(index, chain), Counter[str]()
-    tasks, best = index.by_name(TaskRow), dict[tuple[str, str, str, str, str], Outcome]()
+    tasks = index.by_name(TaskRow)
     known = _known_tasks(tasks)
     new: dict[str, dict[str, Any]] = {}
-
-    def by_name(task: str) -> bool:
-        return _BY_NAME in (tasks[task].flags if task in tasks else new[task]["flags"])
-
+    best = {_key(row.task, row.checkpoint, one): one for row, one in _earlier(index, set(chain))}
     copies = _copies(outcomes)
     for one in outcomes:
         checkpoint = resolve(one.base)
@@ -107,7 +104,7 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
         name = str(row["task"])
         if name not in tasks:
             new[name] = row
-        key = (name, checkpoint, one.owner, str(one.method), one.metric)
+        key = _key(name, checkpoint, one)
         if key in best:
             skipped["another run of a series"] += 1
         if key not in best or one.value > best[key].value:
@@ -115,20 +112,40 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     series = defaultdict(set)
     for task, checkpoint, owner, *_ in best:
         series[task, owner].add(checkpoint)
-    for lone in [key for key in best if by_name(key[0]) and len(series[key[0], key[2]]) < 2]:
+    named = {name for name, row in new.items() if _BY_NAME in row["flags"]}
+    named |= {name for name, row in tasks.items() if _BY_NAME in row.flags}
+    for lone in [key for key in best if key[0] in named and len(series[key[0], key[2]]) < 2]:
         del best[lone]  # nobody else's runs are of the same data
         skipped["nothing to compare with: only the repository names its data"] += 1
     used = {key[0] for key in best}
-    index = index.add_tasks([row for name, row in new.items() if name in used])
-    index = index if SOURCE in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
-    rows = [_row(index, key, one, alone=len(series[key[0], key[2]]) > 1) for key, one in best.items()]
     before = {row.key: row for row in index.score_rows}
-    index = index.add_scores(rows, replace=True)
+    index = index.without_scores(SOURCE).add_tasks([row for name, row in new.items() if name in used])
+    index = index if SOURCE in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
+    index = index.add_scores(_row(index, key, one, alone=len(series[key[0], key[2]]) > 1) for key, one in best.items())
     changed = sum(before.get(row.key) != row for row in index.score_rows if row.source == SOURCE)
     return Added(index, changed, tuple(sorted(new.keys() & used)), skipped)
 
 
-def _row(index: ZooIndex, key: tuple[str, ...], one: Outcome, *, alone: bool) -> dict[str, Any]:
+_Key: TypeAlias = "tuple[str, str, str, str, str]"
+
+
+def _key(task: str, checkpoint: str, one: Outcome) -> _Key:
+    """Return what is the same for all runs of a series."""
+    return task, checkpoint, one.owner, str(one.method), one.metric
+
+
+def _earlier(index: ZooIndex, repositories: set[str]) -> Iterator[tuple[ScoreRow, Outcome]]:
+    """What the index holds of other repositories than these."""
+    methods = {protocol: method for method, protocol in _PROTOCOLS.items()}
+    for row in index.score_rows:
+        if row.source == SOURCE and row.source_model not in repositories:
+            base = row.checkpoint if row.checkpoint_match == "exact" else ""
+            more: dict[str, Any] = {"n_train": row.n_train, "n_test": row.n_test, "address": row.address}
+            more |= {"metric": row.metric, "method": methods[row.protocol]}
+            yield row, Outcome(str(row.source_model), base, row.task, row.score, **more)
+
+
+def _row(index: ZooIndex, key: _Key, one: Outcome, *, alone: bool) -> dict[str, Any]:
     task, checkpoint, owner, method, _ = key
     return {
         "task": task,
@@ -193,7 +210,7 @@ def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
     names = (one.dataset, *((_plain(one.config),) if one.config else ()), _plain(tail))
     found = next((known[name] for name in names if name in known and name not in _COMMON_NAMES), None)
     if found is not None:
-        return {"task": found}
+        return {"task": found, "flags": ()}
     by_name = one.dataset_from == "name"
     whole = "_".join(filter(None, (one.owner if by_name else "", one.dataset.replace("/", "_"), one.config)))
     slug = as_slug(whole)

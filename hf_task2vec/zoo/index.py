@@ -299,6 +299,10 @@ class ZooIndex(IndexOnHub):
         named = [row.model_copy(update={"checkpoint": self.names.get(row.checkpoint, row.checkpoint)}) for row in new]
         return self._add("scores", named, replace=replace)
 
+    def without_scores(self, source: str) -> ZooIndex:
+        """Return the index without the scores of one source."""
+        return self._with(rows={**self.rows, "scores": tuple(row for row in self.score_rows if row.source != source)})
+
     def add_tasks(self, rows: Rows, *, replace: bool = False) -> ZooIndex:
         """Add tasks; ``embedded`` is set from the embeddings."""
         return self._add("tasks", rows, replace=replace)

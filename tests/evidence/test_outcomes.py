@@ -48,6 +48,13 @@ def test_of_a_series_the_best_of_each_base_counts(base: ZooIndex) -> None:
     again = add_outcomes(added.index, runs)
     assert (again.rows, again.tasks, len(again.index.score_rows)) == (0, (), len(added.index.score_rows))
 
+    better = add_outcomes(
+        added.index, [outcome("ann/run9", value=0.95), outcome("ann/run8", base="org/small", value=0.1)]
+    )
+    assert rows(better).keys() == {"ann/run9", "ann/run2"}
+    worse = add_outcomes(better.index, [outcome("ann/run9", value=0.5)])  # its card has changed
+    assert {name: row.score for name, row in rows(worse).items()} == {"ann/run9": 0.5, "ann/run2": 0.7}
+
 
 def test_an_author_with_several_bases_is_compared_with_nobody_else(base: ZooIndex) -> None:
     added = add_outcomes(base, [
