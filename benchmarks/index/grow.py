@@ -49,15 +49,14 @@ def retrained(old: ZooIndex, new: ZooIndex, steps: int) -> ZooIndex:
 def figures(index: ZooIndex) -> Figures:
     """Return each question's figures, by what they are of."""
     metric = RankingMetric.from_index(index)
-    inverse = inverse_covariance(metric)
-    rows = cold_start(metric, index, inverse)
+    rows = cold_start(metric, index)
     rows = rows[(rows["method"] == "trained") & (rows["limit"] == np.inf)]
     found = {
         str(question): {f"{row.source} {row.task}": float(row.tau) for row in part.itertuples()}
         for question, part in rows.groupby("question")
     }
     cases = leave_one_out_cases(index, metric.data)
-    predicted = evaluate_metric(metric, cases, inverse=inverse)
+    predicted = evaluate_metric(metric, cases, inverse=inverse_covariance(metric))
     picks = [accuracy_of_pick(p, case.obtained) for p, case in zip(predicted, cases, strict=True)]
     return found | {"new task": dict(zip((case.name for case in cases), picks, strict=True))}
 

@@ -14,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from benchmarks.index.matrix import with_matrix
 from hf_task2vec import RankingMetric, ZooIndex
 from hf_task2vec.evidence.cards import CardError, Outcome
 from hf_task2vec.evidence.outcomes import SOURCE, Added, add_outcomes
-from hf_task2vec.metric.evaluation import cold_start, inverse_covariance
+from hf_task2vec.metric.evaluation import cold_start
 from hf_task2vec.metric.ranking_metric import evidence
 from hf_task2vec.metric.training import fit_parameters
 
+#: Candidates that a group of other sources needs, as in leave_one_out.py.
+LEAST = 8
 METRICS = {"accuracy": "top1", "f1": "f1", "f1_macro": "macro_f1"}
 
 
@@ -75,13 +78,14 @@ def with_cards(index: ZooIndex, shared: Path) -> tuple[Added, Counter[str]]:
 def judged(index: ZooIndex, steps: int) -> dict[str, Any]:
     """Learn the parameters, and rank checkpoints and families that nobody has measured."""
     parameters, report = fit_parameters(evidence(with_matrix(index))[1], steps=steps)
-    metric = RankingMetric(parameters, *evidence(index))
-    inverse = inverse_covariance(metric)
-    rows = cold_start(metric, index, inverse)
+    known = set(index.checkpoints["hub_id"])
+    loadings = {name: values for name, values in parameters.loadings.items() if name in known}
+    metric = RankingMetric(replace(parameters, loadings=loadings), *evidence(index))
+    rows = cold_start(metric, index, least=3)
     own = rows["source"].str.startswith(SOURCE)
-    few = cold_start(metric, index, inverse, least=3)
-    few = few[few["source"].str.startswith(SOURCE) & np.isinf(few["limit"])]
-    others = rows[~own & (rows["method"] == "trained")].assign(limit=lambda r: r["limit"].replace(np.inf, np.nan))
+    few = rows[own & np.isinf(rows["limit"])]
+    others = rows[~own & (rows["method"] == "trained") & (rows["n"] >= LEAST)]
+    others = others.assign(limit=others["limit"].replace(np.inf, np.nan))  # JSON knows no infinity
     by = ["limit", "question"]
     return {
         "training": report,

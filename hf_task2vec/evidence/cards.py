@@ -14,6 +14,8 @@ from typing import Any, Literal
 #: Characters of a card, and of its metadata, beyond which nobody has written it by hand or by a trainer.
 LONGEST_CARD, LONGEST_HEAD = 1 << 18, 1 << 16
 _LONGEST_NAME = 96
+# Brackets in metadata: a parser needs the square of their number.
+_MOST_BRACKETS = 1000
 # Names of loaders and stand-ins where the name of the data should be.
 _LOADERS = re.compile(
     r"image_?folder|audiofolder|webdataset|json|csv|parquet|arrow|pandas|generator|unknown|none|custom|local|dataset|"
@@ -23,7 +25,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+|nan|inf)"
 _VALUE = re.compile(rf"\{{?\s*(?:'\w+':\s*)?{_NUMBER}\s*(%?)", re.IGNORECASE)
 _TRAINER = re.compile(
-    r"fine-?tuned version of \[?([^\]\s(),]+)\]?(?:\((\S*?)\))?,? on (?:the |an? )?(.{1,150}?) dataset", re.IGNORECASE
+    r"fine-?tuned version of \[?([^\]\s(),]{1,200})\]?(?:\((\S{0,300}?)\))?,? on (?:the |an? )?(.{1,150}?) dataset",
+    re.IGNORECASE,
 )
 _BY_HAND = re.compile(
     r"(?:base[ _]model|fine-?tuned from(?: model)?|model architecture)\b(?:\W{0,6}optional\b)?[^\n\w/]*([^\n]{3,300})",
@@ -37,13 +40,15 @@ _RATE = re.compile(
 _RATE_ALONE = re.compile(r"\b(\d(?:\.\d+)?e-\d+),? (?:effective )?batch", re.IGNORECASE)
 _EPOCHS = re.compile(rf"\b(?:num_)?(?:train_)?epochs?\b[`'\"*]*\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
 _STOPPED = re.compile(r"planned epochs\D{0,9}\d+\D{1,9}trained\D{0,9}(\d+)", re.IGNORECASE)
-_REPORT = re.compile(r"^\s*accuracy\s+([01]?\.\d+|1\.0+)\s+(\d+)\s*$", re.MULTILINE)
-_BULLET = re.compile(r"^( *)[-*+] +([^\n:]{1,80}?)(?::[ *_`]*([^\n]{0,200}))?$", re.MULTILINE)
+_REPORT = re.compile(r"^[ \t]*accuracy[ \t]+([01]?\.\d+|1\.0+)[ \t]+(\d+)[ \t]*$", re.MULTILINE)
+_BULLET = re.compile(r"^( {0,20})[-*+] {1,20}([^\n:]{1,80}?)(?::[ *_`]*([^\n]{0,200}))?$", re.MULTILINE)
 _PROSE = re.compile(
     r"(?:accuracy\b[^\n%]{0,40}?(\d{1,3}(?:\.\d+)?) ?%|(\d{1,3}(?:\.\d+)?) ?% ?(?:acc\b|accuracy|on the (test|valid)))",
     re.IGNORECASE,
 )
-_BROKEN = re.compile(r"^\s*[-*] (?:(?:\w* )?(?:eval_)?loss: (?:nan|inf)|step: 0\s*$)", re.IGNORECASE | re.MULTILINE)
+_BROKEN = re.compile(
+    r"^[ \t]*[-*] (?:(?:\w* )?(?:eval_)?loss: (?:nan|inf)|step: 0[ \t]*$)", re.IGNORECASE | re.MULTILINE
+)
 _SPLITS = {
     **dict.fromkeys(("validation", "val", "valid"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -117,6 +122,8 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
         return {}, text
     if len(match[1]) > LONGEST_HEAD:
         raise CardError("too long")
+    if match[1].count("[") + match[1].count("{") > _MOST_BRACKETS:
+        raise CardError("unreadable metadata")
 
     class Loader(yaml.SafeLoader):
         """Without references, by which a small text stands for a huge one."""

@@ -85,10 +85,13 @@ def is_unreached(error: Exception) -> bool:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Return the seconds of a ``Retry-After`` header, given as a number or as a date."""
-    text: str = getattr(error, "response").headers.get("Retry-After", "").strip()  # noqa: B009 (typed in part only)
+    """Return the seconds of a ``Retry-After`` header, given as a number or as a date, or until a limit is reset."""
+    headers = getattr(error, "response").headers  # noqa: B009 (typed in part only)
+    text: str = headers.get("Retry-After", "").strip()
     if text.isdigit():
         return float(text)
+    if reset := re.search(r"\bt=(\d+)", headers.get("RateLimit", "")):  # the Hub's own: "api";r=0;t=55
+        return float(reset[1]) + 1.0
     try:
         return (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds()
     except (TypeError, ValueError):

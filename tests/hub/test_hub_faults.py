@@ -434,6 +434,7 @@ def test_waits_follow_the_hub_or_double() -> None:
     assert 3000 < retry_delay(answer(503, **{"Retry-After": later}), 1) <= 3600
     assert retry_delay(answer(429, **{"Retry-After": "Sat, 01 Jan 2000 00:00:00 GMT"}), 1) == 0
     assert retry_delay(answer(429, **{"Retry-After": "whenever"}), 1) == 1
+    assert retry_delay(answer(429, RateLimit='"api";r=0;t=55'), 1) == 56
     assert [retry_delay(answer(status), 1) for status in (400, 401, 403, 404, 409, 412, 501)] == [None] * 7
     assert retry_delay(ValueError("bad"), 1) is None
     assert retry_delay(OSError(errno.ENOSPC, "full"), 1) is None
