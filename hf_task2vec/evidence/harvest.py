@@ -199,8 +199,11 @@ class _Memory:
         with self._lock:
             text = json.dumps({"seen": seen, **more}, separators=(",", ":"))
             text = without_tokens(text, self._token)
-            with self.path.open("ab") as handle:
-                handle.write(text.encode() + b"\n")
+            try:
+                with self.path.open("ab") as handle:
+                    handle.write(text.encode() + b"\n")
+            except OSError as error:
+                raise ZooIndexError(f"what is harvested cannot be kept at {self.path}: {why(error)}") from error
             self._take(json.loads(text))
 
     def knows(self, name: str, sha: object) -> bool:
