@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from hf_task2vec.errors import TaskError
 from hf_task2vec.evidence.build import build_index
@@ -27,22 +32,17 @@ def own(hub: HubServer, tasks: list[str], nets: list[str], own_cache: Path, tmp_
     return tmp_path / "index"
 
 
-def pictures(**metadata: Any) -> dict[str, bytes]:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    data = table([0, 1] * 20)
-    rng, cells = np.random.default_rng(0), []
+def pictures(seed: int = 0, **metadata: Any) -> dict[str, bytes]:
+    """A dataset of Parquet files: cuts of two photographs, a class each."""
+    photographs = load_sample_images().images
+    data, rng, cells = table([0, 1] * 20), np.random.default_rng(seed), []
     for label in data["label"].to_pylist():
+        x, y = rng.integers(0, 360, 2)
         stream = io.BytesIO()
-        Image.fromarray(rng.integers(0, 128 + 127 * label, (24, 24, 3), dtype=np.uint8)).save(stream, "PNG")
+        Image.fromarray(photographs[label][x : x + 48, y : y + 48]).save(stream, "PNG")
         cells.append({"bytes": stream.getvalue(), "path": None})
-    import pyarrow as pa
-
-    data = data.set_column(0, data.schema.field("image"), pa.array(cells, data.schema.field("image").type))
-    return {"README.md": card(**metadata), **shards(data, 1, {})}
+    kind = data.schema.field("image")
+    return {"README.md": card(**metadata), **shards(data.set_column(0, kind, pa.array(cells, kind.type)), 1, {})}
 
 
 def test_datasets_of_the_hub_are_embedded(hub: HubServer, own: Path) -> None:
@@ -93,3 +93,19 @@ def test_datasets_with_most_outcomes_are_embedded(hub: HubServer, own: Path) -> 
     rows = ZooIndex.load(own).by_name(TaskRow)
     assert (rows["org_leaves"].embedded, rows["org_rare"].embedded) == (True, False)
     assert sum(row.source == SOURCE for row in ZooIndex.load(own).score_rows) == 3
+
+
+@pytest.mark.slow
+def test_thirty_datasets(hub: HubServer, own: Path) -> None:
+    known = {"library": "timm", "architecture": "net", "family": "net", "facts_source": "hf_task2vec_measured"}
+    ZooIndex.load(own).add_checkpoints([{**known, "hub_id": "lab/net"}]).save(own)
+    for i in range(30):
+        metadata = {"pipeline_tag": "image-classification", "base_model": "lab/net", "datasets": [f"org/data{i}"]}
+        text = readme(**metadata, model_index=index(0.5 + i / 100, **LEAVES))
+        hub.create_model(f"user{i}/net", {"README.md": text.encode()})
+        hub.create_dataset(f"org/data{i}", pictures(i))
+    answer = run("index", "harvest", str(own), "--embed-datasets", "30")
+    assert answer.exit_code == 0, answer.output
+    rows = ZooIndex.load(own).by_name(TaskRow)
+    assert all(rows[f"org_data{i}"].embedded for i in range(30))
+    assert ZooIndex.load(own).validate() == []
