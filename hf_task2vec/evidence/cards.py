@@ -61,7 +61,7 @@ _METRICS = {
 _FROZEN = re.compile(r"linear.?prob|frozen", re.IGNORECASE)
 _ADAPTERS = re.compile(r"(?:^|[^a-z])(?:lora|dora|peft|adapter)(?:[^a-z]|$)", re.IGNORECASE)
 # Words of architectures that exclude each other: a name with one, of a base with another, contradicts itself.
-_KINDS = ("vit", "swin", "swinv2", "convnext", "convnextv2", "resnet", "mobilenet", "efficientnet", "densenet", "clip")
+_KINDS = ("vit", "swin", "convnext", "resnet", "mobilenet", "efficientnet", "densenet", "clip")
 
 
 class CardError(Exception):
@@ -230,7 +230,10 @@ def _words(name: str) -> set[str]:
 
 
 def _contradicts(repository: str, base: str) -> bool:
-    named, stated = (_words(name.rpartition("/")[2]) & set(_KINDS) for name in (repository, base))
+    named, stated = (
+        {kind for kind in _KINDS for word in _words(name.rpartition("/")[2]) if word.startswith(kind)}
+        for name in (repository, base)
+    )
     return bool(named and stated and not named & stated)
 
 
@@ -275,7 +278,8 @@ _OF_RUNS = re.compile(
     r"fine|tun(?:ed|ing)|finetun(?:ed?|ing)|ft|models?|classif(?:ier|ication|y)|images?|img|detect(?:ion|or)|recognition|"
     r"vit|vision|transformer|trainer|base|tiny|small|large|huge|xs|xl|nano|mini|demo|test|my|awesome|new|final|best|latest|"
     r"head|adamw?|adamax|sgd|rms|rmsprop|lr|folds?|epochs?|ep|bs|batch|seed|exp|run|lora|peft|net|network|and|from|scratch|"
-    r"the|hf|hub|pretrained|full|data|dataset|example|notebook|colab|\d+[a-z]{0,2}|v\d+|[a-z]|\D{1,5}\d{1,3}"
+    r"the|hf|hub|pretrain(?:ed)?|full|data|dataset|example|notebook|colab|using|species|augmented|shuffled|version|lr\d+|"
+    r"\d+[a-z]{0,2}|v\d+|[a-z]|\D{1,5}\d{1,3}"
 )
 # Data whose names look like counts of something.
 _NUMBERED = frozenset({"cifar10", "cifar100", "food101", "stl10", "fer2013", "caltech101", "flowers102"})
@@ -286,7 +290,7 @@ def data_in_name(repository: str, base: str) -> str | None:
     name = repository.rpartition("/")[2]
     after = re.split(r"finetuned?[-_]", name, maxsplit=1)[-1]
     of_base = set(re.findall(r"[a-z0-9]+", base.lower())) | _words(base)
-    found = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "-", after).lower())
+    found = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "-", after).lower())
     words = [word for word in found if word in _NUMBERED or not (word in of_base or _OF_RUNS.fullmatch(word))]
     return "_".join(words[:6]) or None
 

@@ -207,7 +207,9 @@ def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
     """
     one = replace(one, dataset=_MOVED.get(one.dataset, one.dataset))
     tail = one.dataset.rpartition("/")[2]
-    names = (one.dataset, *((_plain(one.config),) if one.config else ()), _plain(tail))
+    names = [one.dataset, *([_plain(one.config)] if one.config else []), _plain(tail)]
+    if one.dataset_from == "name":  # a word such as ham10000 among others
+        names += [word for word in one.dataset.split("_") if len(word) > 5]
     found = next((known[name] for name in names if name in known and name not in _COMMON_NAMES), None)
     if found is not None:
         return {"task": found, "flags": ()}
@@ -232,8 +234,9 @@ def _doubt(one: Outcome) -> str | None:
         return "a tiny test set"
     if one.value in (0.0, 1.0) and (one.split or "").lower().startswith("train"):
         return "a perfect score on a training split"
-    if one.dataset_from == "name" and one.dataset in _TEMPLATES:
-        n = _TEMPLATES[one.dataset]
+    template = "eurosat" if "eurosat" in one.dataset.split("_") else one.dataset
+    if one.dataset_from == "name" and template in _TEMPLATES:
+        n = _TEMPLATES[template]
         if n is None or len(repr(one.value)) < 8 or not sizes_agree(one.value, n):
             return "a name left over from a notebook"
     return None

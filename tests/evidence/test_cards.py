@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hf_task2vec.evidence.cards import CardError, Outcome, read_card, split_card
+from hf_task2vec.evidence.cards import CardError, Outcome, data_in_name, read_card, split_card
 from tests.support.cards import FORMS, HOSTILE, card_of, read
 
 B, D = "acme/vit-base-16", "acme/leaf-photos"
@@ -84,3 +84,17 @@ def test_every_base_that_people_start_from_is_read_from_text(shared: Path) -> No
 def test_a_card_without_metadata_is_all_text() -> None:
     assert split_card("# Title\n---\nx") == ({}, "# Title\n---\nx")
     assert split_card("---\n{}\n---\nText") == ({}, "\nText")
+
+
+@pytest.mark.parametrize(
+    ("repository", "base", "data"),
+    [
+        ("ann/vit-base-patch16-224-finetuned-wood-rust", "google/vit-base-patch16-224", "wood_rust"),
+        ("ann/BirdSongs_ViT_v2", "google/vit-base-patch16-224", "bird_songs"),
+        ("ann/stars_5x_deit_tiny_adamax_lr00001_fold3", "facebook/deit-tiny-patch16-224", "stars"),
+        ("ann/swin-lesion-HAM10000-3", "microsoft/swin-tiny-patch4-window7-224", "lesion_ham10000"),
+        ("ann/my_awesome_model", "google/vit-base-patch16-224", None),
+    ],
+)
+def test_names_of_repositories(repository: str, base: str, data: str | None) -> None:
+    assert data_in_name(repository, base) == data

@@ -124,6 +124,11 @@ def test_a_name_of_a_notebook_that_fits_the_data(base: ZooIndex) -> None:
     assert len(rows(added)) == 2
 
 
+def test_a_word_of_a_name_may_tell_the_task(base: ZooIndex) -> None:
+    named = {"dataset": "lesion_food101_ah", "dataset_from": "name"}
+    assert {row.task for row in rows(add_outcomes(base, [outcome(**named)])).values()} == {"food101"}
+
+
 def test_copies_of_cards_count_once(base: ZooIndex) -> None:
     how = {"learning_rate": 1e-4, "epochs": 3.0, "value": 0.9123}
     added = add_outcomes(base, [
