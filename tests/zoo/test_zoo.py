@@ -183,7 +183,7 @@ def test_files_outside_the_folder_are_refused(folder: Path, name: str) -> None:
         ("manifest.json", "tasks.csv", "other.csv", r"files lists no checksum of \['tasks\.csv'\]"),
         ("manifest.json", "{", "", "not readable as JSON"),
         ("tasks.csv", "task,title", "task,colour,title", r"row 1 .*unknown \['colour'\], missing \[\]; .* order: task"),
-        ("scores.csv", "measured,true,", "measured,true,,", r"scores\.csv: row 3 has 16 cells; expected 15"),
+        ("scores.csv", "measured,true,", "measured,true,,", r"scores\.csv: row 3 has 17 cells; expected 16"),
         ("scores.csv", "org/big,0.9", "org/big,90", r"scores\.csv: row 2, column score: found '90'; .*equal to 1"),
         ("scores.csv", "org/small,0.7", "org/small,nan", r"row 3, column score: found 'nan'; .*finite number"),
         ("scores.csv", "top1", "top-1", r"row 2, column metric: found 'top-1'; .*'top1', 'mean_per_class'"),
