@@ -69,6 +69,8 @@ class Rows:
     read: Read
     note: str | None = None
     """Which rows the sample was drawn from, where not from all."""
+    stamp: Any = None
+    """What tells whether the files that hold the images have changed; None if only the images do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +174,8 @@ def _rows(source: Source, data: Data, sampling: Sampling, warn: Warn) -> Rows:
             labels = read_labels(data.column(choice.name), features[choice.name], choice.name, warn)
     except LabelError as error:
         raise LabelError(f"{source}, label column {choice.name!r}: {error}{source.advice}") from error
-    rows = Rows(
-        image_column, choice.name, labels, *data.sample(image_column, labels, sampling.max_samples, sampling.seed)
-    )
+    sample = data.sample(image_column, labels, sampling.max_samples, sampling.seed)
+    rows = Rows(image_column, choice.name, labels, *sample, getattr(data, "stamp", None))
     size, present = sampling.max_samples, int(np.count_nonzero(labels.counts))
     if size is not None and size < present:
         warn(f"max_samples={size} covers at most {size} of {present} classes; max_samples={present} would cover all")

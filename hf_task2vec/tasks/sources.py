@@ -21,7 +21,7 @@ from hf_task2vec.tasks.folders import ARCHIVES, TABLES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
 from hf_task2vec.tasks.layout import lay_out
 from hf_task2vec.tasks.objects import read_object
-from hf_task2vec.tasks.parquet.local import beside, local_split, understood
+from hf_task2vec.tasks.parquet.local import LocalSplit, beside, understood
 from hf_task2vec.tasks.rows import Data, Listed
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.splits import pick_split, shard_split, split_of
@@ -152,7 +152,7 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
             by_split[(not declared and shard_split(file)) or "train"].append(file)
         at = chosen if chosen in by_split else pick_split(list(by_split), split, place)
         paths = by_split[at]
-        data: Data = local_split(files.root, paths) if files.parquet else _arrow(files.root, paths)
+        data: Data = LocalSplit(files.root, paths) if files.parquet else _arrow(files.root, paths)
         has_images = _has_images(data)
         if not has_images and files.parquet:  # a table of paths
             files.tables += files.parquet

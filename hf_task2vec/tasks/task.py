@@ -93,8 +93,8 @@ class Task:
     """Rows without a label, which are never drawn."""
     fingerprint: str
     """SHA-256 of what defines the sample, known before an image is read: dataset, columns, labels, rows drawn, seed;
-    and the commit of a Hub dataset, else the size and time of change of the image files drawn, or their bytes where
-    the dataset holds them."""
+    and the commit of a Hub dataset, else the size and time of change of the image or Parquet files, or the images' bytes
+    where other data hold them."""
     seed: int
     draw: Callable[[], Sample] = field(repr=False)
     """Reads the images."""
@@ -393,7 +393,8 @@ def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
         "seed": seed,
         "rows": drawn,
         # At a commit of the Hub, the numbers of rows say which images they are.
-        "images": None if source.revision is not None else [identify(cell) for cell in rows.read(drawn)],
+        "images": rows.stamp
+        or (None if source.revision is not None else [identify(cell) for cell in rows.read(drawn)]),
     }
     return sha256_bytes(canonical_json(identity))
 

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 EXACT_BYTES = 2 << 30
 """Up to so many bytes to read, the sample may be drawn from anywhere in the files."""
 
-_BATCH, _BUFFER = 64, 1 << 20  # rows and bytes in memory at a time
+_ROWS, _BYTES, _BUFFER = 64, 1 << 20, 1 << 20  # rows and bytes that are decoded, and bytes that are read, at a time
 
 
-def local_split(root: Path, paths: Sequence[str]) -> ParquetSplit:
-    """Return the Parquet files at some paths as one split."""
-    return ParquetSplit([_LocalFile(root, path) for path in paths], EXACT_BYTES)
+class LocalSplit(ParquetSplit):
+    """Parquet files at some paths as one split."""
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        super().__init__([_LocalFile(root, path) for path in paths], EXACT_BYTES)
+        facts = [(path, (root / path).stat()) for path in paths]
+        self.stamp = [[path, found.st_size, found.st_mtime_ns] for path, found in facts]
+        """Tells whether the files have changed, without reading an image."""
 
 
 class _LocalFile:
@@ -53,15 +58,17 @@ class _LocalFile:
             chunks = (group.column(i) for i in range(group.num_columns))
             size = sum(c.total_compressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
             if group.num_rows:
-                yield Entry(first, group.num_rows, size / group.num_rows, partial(self._cells, number, name))
+                mean = size / group.num_rows
+                at_once = max(1, min(_ROWS, int(_BYTES / max(mean, 1))))
+                yield Entry(first, group.num_rows, mean, partial(self._cells, number, name, at_once))
             first += group.num_rows
 
-    def _cells(self, group: int, name: str, positions: Sequence[int]) -> list[Any]:
-        """Return cells of a row group; a few rows are in memory at a time."""
+    def _cells(self, group: int, name: str, at_once: int, positions: Sequence[int]) -> list[Any]:
+        """Return cells of a row group, decoded a few at a time, from its start to the last one wanted."""
         wanted, start = set(positions), 0
         found: dict[int, Any] = {}
         with self.open() as handle:
-            for batch in handle.iter_batches(_BATCH, row_groups=[group], columns=[name], use_threads=False):
+            for batch in handle.iter_batches(at_once, row_groups=[group], columns=[name], use_threads=False):
                 cells = batch.column(0)
                 found |= {start + i: cells[i].as_py() for i in range(len(cells)) if start + i in wanted}
                 start += len(cells)
