@@ -93,8 +93,8 @@ class Task:
     """Rows without a label, which are never drawn."""
     fingerprint: str
     """SHA-256 of what defines the sample, known before an image is read: dataset, columns, labels, rows drawn, seed;
-    and the commit of a Hub dataset, else the size and time of change of the image or Parquet files, or the images' bytes
-    where other data hold them."""
+    and the commit of a Hub dataset, else the size and time of change of the image or Parquet files, or the bytes of
+    images that other data hold."""
     seed: int
     draw: Callable[[], Sample] = field(repr=False)
     """Reads the images."""
@@ -380,7 +380,9 @@ def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
     labels = hashlib.sha256()
     for array in (rows.labels.rows, rows.labels.classes, np.flatnonzero(rows.labels.labelled)):
         labels.update(array.astype("<i8").tobytes() + b";")
-    drawn = rows.draw.rows
+    drawn, images = rows.draw.rows, rows.stamp
+    if images is None and source.revision is None:  # at a commit, the numbers of rows say which images they are
+        images = [identify(cell) for cell in rows.read(drawn)]
     identity = {
         "dataset": source.dataset,
         "revision": source.revision,
@@ -392,9 +394,7 @@ def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
         "labels": labels.hexdigest(),
         "seed": seed,
         "rows": drawn,
-        # At a commit of the Hub, the numbers of rows say which images they are.
-        "images": rows.stamp
-        or (None if source.revision is not None else [identify(cell) for cell in rows.read(drawn)]),
+        "images": images,
     }
     return sha256_bytes(canonical_json(identity))
 
