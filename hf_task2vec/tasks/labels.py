@@ -258,7 +258,14 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if is_class_label(feature):
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if is_class_label(feature) and is_text and not pc.all(pc.match_substring_regex(values, r"^-?\d+$")).as_py():
+        # A card that declares classes over a column of their names.
+        names, found = feature.names, set(pc.unique(values).to_pylist()) - {None, ""}
+        if found <= set(names):
+            codes = pc.fill_null(pc.index_in(values, pa.array(names, values.type)), -1)
+            return np.asarray(codes).astype(np.int64), tuple(without_folders(names))
+    elif is_class_label(feature):
         codes = np.asarray(pc.fill_null(values.cast(pa.int64()), -1)).astype(np.int64)
         if codes.max(initial=-1) >= len(feature.names):
             raise LabelError(

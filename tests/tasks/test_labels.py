@@ -34,6 +34,9 @@ def test_class_label_keeps_names_without_rows() -> None:
 @pytest.mark.parametrize(
     ("values", "feature", "names", "expected"),
     [
+        (["c", "a", "c", "a"], ABC, ("a", "b", "c"), [2, 0, 2, 0]),  # as a card may declare a column of names
+        (["2", "0", "2", "0"], ABC, ("a", "b", "c"), [2, 0, 2, 0]),
+        (["dog", "cat", "dog", "cat"], ABC, ("cat", "dog"), [1, 0, 1, 0]),
         ([10, 9, 10, 2], Value("int32"), ("2", "9", "10"), [2, 1, 2, 0]),
         (["dog", "cat", "dog", "cat"], Value("string"), ("cat", "dog"), [1, 0, 1, 0]),
         ([True, False, True, True], Value("bool"), ("False", "True"), [1, 0, 1, 1]),
