@@ -131,10 +131,12 @@ def build(shared: Path, created: str, only: Collection[str] | None = None) -> Zo
 
 
 def keep_measurements(index: ZooIndex, old: ZooIndex) -> ZooIndex:
-    """Add to `index` what was measured: scores, their sources, embeddings and attachments of `old`."""
+    """Add to `index` what was measured or harvested: scores, their sources, embeddings and attachments of `old`."""
     known = index.by_name(SourceRow)
     index = index.add_sources([row for name, row in old.by_name(SourceRow).items() if name not in known])
-    index = index.add_scores([row for row in old.score_rows if row.checkpoint_match == "measured" or row.address])
+    kept = [row for row in old.score_rows if row.checkpoint_match == "measured" or row.address]
+    tasks = {row.task for row in kept} - index.by_name(TaskRow).keys()
+    index = index.add_tasks([row for name, row in old.by_name(TaskRow).items() if name in tasks]).add_scores(kept)
     if old.embedded is not None:
         index = index.with_embeddings(old.embeddings)
     return index.with_attachments(old.attachments)
