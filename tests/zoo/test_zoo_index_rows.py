@@ -143,6 +143,19 @@ def test_published_scores_are_copied_exactly(index: ZooIndex) -> None:
         assert sorted(row.score for row in index.score_rows if row.source == name) == pytest.approx(expected, abs=1e-12)
 
 
+def test_outcomes_of_model_cards_are_copied_exactly(index: ZooIndex) -> None:
+    harvested = [row for row in index.score_rows if row.source == "hub_cards"]
+    assert len(harvested) > 300
+    for row in harvested:
+        assert (row.address or "").startswith("https://huggingface.co/"), row
+    if not (SHARED / "cards").is_dir():
+        pytest.skip("../shared/cards is not here")
+    stated = {
+        (row["url"], row["repo_id"], float(row["value"])) for row in facts.read(SHARED / "cards" / "outcomes.csv")
+    }
+    assert {(row.address, row.source_model, row.score) for row in harvested} <= stated
+
+
 def test_every_timm_name_is_in_the_registry(index: ZooIndex) -> None:
     """A name that timm loads is an entry of the installed registry, or declared as weights that it lacks."""
     models = pytest.importorskip("timm.models")
