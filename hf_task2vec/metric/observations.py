@@ -224,7 +224,12 @@ class Observations:
         names = "\0".join((*self.tasks.names, *self.sources))
         rows = (self.task, self.checkpoint, self.group, self.source, self.y.astype("<f4"), self.error.astype("<f4"))
         known = (self.checkpoints.numbers.astype("<f4"), self.checkpoints.family, self.checkpoints.home)
-        tasks = (self.tasks.kinds, self.tasks.embedded, self.tasks.profiles, self.tasks.moments, self.tasks.descriptors)
+        embedded = self.tasks.embedded
+        tasks = (
+            self.tasks.kinds,
+            embedded,
+            *(x[embedded] for x in (self.tasks.profiles, self.tasks.moments, self.tasks.descriptors)),
+        )
         # Features of tasks differ in their last digits between machines.
         rounded = [np.round(x.astype(np.float64), 4) + 0.0 for x in tasks]
         return sha256_bytes(names.encode() + b"".join(x.tobytes() for x in (*rows, *known, *rounded)))

@@ -42,11 +42,12 @@ class Score:
     @cached_property
     def trials(self) -> float:
         """How many images a share of right answers of this value and standard error would be of, at least 1."""
-        from scipy.optimize import brentq
-
         if self.std_error >= _share_error(self.value, 1.0):
             return 1.0
-        return float(np.exp(brentq(lambda x: _share_error(self.value, np.exp(x)) - self.std_error, 0.0, 40.0)))
+        # Squared, that error is a cubic equation in n + 4, with one root of 5 or more.
+        odd = (1.0 - 2.0 * self.value) ** 2
+        roots = np.roots([self.std_error**2, -self.value * (1.0 - self.value), -2.0 * odd, 4.0 * odd])
+        return float(roots.real.max()) - 4.0
 
     @property
     def smoothed(self) -> float:
