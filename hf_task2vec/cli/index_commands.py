@@ -236,15 +236,15 @@ def harvest(
       hf-task2vec index harvest my-index --query author:nateraw
       hf-task2vec index harvest --since 2026-11-01 --json
     """  # noqa: D301 (click wants the control character)
-    from tqdm import tqdm
-
     from hf_task2vec import evidence
+    from hf_task2vec.tasks import bar, say
 
     if embed_datasets and path is None:
         raise click.UsageError("--embed-datasets needs a PATH to write to.")
     index = load_index(None) if path is None else evidence.open_index(path, base)
-    with tqdm(disable=not settings.progress, desc="reading cards", unit="repository", leave=False) as bar:
-        found = evidence.harvest(index, on_done=bar.update, **given(options))
+    say("reading cards")
+    with bar("reading cards", "repository", None, shown=settings.progress) as counter:
+        found = evidence.harvest(index, on_done=counter.update, **given(options))
     facts = {"path": path, **found.to_dict()}
     if path is not None:
         found.index.save(path)

@@ -168,6 +168,10 @@ def test_cold_start() -> None:
     index = measured_zoo()
     metric = RankingMetric.from_index(index)
     found = cold_start(metric, index, least=5)
+    # Loadings are learned from a checkpoint's own scores: a new one has none.
+    loadings = {name: (3.0, -2.0 * i) for i, name in enumerate(metric.data.checkpoints.ids)}
+    known = replace(metric, parameters=replace(metric.parameters, loadings=loadings))
+    assert cold_start(known, index, least=5).equals(found)
     assert set(found["question"]) == {"new checkpoint", "new family"}
     assert set(found["method"]) == {"trained", "ImageNet accuracy", "parameters", "multiply-adds"}
     assert set(found["protocol"]) == {"linear-probe"}

@@ -572,6 +572,7 @@ def changed(**changes: Any) -> bytes:
         (changed(variances={"own": {"all": -1.0}}), "variances.own.all = -1.0: Input should be greater than 0"),
         (changed(levels={"fine-tune": {"slope": None}}), "levels.fine-tune.slope = None: Input should be a valid num"),
         (changed(levels={"fine-tune": {"offset": 1.0}}), "levels.fine-tune.offset = 1.0: Unexpected keyword argument"),
+        (changed(loadings={"org/a": [1.0], "org/b": [1.0, 2.0]}), "loadings must give every checkpoint the same"),
         (changed(offset=3.0), "offset = 3.0: Unexpected keyword argument"),
         (json.dumps(document(parameters=[])).encode(), "parameters = "),
     ],
