@@ -41,7 +41,7 @@ DRAWS = 4000
 def expected_gains(prediction: Prediction, seed: int = 0) -> dict[int, float]:
     """Points that the best of the k first is expected to lie above the first, by draws of the posterior."""
     top = np.argsort(-prediction.mean, kind="stable")[:5]
-    joint = prediction._with_noise(top, top)
+    joint = prediction.covariance(top)
     draws = np.random.default_rng(seed).multivariate_normal(prediction.mean[top], joint, DRAWS, method="eigh")
     level = expit(prediction.mean[top[0]])
     gain = {k: float((draws[:, :k].max(axis=1) - draws[:, 0]).mean()) for k in (1, 3, 5)}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import click
 
 from hf_task2vec import __version__
 from hf_task2vec.cli.command import EXIT_CODES, Settings, command, group, written
-from hf_task2vec.cli.console import Column, Report, facts_report
+from hf_task2vec.cli.console import Column, Listing, Report, facts_report
 from hf_task2vec.cli.evaluate_command import evaluate
 from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
@@ -21,7 +23,7 @@ from hf_task2vec.cli.inputs import index_folder, load_embeddings
 from hf_task2vec.cli.map_command import map_tasks
 from hf_task2vec.cli.options import POSITIVE, Quantity, dataset_options, given, index_option, kind_option, split_commas
 from hf_task2vec.fisher import launched
-from hf_task2vec.selection import known
+from hf_task2vec.selection import known, siblings
 
 if TYPE_CHECKING:
     from hf_task2vec.selection import Ranking
@@ -157,21 +159,60 @@ def select(
 
 def _ranking_report(ranking: Ranking, notes: list[str], exit_code: int) -> Report:
     """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
-    columns = [  # the most important first: a narrow terminal shows as many as have room
-        Column("#", lambda c: str(c.rank)),
-        Column("checkpoint", lambda c: c.hub_id, False),
-        Column(ranking.score_name, lambda c: f"{100 * c.score:.1f}"),
-        Column("80 % interval", lambda c: f"{100 * c.low:.1f}–{100 * c.high:.1f}"),
-        Column("measured", lambda c: "" if c.measured is None else f"{100 * c.measured:.1f}"),
+    facts = [
         Column("params", lambda c: known(c.params_m, "{:.1f}M")),
         Column("licence", lambda c: c.license or "?", False),
         Column("GMACs", lambda c: known(c.gmacs, "{:.1f}")),
-        Column("px", lambda c: known(c.input_px, "{}")),
     ]
+    score = Column(ranking.score_name, lambda c: f"{100 * c.score:.1f}")
+    columns = [  # the most important first: a narrow terminal shows as many as have room
+        Column("#", lambda row: str(row[0].rank)),
+        Column("checkpoint", lambda row: row[0].hub_id + siblings(row[1]), False),
+        *_of(
+            lambda row: row[0],
+            score,
+            Column("80 % interval", lambda c: f"{100 * c.low:.1f}–{100 * c.high:.1f}"),
+            Column("measured", lambda c: "" if c.measured is None else f"{100 * c.measured:.1f}"),
+            *facts,
+            Column("px", lambda c: known(c.input_px, "{}")),
+        ),
+    ]
+    try_ = [
+        Column("checkpoint", lambda pick: pick.candidate.hub_id, False),
+        Column("why", lambda pick: pick.reason, False),
+        *_of(attrgetter("candidate"), score, *facts),
+    ]
+    sizes = [
+        Column("size", lambda best: best.name, False),
+        Column("checkpoint", lambda best: best.candidate.hub_id, False),
+        *_of(attrgetter("candidate"), score),
+        Column("points lower", lambda best: best.cost),
+        *_of(attrgetter("candidate"), *facts, Column("images/s", lambda c: known(c.throughput_gpu, "{:.0f}"))),
+    ]
+    rows = ranking.folded()
     # What is known of none of them takes no room.
-    columns = [column for column in columns if any(column.write(c) not in ("", "?") for c in ranking)]
-    lines = [c.hub_id for c in ranking]
-    return Report(ranking.to_dict(), lines, ranking, columns, notes, exit_code, ranking.read)
+    columns = [column for column in columns if any(column.write(row) not in ("", "?") for row in rows)]
+    before = [Listing(ranking.shortlist(), try_, "To try"), Listing(ranking.budgets, sizes, "Within a size")]
+    return Report(
+        ranking.to_dict(),
+        [c.hub_id for c in ranking],
+        rows,
+        columns,
+        notes,
+        exit_code,
+        ranking.read,
+        f"The best of {ranking.n_ranked:,}",
+        before,
+    )
+
+
+def _of(item: Callable[[Any], Any], *columns: Column) -> list[Column]:
+    """Columns that write of a part of an item."""
+
+    def of_part(column: Column) -> Column:
+        return column._replace(write=lambda whole: column.write(item(whole)))
+
+    return [of_part(column) for column in columns]
 
 
 @command(shared=True)

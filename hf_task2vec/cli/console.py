@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 from hf_task2vec.tasks import listed, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 Mode = Literal["human", "json", "quiet"]
@@ -25,6 +26,21 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A table: an item a row, the most important columns first."""
+
+    items: Sequence[Any]
+    columns: Sequence[Column]
+    title: str = ""
+    """Stands above it, where there are several."""
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells; names of other people's making must not steer a terminal."""
+        return [[printable(" ".join(column.write(item).split())) for column in self.columns] for item in self.items]
+
+
+@dataclass(frozen=True)
 class Report:
     """The answer of one command in the forms a user can ask for."""
 
@@ -34,18 +50,23 @@ class Report:
     """The lines of ``--quiet``."""
     items: Sequence[Any]
     columns: Sequence[Column]
-    """The table of the default mode, an item a row, the most important columns first."""
+    """The table of the default mode, see :class:`Listing`."""
     notes: Sequence[str] = ()
     """Sentences printed below the table."""
     exit_code: int = 0
     """That of the command."""
     read: str = ""
     """What was read, the first line above the table."""
+    title: str = ""
+    """Stands above the table, where others come before it."""
+    before: Sequence[Listing] = ()
+    """Tables that come first."""
 
     @property
-    def rows(self) -> list[list[str]]:
-        """The cells of the table; names of other people's making must not steer a terminal."""
-        return [[printable(" ".join(column.write(item).split())) for column in self.columns] for item in self.items]
+    def listings(self) -> list[Listing]:
+        """All tables that hold anything, in order."""
+        before = [listing for listing in self.before if listing.items]
+        return [*before, Listing(self.items, self.columns, self.title if before else "")]
 
 
 def show(report: Report, mode: Mode, file: TextIO) -> None:
@@ -58,9 +79,11 @@ def show(report: Report, mode: Mode, file: TextIO) -> None:
         _show_on_terminal(report, file)
     else:
         file.writelines(f"{line}\n" for line in [printable(report.read)] if line)
-        heading = [column.title for column in report.columns]
-        lines = [heading, *report.rows] if any(heading) else report.rows
-        file.writelines("\t".join(cells) + "\n" for cells in lines)
+        for i, listing in enumerate(report.listings):
+            heading = [column.title for column in listing.columns]
+            lines = [heading, *listing.rows] if any(heading) else listing.rows
+            file.write(("\n" if i else "") + (f"{listing.title}:\n" if listing.title else ""))
+            file.writelines("\t".join(cells) + "\n" for cells in lines)
         file.writelines(f"\n{printable(note)}\n" for note in report.notes)
     file.flush()
 
@@ -72,23 +95,32 @@ def _show_on_terminal(report: Report, file: TextIO) -> None:
     console = Console(file=file, markup=False, emoji=False, highlight=False)
     if report.read:
         console.print(f"{printable(report.read)}\n")
-    unlimited = console.options.update(width=10_000)
-    shown = len(report.columns)
-    while shown > 2 and console.measure(_table(report, shown), options=unlimited).maximum > console.width:
-        shown -= 1
-    console.print(_table(report, shown))
-    if hidden := ", ".join(column.title for column in report.columns[shown:]):
-        console.print(f"\nNo room here for {hidden}: a wider terminal, a pipe or --json shows them.", style="dim")
+    for i, listing in enumerate(report.listings):
+        _draw(listing, console, gap=i > 0)
     for note in report.notes:
         console.print(f"\n{printable(note)}")
 
 
-def _table(report: Report, shown: int) -> Table:
+def _draw(listing: Listing, console: Console, *, gap: bool) -> None:
+    if gap:
+        console.print()
+    if listing.title:
+        console.print(f"{listing.title}:", style="bold")
+    unlimited = console.options.update(width=10_000)
+    shown = len(listing.columns)
+    while shown > 2 and console.measure(_table(listing, shown), options=unlimited).maximum > console.width:
+        shown -= 1
+    console.print(_table(listing, shown))
+    if hidden := ", ".join(column.title for column in listing.columns[shown:]):
+        console.print(f"\nNo room here for {hidden}: a wider terminal, a pipe or --json shows them.", style="dim")
+
+
+def _table(listing: Listing, shown: int) -> Table:
     from rich.table import Table
 
-    has_heading = any(column.title for column in report.columns)
+    has_heading = any(column.title for column in listing.columns)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_heading, header_style="bold")
-    for i, (title, _, is_number) in enumerate(report.columns[:shown]):
+    for i, (title, _, is_number) in enumerate(listing.columns[:shown]):
         table.add_column(
             title,
             justify="right" if is_number else "left",
@@ -96,7 +128,7 @@ def _table(report: Report, shown: int) -> Table:
             overflow="fold",
             style="bold" if i == 0 and not has_heading else None,
         )
-    for row in report.rows:
+    for row in listing.rows:
         table.add_row(*row[:shown])
     return table
 

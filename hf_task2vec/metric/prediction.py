@@ -181,6 +181,11 @@ class Prediction:
             total = total - np.square(self._learned[rows]).sum(axis=1)
         return np.maximum(total + self._level_variance, 1e-9)
 
+    def covariance(self, rows: Rows) -> Array:
+        """Joint covariance of the results of the checkpoints at `rows`; see :meth:`variance`."""
+        found = self._with_noise(rows, rows) + self._level_variance
+        return found if self._learned is None else found - self._learned[rows] @ self._learned[rows].T
+
     def variance_of_differences(self, i: int, rows: Rows) -> Array:
         """Variance of the differences between the results of the checkpoint at row `i` and of those at `rows`."""
         at, rows = np.array([i]), np.asarray(rows)

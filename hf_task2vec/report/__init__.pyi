@@ -1,3 +1,4 @@
+from .page import notebook_view as notebook_view
 from .page import write_report as write_report
 from .task_map import DUPLICATE_RATIO as DUPLICATE_RATIO
 from .task_map import TaskMap as TaskMap

@@ -19,11 +19,34 @@ _LONGEST_TEXT = 2000
 
 def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **context: Any) -> str:
     """Return the page of a template that extends ``page.html.j2``, with its styles and scripts inline."""
-    from huggingface_hub import get_token
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     from hf_task2vec import __version__
+
+    style, script = (Markup("".join(map(_read, names))) for names in (styles, scripts))
+    return render(
+        template,
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        version=__version__,
+        **context,
+    )
+
+
+def render_part(template: str, *, style: str, **context: Any) -> str:
+    """Return a part of somebody else's page, with its style inline."""
+    from markupsafe import Markup
+
+    return render(template, style=Markup(_read(style)), **context)
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a template filled in."""
+    from huggingface_hub import get_token
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     login = get_token()
 
@@ -44,15 +67,8 @@ def render_page(template: str, *, styles: tuple[str, ...], scripts: tuple[str, .
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     environment.filters["breakable"] = breakable
-    style, script = (Markup("".join(map(_read, names))) for names in (styles, scripts))
-    return environment.get_template(template).render(
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'",
-        version=__version__,
-        **context,
-    )
+    environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:] if text.islower() else text
+    return environment.get_template(template).render(**context)
 
 
 def _read(name: str) -> str:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from hf_task2vec.errors import SelectionError
 from hf_task2vec.files import atomic_path, why
-from hf_task2vec.report.html import render_page
-from hf_task2vec.selection import known, percent
+from hf_task2vec.report.html import render_page, render_part
+from hf_task2vec.selection import known, percent, siblings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,18 +58,17 @@ def write_report(ranking: Ranking, path: str | os.PathLike[str], *, images: bool
 
 def render_report(ranking: Ranking, *, images: bool = True) -> str:
     """Return the page; see :meth:`hf_task2vec.selection.ranking.Ranking.report`."""
-    from huggingface_hub.constants import ENDPOINT
-
     if not len(ranking):
         raise SelectionError("the ranking holds no candidate, so there is nothing to report; run select_backbone again")
     explained = [ranking.explanations[c.hub_id] for c in ranking if c.hub_id in ranking.explanations]
-    low, high = min(c.low for c in ranking), max(c.high for c in ranking)
+    low, high = min(c.low for c, _ in ranking.folded()), max(c.high for c, _ in ranking.folded())
     return render_page(
         "report.html.j2",
         styles=("page.css", "report.css"),
         scripts=("report.js",),
         title=f"Checkpoints for {ranking.dataset}",
         ranking=ranking,
+        rows=ranking.folded(),
         best=ranking.best,
         task=ranking.provenance.get("task", {}),
         with_measured=any(c.measured is not None for c in ranking),
@@ -85,11 +84,23 @@ def render_report(ranking: Ranking, *, images: bool = True) -> str:
         steps=next_steps(ranking),
         origin=_origin(ranking),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        percent=percent,
         signed=signed,
-        known=known,
-        card=lambda hub_id: f"{ENDPOINT}/{quote(hub_id, safe='/')}",
+        siblings=siblings,
+        **_words(),
     )
+
+
+def notebook_view(ranking: Ranking) -> str:
+    """Return what a notebook shows of a ranking: short list, budgets, a small plot, and the rest folded."""
+    plot = cost_plot(ranking.table, "params_m", ranking.best.hub_id)
+    return render_part("notebook.html.j2", style="notebook.css", ranking=ranking, plot=plot, **_words())
+
+
+def _words() -> dict[str, Any]:
+    """How templates write a number, and where a checkpoint's card is."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return {"percent": percent, "known": known, "card": lambda hub_id: f"{ENDPOINT}/{quote(hub_id, safe='/')}"}
 
 
 # ---------------------------------------------------------------------- accuracy against cost

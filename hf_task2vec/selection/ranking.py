@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import shlex
@@ -18,10 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hf_task2vec.selection.explanation import Explanation
+    from hf_task2vec.selection.shortlist import Contenders
     from hf_task2vec.tasks import Task
 
 #: Half-width of the 80 % interval of a normal distribution, in standard deviations.
 HALF_WIDTH_80 = 1.2816
+# Points of accuracy that a much smaller checkpoint may lack and be called nearly as good.
+_NEARLY = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Candidate:
         Ends of the 80 % interval of that accuracy or mAP.
     prior, residual
         ``score = prior + residual``: what any task would predict, and what this task adds.
-    params_m, gmacs, input_px, license, library, architecture, pretraining, in1k_top1
+    params_m, gmacs, input_px, license, library, architecture, family, pretraining, objective, domain, in1k_top1
         Facts from the index; None where unknown.
+    throughput_gpu, throughput_cpu
+        Images a second, from timm's benchmarks: on an RTX 4090 in mixed precision, and one by one on a Core i9.
     evidence
         Plain words on what the prediction rests on.
     measured
@@ -76,6 +80,11 @@ class Candidate:
     evidence: str
     measured: float | None = None
     aliases: tuple[str, ...] = ()
+    family: str | None = None
+    objective: str | None = None
+    domain: str | None = None
+    throughput_gpu: float | None = None
+    throughput_cpu: float | None = None
     values: Mapping[str, Sequence[float]] | None = field(default=None, repr=False, compare=False)
 
     def load(
@@ -111,6 +120,47 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """A member of a short list: a candidate, and in a phrase why it is one."""
+
+    candidate: Candidate
+    reason: str
+
+
+@dataclass(frozen=True)
+class BestWithin:
+    """The best candidate of a size, and what is given up for that.
+
+    Attributes
+    ----------
+    max_params
+        Most parameters; None for any number.
+    candidate
+        The best of those.
+    lower, low, high
+        By how many points its result is expected to be lower than that of the first candidate, and the ends of the
+        80 % interval of that; negative where it may be better.
+    """
+
+    max_params: float | None
+    candidate: Candidate
+    lower: float
+    low: float
+    high: float
+
+    @property
+    def name(self) -> str:
+        """The size in words."""
+        return "any size" if self.max_params is None else f"≤ {self.max_params / 1e6:.0f}M"
+
+    @property
+    def cost(self) -> str:
+        """The points given up, and their interval."""
+        ends = " to ".join(f"{end:.1f}".replace("-", "−") for end in (self.low, self.high))
+        return "" if self.low == self.high else f"{self.lower:.1f} ({ends})".replace("-", "−")
+
+
+@dataclass(frozen=True)
 class TaskGain:
     """Whether the task matters: the first candidate against the one that is best regardless of the task.
 
@@ -133,6 +183,8 @@ class TaskGain:
 class Ranking(Sequence[Candidate]):
     """Candidates, best first: a sequence of the best `top_k`.
 
+    One of unknown size or licence is not the first while one of which both are known is as good within the noise.
+
     Attributes
     ----------
     table
@@ -142,13 +194,15 @@ class Ranking(Sequence[Candidate]):
     dataset
         What was ranked for.
     summary
-        A few plain sentences: what to take, how sure, whether the task matters.
+        Three plain sentences: what to take; how sure, and what would make it surer; whether the task matters.
     warnings
         What could make the ranking less reliable.
     provenance
         Sample, probe, index, limits and versions: all that is needed to repeat the selection.
     task_gain
         Whether the task matters.
+    contenders
+        Those that may be best, and how their results go together; where there are none, each goes by itself.
     explanations
         By candidate: see :meth:`explain`.
     request
@@ -164,6 +218,7 @@ class Ranking(Sequence[Candidate]):
     warnings: tuple[str, ...]
     provenance: dict[str, Any]
     task_gain: TaskGain | None = None
+    contenders: Contenders | None = None
     explanations: Mapping[str, Explanation] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     sample: Task | None = None
@@ -171,9 +226,12 @@ class Ranking(Sequence[Candidate]):
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """The best `top_k`."""
+        return self._at(range(min(self.top_k, len(self.table))))
+
+    def _at(self, positions: Sequence[int]) -> tuple[Candidate, ...]:
         import pandas as pd
 
-        rows: list[dict[str, Any]] = self.table.head(self.top_k).reset_index().to_dict("records")
+        rows: list[dict[str, Any]] = self.table.iloc[list(positions)].reset_index().to_dict("records")
         aliases = [tuple(alias.hub_id for alias in row.pop("aliases")) for row in rows]
         known = [
             {name: None if pd.isna(value) else value for name, value in row.items()} | {"aliases": names}
@@ -181,6 +239,84 @@ class Ranking(Sequence[Candidate]):
         ]
         values = self.provenance.get("task", {}).get("values")
         return tuple(Candidate(**{**row, "values": values}) for row in known)
+
+    @cached_property
+    def _contenders(self) -> Contenders:
+        from hf_task2vec.selection.shortlist import Contenders
+
+        return Contenders.independent(self.table) if self.contenders is None else self.contenders
+
+    def shortlist(self, k: int = 5) -> tuple[Pick, ...]:
+        """Return the few candidates to try: the set whose best is expected to be best.
+
+        Chosen greedily for the expected maximum of their results under the joint posterior, beginning with the first of
+        the ranking, and given in its order. Siblings count once: of a family whose members are as good one is taken,
+        and of one set of weights never two. Where several add nearly as much the smallest is taken, and one of three or
+        more is much smaller than the first. All that as long as the list is expected to hold no worse a best than the
+        first `k` of the ranking would.
+        Looked at are the first 256 and the first 16 of each size.
+
+        Parameters
+        ----------
+        k
+            How many, ≥ 1; fewer where there are no more kinds.
+        """
+        if k < 1:
+            raise SelectionError(f"k={k} must be at least 1")
+        chosen = self._at([int(self._contenders.position[i]) for i in sorted(self._contenders.choose(k))])
+        return tuple(Pick(c, self._reason(c, chosen[:i])) for i, c in enumerate(chosen))
+
+    def promised(self, k: int) -> float:
+        """Return by how many points the best of a short list of `k` is expected to lie above the first candidate."""
+        near = self._contenders
+        return self._points(self.best.score) * (near.expected_maximum(near.choose(k)) - float(near.mean[0]))
+
+    def _reason(self, found: Candidate, before: Sequence[Candidate]) -> str:
+        """Say in a phrase why a candidate is in a short list, after those before it."""
+        if not before:
+            passed_over = bool((self.table["score"] > found.score).any())
+            return "best overall" + " of those of known size and licence" * passed_over
+        first, lower = before[0], 100.0 * max(before[0].score - found.score, 0.0)
+        if found.domain not in (None, "general", first.domain):
+            return f"encoder for {found.domain}"
+        if first.params_m and found.params_m and found.params_m <= 0.4 * first.params_m:
+            rivals = self.table[self.table["params_m"] < found.params_m]["score"]
+            smallest = lower <= _NEARLY and not (rivals >= first.score - _NEARLY / 100.0).any()
+            where = "smallest within 2 points" if smallest else f"1/{first.params_m / found.params_m:.0f} of the size"
+            return f"{where}, {lower:.1f} points lower"
+        return "another kind: " + " ".join(filter(None, (found.objective, found.family or found.architecture)))
+
+    @cached_property
+    def budgets(self) -> tuple[BestWithin, ...]:
+        """The best overall and within 100, 30 and 10 million parameters, as far as the limits leave any."""
+        from hf_task2vec.selection.shortlist import SIZES
+
+        near, found = self._contenders, list[BestWithin]()
+        for most in (None, *(size for size in SIZES if (self.table["params_m"] * 1e6 > size).any())):
+            at = 0 if most is None else near.best(near.size <= most)
+            if at is None:
+                continue
+            first, best = self.best, self._at([int(near.position[at])])[0]
+            lower = 100.0 * (first.score - best.score)
+            half = HALF_WIDTH_80 * self._points(0.5 * (first.score + best.score)) * near.between[0, at] ** 0.5
+            found.append(BestWithin(most, best, lower, float(lower - half), float(lower + half)))
+        return tuple(found)
+
+    def _points(self, score: float) -> float:
+        """Points of accuracy in a unit of the contenders' means, about a score."""
+        return 100.0 * (1.0 if self.contenders is None else score * (1.0 - score))
+
+    def folded(self) -> list[tuple[Candidate, int]]:
+        """Return the best `top_k` unlike those before them, and how many more of its family each stands for.
+
+        What was measured stands for itself, and so do all where no more than `top_k` were ranked.
+        """
+        if self.n_ranked <= self.top_k:
+            return [(candidate, 0) for candidate in self]
+        near, measured = self._contenders, self.table["measured"].notna().to_numpy()
+        found = near.folded(measured[near.position].nonzero()[0].tolist())[: self.top_k]
+        shown = self._at([int(near.position[i]) for i, _ in found])
+        return [(candidate, more) for candidate, (_, more) in zip(shown, found, strict=True)]
 
     @property
     def n_ranked(self) -> int:
@@ -321,6 +457,8 @@ class Ranking(Sequence[Candidate]):
             "warnings": list(self.warnings),
             "n_ranked": self.n_ranked,
             "task_gain": None if self.task_gain is None else asdict(self.task_gain),
+            "shortlist": [{**_without_values(pick.candidate), "reason": pick.reason} for pick in self.shortlist()],
+            "budgets": [{**asdict(found), "candidate": _without_values(found.candidate)} for found in self.budgets],
             "candidates": [_without_values(candidate) for candidate in self.candidates],
             "provenance": self.provenance,
         }
@@ -334,39 +472,37 @@ class Ranking(Sequence[Candidate]):
         return self.table.head(self.top_k)
 
     def __repr__(self) -> str:
-        lines = [self.read] if self.read else []
-        lines += [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best {len(self)}:"]
-        rows = self._cells()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        """Return the answer in plain text: sentences, short list, budgets, and the ranking with siblings folded."""
+        picks, within, score = self.shortlist(), self.budgets, self.score_name
+        facts = [(p.candidate.hub_id, percent(p.candidate.score), *_facts(p.candidate), p.reason) for p in picks]
+        sizes = [(b.name, b.candidate.hub_id, percent(b.candidate.score), b.cost, *_facts(b.candidate)) for b in within]
+        parts = [
+            [line for line in (self.read, self.summary, *(f"Warning: {text}" for text in self.warnings)) if line],
+            ["To try:", *_lines(("checkpoint", score, "params", "licence", "why"), facts)],
+            ["Within a size:", *_lines(("size", "checkpoint", score, "points lower", "params", "licence"), sizes)],
+            [f"{self.n_ranked} checkpoints ranked for {self.dataset!r}; the best:", *_lines(*self.cells())],
         ]
-        return "\n".join([*lines, self.summary, *(f"Warning: {warning}" for warning in self.warnings)])
+        return "\n\n".join("\n".join(part) for part in parts)
 
     def _repr_html_(self) -> str:
-        header, *rows = self._cells()
-        head = "".join(f"<th>{name}</th>" for name in header)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        notes = "".join(f"<p>⚠ {html.escape(warning)}</p>" for warning in self.warnings)
-        caption = f"{html.escape(self.read)}<br>{self.n_ranked} checkpoints ranked for {html.escape(self.dataset)}"
-        return (
-            f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{html.escape(self.summary)}</p>{notes}"
-        )
+        from hf_task2vec.report import notebook_view
 
-    def _cells(self) -> list[tuple[str, ...]]:
-        """Return the heading and one row per candidate; accuracies in per cent."""
-        with_measured = any(candidate.measured is not None for candidate in self)
+        return notebook_view(self)
+
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the heading and one row for each of :meth:`folded`; accuracies in per cent."""
+        folded = self.folded()
+        with_measured = any(c.measured is not None for c, _ in folded)
         rows = [
             (
-                *(str(c.rank), c.hub_id, percent(c.score), f"{percent(c.low)}–{percent(c.high)}"),
+                *(str(c.rank), c.hub_id + siblings(more), percent(c.score), f"{percent(c.low)}–{percent(c.high)}"),
                 *([percent(c.measured)] if with_measured else []),
-                *("?" if c.params_m is None else f"{c.params_m:.1f}M", c.license or "?"),
+                *_facts(c),
             )
-            for c in self
+            for c, more in folded
         ]
         measured = ["measured"] * with_measured
-        return [("rank", "checkpoint", self.score_name, "80 % interval", *measured, "params", "licence"), *rows]
+        return ("rank", "checkpoint", self.score_name, "80 % interval", *measured, "params", "licence"), rows
 
 
 #: Columns of `Ranking.table`, whose index is the rank.
@@ -376,6 +512,22 @@ COLUMNS = tuple(f.name for f in fields(Candidate) if f.name not in ("rank", "val
 def _without_values(candidate: Candidate) -> dict[str, Any]:
     """A candidate's own facts; the sample's are in the provenance."""
     return {name: value for name, value in asdict(candidate).items() if name != "values"}
+
+
+def _facts(candidate: Candidate) -> tuple[str, str]:
+    return known(candidate.params_m, "{:.1f}M"), candidate.license or "?"
+
+
+def _lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the cells of a table."""
+    table = [heading, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(heading))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def siblings(count: int) -> str:
+    """Say how many more of a family there are, if any."""
+    return f" and {count} more of this family" if count else ""
 
 
 def percent(share: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from hf_task2vec.metric import Prediction, checkpoint_features, logit
 from hf_task2vec.probes import Score
 from hf_task2vec.selection.explanation import FAR, explain
 from hf_task2vec.selection.fitness import can_judge, chance, weaknesses
-from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain, percent
+from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain
+from hf_task2vec.selection.shortlist import SIZES, Contenders, looked_at
 from hf_task2vec.tasks import counted, score_name
 
 if TYPE_CHECKING:
@@ -23,12 +25,15 @@ if TYPE_CHECKING:
 
     from hf_task2vec.embedding import TaskEmbedding
     from hf_task2vec.metric import Metric
+    from hf_task2vec.selection.explanation import Explanation
     from hf_task2vec.selection.limits import Eligible
 
 Array = NDArray[np.float64]
 
 #: How an accuracy under a protocol is called.
 PROTOCOL_WORDS = {"fine-tune": "after fine-tuning", "linear-probe": "of a linear probe"}
+# How many the summary advises to measure.
+_MEASURED = 3
 #: From this similarity on a reference task is taken for the user's own dataset. On the shipped index different
 #: datasets reach 0.92, and other 256 images of the same one 0.95 and more.
 SAME_DATASET = 0.94
@@ -64,30 +69,16 @@ class Recommender:
     def rank(self, measured: Mapping[str, Score], *, top_k: int) -> Ranking:
         """Rank the checkpoints by predictions and measurements together."""
         prediction = self.predict(measured)
-        table, order = self._table(prediction, measured)
-        top = table.head(top_k)
-        at = order[: len(top)]
-        gain = _task_gain(prediction, table["score"].to_numpy(), order)
-        titles = dict(zip(self.index.tasks["task"], self.index.tasks["title"], strict=True))
-        facts = self.checkpoints.iloc[at].to_dict("records")
-        explanations = explain(
-            self.metric,
-            self._task,
-            self._features.take(at),
-            self.protocol,
-            top["score"].to_numpy(),
-            top["prior"].to_numpy(),
-            titles,
-            self.score_name,
-        )
-        if not self._judged:
-            explanations = {name: replace(why, neighbours=()) for name, why in explanations.items()}
-        return Ranking(
+        order = self._order(prediction)
+        table = self._table(prediction, order, measured)
+        ranking = Ranking(
             table=table,
-            top_k=len(top),
+            top_k=min(top_k, len(table)),
             dataset=self.embedding.name,
-            summary=self._summary(table, gain, _as_good(prediction, order)),
-            warnings=(*self._warnings(prediction.task_weight), *self._leakage(facts)),
+            summary="",
+            warnings=(),
+            contenders=self._contenders(prediction, order),
+            task_gain=_task_gain(prediction, table["score"].to_numpy(), order),
             provenance={
                 "task": self.embedding.task,
                 "descriptors": self.embedding.descriptors,
@@ -100,12 +91,57 @@ class Recommender:
                 "versions": self.embedding.versions,
                 **self.eligible.provenance,
             },
-            task_gain=gain,
-            explanations=explanations,
+        )
+        shown = {c.rank - 1 for c in (*ranking.candidates, *(pick.candidate for pick in ranking.shortlist()))}
+        rows = order[sorted(shown)]
+        return replace(
+            ranking,
+            summary=self._summary(ranking, len(set(self._features.family[order[_as_good(prediction, order)]]))),
+            warnings=(
+                *self._warnings(prediction.task_weight),
+                *self._leakage(self.checkpoints.iloc[rows].to_dict("records")),
+            ),
+            explanations=self._explanations(table.iloc[sorted(shown)], rows),
         )
 
-    def _table(self, prediction: Prediction, measured: Mapping[str, Score]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-        """The ranked checkpoints, and the rows of `prediction` that they are."""
+    def _order(self, prediction: Prediction) -> NDArray[np.int64]:
+        """The rows of `prediction` that may be recommended, best first.
+
+        What is not known well is no answer: the first is of known size and licence, if one such is as good as the best.
+        """
+        count = len(self.checkpoints)
+        order = np.lexsort((self.checkpoints["hub_id"].to_numpy(), -prediction.mean[:count]))
+        if not self._known[order[0]]:
+            leads = np.flatnonzero(self._known[order] & _as_good(prediction, order))[:1]
+            order = np.concatenate([order[leads], np.delete(order, leads)])
+        return order
+
+    @cached_property
+    def _known(self) -> NDArray[np.bool_]:
+        return self.checkpoints[["params_m", "license"]].notna().all(axis=1).to_numpy()
+
+    def _contenders(self, prediction: Prediction, order: NDArray[np.int64]) -> Contenders:
+        size = 1e6 * self.checkpoints["params_m"].to_numpy(dtype=np.float64, na_value=np.inf)[order]
+        position = looked_at(size)
+        rows = order[position]
+        return Contenders.of(prediction, rows, position, size[position], self._known[rows])
+
+    def _explanations(self, rows: pd.DataFrame, at: NDArray[np.int64]) -> dict[str, Explanation]:
+        titles = dict(zip(self.index.tasks["task"], self.index.tasks["title"], strict=True))
+        found = explain(
+            self.metric,
+            self._task,
+            self._features.take(at),
+            self.protocol,
+            rows["score"].to_numpy(),
+            rows["prior"].to_numpy(),
+            titles,
+            self.score_name,
+        )
+        return found if self._judged else {name: replace(why, neighbours=()) for name, why in found.items()}
+
+    def _table(self, prediction: Prediction, order: NDArray[np.int64], measured: Mapping[str, Score]) -> pd.DataFrame:
+        """The ranked checkpoints."""
         from scipy.special import expit
 
         level = 0.0
@@ -113,8 +149,6 @@ class Recommender:
             level = float(logit(np.mean(self.metric.data.score)))
         elif not prediction.measured:  # the index does not know the probe: its accuracy tells how hard this is
             level = self.metric.level(float(logit(probe_score(self.embedding.descriptors).smoothed)), self.protocol)
-        ids = self.checkpoints["hub_id"].to_numpy()
-        order = np.lexsort((ids, -prediction.mean[: len(ids)]))
         mean = level + prediction.mean[order]
         prior_mean = level + prediction.level + prediction.prior[order]
         sd = np.sqrt(prediction.variance(order))
@@ -134,35 +168,44 @@ class Recommender:
             evidence=[self._evidence(hub_id, counts.get(hub_id, 0)) for hub_id in table["hub_id"]],
             measured=[measured[hub_id].value if hub_id in measured else np.nan for hub_id in table["hub_id"]],
         )
-        return table[list(COLUMNS)], order
+        return table[list(COLUMNS)]
 
     def _evidence(self, hub_id: str, count: int) -> str:
         if hub_id in self.eligible.not_in_index:
             return "not in the index; judged by its family"
         return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
 
-    def _summary(self, table: pd.DataFrame, gain: TaskGain | None, as_good: NDArray[np.bool_]) -> str:
-        best = table.iloc[0]
-        text = (
-            f"Take {best['hub_id']}: predicted {self.score_name} {PROTOCOL_WORDS[self.protocol]} "
-            f"{percent(best['score'])} % "
-            f"(80 % interval {percent(best['low'])} to {percent(best['high'])}; {best['evidence']})."
+    def _summary(self, ranking: Ranking, families: int) -> str:
+        """What to take; how sure, and what would make it surer; whether the task matters."""
+        best, gain, within = ranking.best, ranking.task_gain, ranking.budgets[1:2]
+        take = (
+            f"Take {best.hub_id}: predicted {self.score_name} {PROTOCOL_WORDS[self.protocol]} {100 * best.score:.0f} % "
+            f"(80 % interval {100 * best.low:.0f} to {100 * best.high:.0f})"
         )
-        close = table[as_good].iloc[1:]
-        if len(close):
-            text += (
-                f" {counted(len(close), 'other')} of the {len(table)} {'is' if len(close) == 1 else 'are'} within one "
-                "standard deviation: the evidence hardly tells them apart" + _smallest(best, close) + "."
+        if within and within[0].candidate != best:
+            take += (
+                f", or with at most {SIZES[0] / 1e6:.0f} million parameters {within[0].candidate.hub_id}, "
+                f"predicted {max(within[0].lower, 0.0):.1f} points lower"
+            )
+        sure = f"How sure: {best.evidence}"
+        if families > 1:
+            sure += f"; {counted(families - 1, 'other kind')} of checkpoint may be as good"
+        if (promised := ranking.promised(_MEASURED)) > 0.05:
+            sure += (
+                f"; --refine {_MEASURED} measures {_MEASURED} of the short list on your images, which may gain "
+                f"{promised:.1f} points"
             )
         if gain is None:
-            return text
-        if gain.static == best["hub_id"]:
-            return text + " It is also the best regardless of the task."
-        little = "" if gain.points > gain.std else " little"
-        return text + (
-            f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted "
-            f"{gain.points:.1f} ± {gain.std:.1f} points lower."
-        )
+            matters = ""
+        elif gain.static == best.hub_id:
+            matters = " The task does not change the answer: it is also the best regardless of the task."
+        else:
+            little = "" if gain.points > gain.std else " little"
+            matters = (
+                f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted "
+                f"{gain.points:.1f} ± {gain.std:.1f} points lower."
+            )
+        return f"{take}. {sure}.{matters}"
 
     def _warnings(self, task_weight: float) -> Iterable[str]:
         """Say what makes the sample, or its place among the reference tasks, less reliable."""
@@ -234,16 +277,6 @@ def _as_good(prediction: Prediction, order: NDArray[np.int64]) -> NDArray[np.boo
     """Which of `order` lie below the first by less than the standard deviation of that difference."""
     behind = prediction.mean[order[0]] - prediction.mean[order]
     return np.asarray(behind**2 <= prediction.variance_of_differences(int(order[0]), order))
-
-
-def _smallest(best: Mapping[str, Any] | pd.Series, close: pd.DataFrame) -> str:
-    """Name the smallest of those as good as the best, if it is smaller."""
-    import pandas as pd
-
-    sizes = close["params_m"].dropna()
-    if sizes.empty or (not pd.isna(best["params_m"]) and sizes.min() >= best["params_m"]):
-        return ""
-    return f"; the smallest of them is {close.loc[sizes.idxmin(), 'hub_id']} ({sizes.min():.1f}M parameters)"
 
 
 def _plain(name: str) -> str:

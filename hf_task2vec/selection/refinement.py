@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from hf_task2vec.metric import Prediction
 from hf_task2vec.probes import Score, linear_probe
 from hf_task2vec.selection.limits import Budget
 from hf_task2vec.selection.ranking import Ranking, percent
+from hf_task2vec.selection.shortlist import Contenders
 from hf_task2vec.tasks import bar, say
 
 if TYPE_CHECKING:
@@ -41,35 +41,29 @@ class Measurements:
     notes: list[str] = field(default_factory=list)
 
 
-def expected_improvement(prediction: Prediction, best: float, rows: np.ndarray) -> np.ndarray:
-    """Expected gain in logits over `best` of the candidates at `rows` (Jones et al. 1998, equation 15)."""
-    from scipy.special import ndtr
-
-    sd = np.sqrt(prediction.variance(rows))
-    gain = prediction.mean[rows] - best
-    z = gain / sd
-    improvement: np.ndarray = gain * ndtr(z) + sd * np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
-    return improvement
-
-
 def next_candidate(
     prediction: Prediction, measured: Collection[str], allowed: Collection[str], known: Collection[str] = ()
 ) -> str | None:
     """Return the allowed candidate whose measurement promises most, or None if none is left.
 
-    The first is the one predicted best. Later ones are those with the largest expected improvement over the best of the
-    measured ones and of those whose accuracy is `known` anyway: a candidate that is a little worse but uncertain may
-    be worth more than one that is known.
+    That is how a short list goes on, see :meth:`Contenders.choose`: the first is the one predicted best, and each later
+    one adds most to the expected maximum of those measured and those whose accuracy is `known` anyway. A candidate that
+    is a little worse but uncertain may be worth more than one that is known, and siblings come last.
     """
+    done = np.array([i for i, name in enumerate(prediction.ids) if name in measured or name in known], dtype=np.int64)
     rows = np.array([i for i, name in enumerate(prediction.ids) if name in allowed], dtype=np.int64)
+    rows = rows[np.argsort(-prediction.mean[rows], kind="stable")[:_SHORT_LIST]]
     if not len(rows):
         return None
-    mean = prediction.mean
-    rows = rows[np.argsort(-mean[rows], kind="stable")[:_SHORT_LIST]]
     if not measured:
         return prediction.ids[rows[0]]
-    best = max(mean[i] for i, name in enumerate(prediction.ids) if name in measured or name in known)
-    return prediction.ids[rows[int(np.argmax(expected_improvement(prediction, best, rows)))]]
+    rows = np.concatenate([done, rows[~np.isin(rows, done)]])
+    near = Contenders.of(prediction, rows)
+    chosen = list(range(len(done)))
+    for alike in (near.alike, np.eye(len(rows), dtype=bool)):
+        if (found := near.next(chosen, alike)) is not None:
+            return prediction.ids[rows[found]]
+    return prediction.ids[rows[len(done)]]
 
 
 def measure_promising(
@@ -78,6 +72,7 @@ def measure_promising(
     task: Task,
     k: int,
     *,
+    first: str | None = None,
     known: Collection[str] = (),
     budget: Budget = Budget(),  # noqa: B008 (frozen)
     computing: Computing = Computing(),  # noqa: B008 (frozen)
@@ -88,7 +83,8 @@ def measure_promising(
     what is learned of one candidate tells of those like it. A candidate that cannot be loaded or measured keeps its
     prediction, and another is tried, `2k` in all.
 
-    `predict` gives the prediction for what was measured so far; `checkpoints` are rows of ``checkpoints.csv``; those
+    `predict` gives the prediction for what was measured so far; `first` is the candidate to begin with, by default the
+    one predicted best; `checkpoints` are rows of ``checkpoints.csv``; those
     whose accuracy is `known` already, such as the probe's, are not measured again.
     """
     from hf_task2vec.probes import default_device
@@ -113,7 +109,10 @@ def measure_promising(
             if reason:
                 found.notes.append(f"stopped after {len(found.scores)} of {k} measurements: {reason}")
                 break
-            name = next_candidate(predict(found.scores), found.scores, affordable, known)
+            if not tried and first in affordable:
+                name = first
+            else:
+                name = next_candidate(predict(found.scores), found.scores, affordable, known)
             if name is None:
                 break
             left.discard(name)
@@ -134,8 +133,11 @@ def refine_ranking(
 ) -> Ranking:
     """Measure up to `k` candidates, rank all again with that, and say what changed."""
     predict, checkpoints, known = recommender.predict, recommender.checkpoints, recommender.known
-    measured = measure_promising(predict, checkpoints, task, k, known=known, budget=budget, computing=computing)
-    before, after = recommender.rank({}, top_k=1), recommender.rank(measured.scores, top_k=top_k)
+    before = recommender.rank({}, top_k=1)
+    measured = measure_promising(
+        predict, checkpoints, task, k, first=before.best.hub_id, known=known, budget=budget, computing=computing
+    )
+    after = recommender.rank(measured.scores, top_k=top_k)
     notes = (*after.warnings, *measured.failures.values(), *measured.notes)
     return replace(after, summary=_summary(before, after, measured), warnings=notes)
 

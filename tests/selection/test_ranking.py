@@ -91,6 +91,10 @@ def test_json_and_pandas(ranking: Ranking) -> None:
     assert document["dataset"] == ranking.dataset
     expected = [asdict(c) | {"aliases": list(c.aliases)} for c in ranking]
     assert [facts | {"values": None} for facts in document["candidates"]] == expected
+    assert [facts["hub_id"] for facts in document["shortlist"]] == [f"org/net{i}" for i in (1, 2, 3, 4)]
+    assert document["shortlist"][0]["reason"] == "best overall"
+    (budget,) = document["budgets"]
+    assert (budget["max_params"], budget["candidate"]["hub_id"], budget["lower"]) == (None, "org/net1", 0.0)
     assert document["candidates"][1]["params_m"] is None
     assert (document["n_ranked"], document["warnings"]) == (4, ["only 3 images & no more"])
     assert document["provenance"] == {"index": "abc", "limits": {"licenses": ["mit"]}}
@@ -103,13 +107,25 @@ def test_json_and_pandas(ranking: Ranking) -> None:
 
 def test_repr(ranking: Ranking) -> None:
     assert repr(ranking).splitlines() == [
-        "4 checkpoints ranked for 'org/pets & <friends>'; the best 3:",
+        "Take org/net1 <now>.",
+        "Warning: only 3 images & no more",
+        "",
+        "To try:",
+        "checkpoint  accuracy  params  licence     why",
+        "org/net1    80.0      5.3M    apache-2.0  best overall",
+        "org/net2    70.0      ?       ?           another kind: net",
+        "org/net3    60.0      5.3M    apache-2.0  another kind: net",
+        "org/net4    50.0      5.3M    apache-2.0  another kind: net",
+        "",
+        "Within a size:",
+        "size      checkpoint  accuracy  points lower  params  licence",
+        "any size  org/net1    80.0                    5.3M    apache-2.0",
+        "",
+        "4 checkpoints ranked for 'org/pets & <friends>'; the best:",
         "rank  checkpoint  accuracy  80 % interval  params  licence",
         "1     org/net1    80.0      75.0–85.0      5.3M    apache-2.0",
         "2     org/net2    70.0      65.0–75.0      ?       ?",
         "3     org/net3    60.0      55.0–65.0      5.3M    apache-2.0",
-        "Take org/net1 <now>.",
-        "Warning: only 3 images & no more",
     ]
 
 
@@ -117,10 +133,9 @@ def test_html_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     page = ranking_of(candidate(1), candidate(2, hub_id=evil, license=evil))._repr_html_()
     assert "<script>" not in page
-    assert page.count("&lt;script&gt;") == 2
+    assert "&lt;script&gt;" in page
     for text in ("org/pets &amp; &lt;friends&gt;", "Take org/net1 &lt;now&gt;.", "only 3 images &amp; no more"):
         assert text in page
-    assert page.count("<tr>") == 3
 
 
 def test_only_candidates_are_explained(ranking: Ranking) -> None:

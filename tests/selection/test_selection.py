@@ -88,14 +88,13 @@ def test_ranking_of_a_dataset(select: Select, query: TaskEmbedding, index: ZooIn
     ranking = select(dataset(48), top_k=20)
     assert set(ids(ranking)) == ON_HUB
     assert [c.rank for c in ranking] == list(range(1, ranking.n_ranked + 1))
-    scored = [name for name in ids(ranking) if name != UNSCORED]
+    scored = [c.hub_id for c in sorted(ranking, key=lambda c: -c.score) if c.hub_id != UNSCORED]
     assert scored == [name for name in CHECKPOINTS if name in ON_HUB]  # their order in every reference task
-    assert [c.score for c in ranking] == sorted((c.score for c in ranking), reverse=True)
     for c in ranking:
         assert c.prior + c.residual == pytest.approx(c.score)
         assert 0.0 <= c.low <= c.score <= c.high <= 1.0
         assert c.std > 0.0
-    assert ranking.summary.startswith("Take org/best-unknown: predicted accuracy after fine-tuning ")
+    assert ranking.summary.startswith("Take org/huge: predicted accuracy after fine-tuning ")
     assert ranking.warnings == ()
     by_id = {c.hub_id: c for c in ranking}
     unknown, known, unscored = by_id["org/best-unknown"], by_id["org/mid"], by_id[UNSCORED]
@@ -108,6 +107,15 @@ def test_ranking_of_a_dataset(select: Select, query: TaskEmbedding, index: ZooIn
     assert ranking.provenance["index"] == index.fingerprint
     assert ranking.provenance["task"] == query.task
     assert {"descriptors", "probe", "embedding", "versions"} <= ranking.provenance.keys()
+
+
+def test_what_is_not_known_does_not_lead_while_a_known_one_may_be_as_good(select: Select, query: TaskEmbedding) -> None:
+    ranking = select(query, top_k=20)
+    assert ids(ranking)[:2] == ["org/huge", "org/best-unknown"]
+    assert ranking[0].score < ranking[1].score
+    assert ranking.shortlist()[0].candidate == ranking.best == ranking.budgets[0].candidate
+    assert ranking.shortlist()[0].reason == "best overall of those of known size and licence"
+    assert select(query, candidates=["org/best-unknown"]).best.hub_id == "org/best-unknown"
 
 
 def test_the_probes_own_accuracy_is_one_more_observation(select: Select, query: TaskEmbedding) -> None:
@@ -334,7 +342,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     select: Select, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own_cache.write_bytes(b"a file where the folder should be")
-    assert select(dataset(24)).best.hub_id == "org/best-unknown"
+    assert select(dataset(24)).best.hub_id == "org/huge"
     assert "cannot be written to (Not a directory); set HF_HOME to a folder that can" in caplog.text
 
 

@@ -35,6 +35,18 @@ class FakeRanking(list):
     score_name = "accuracy"
     read = "3 of 3 images (seed 0), 2 classes (cat, dog), column 'label'"
 
+    budgets = ()
+
+    @property
+    def n_ranked(self) -> int:
+        return len(self)
+
+    def shortlist(self) -> list[SimpleNamespace]:
+        return []
+
+    def folded(self) -> list[tuple[Any, int]]:
+        return [(candidate, 0) for candidate in self]
+
     def to_dict(self) -> dict[str, Any]:
         return {"dataset": "sklearn:digits", "read": self.read, "candidates": [vars(candidate) for candidate in self]}
 
