@@ -66,6 +66,18 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
 )
 @click.option("--max-gmacs", type=POSITIVE, metavar="NUMBER", help="Most multiply-adds for one image, in billions.")
 @click.option(
+    "--device-memory",
+    type=Quantity(),
+    metavar="SIZE",
+    help="Memory of the device to train on, such as 8GB: weights, gradients and Adam's moments must fit into it.",
+)
+@click.option(
+    "--latency",
+    type=POSITIVE,
+    metavar="MS",
+    help="Most milliseconds for one image on a desktop processor (timm's benchmarks, Core i9).",
+)
+@click.option(
     "--license",
     "licenses",
     multiple=True,

@@ -12,7 +12,7 @@ from hf_task2vec.cli.command import options
 
 
 class Quantity(click.ParamType):
-    """A positive number that may carry a unit: ``30M``, ``1.2B``, ``500k``, ``5e6``."""
+    """A positive number that may carry a unit: ``30M``, ``1.2B``, ``500k``, ``5e6``, ``8GB``."""
 
     name = "number"
     _factors = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}  # noqa: RUF012 (never changed)
@@ -21,8 +21,8 @@ class Quantity(click.ParamType):
         """Return the whole number that `value` stands for."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,2})?)\s*([KMBG]?)", value.strip(), re.IGNORECASE)
-        number = round(float(match[1]) * self._factors[match[2].upper()]) if match else 0
+        match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,2})?)\s*(?:([KMG])B?|(B?))", value.strip(), re.IGNORECASE)
+        number = round(float(match[1]) * self._factors[(match[2] or match[3]).upper()]) if match else 0
         if number < 1:
             self.fail(f"{value!r} is not a positive number such as 30M, 1.2B or 5e6.", param, ctx)
         return number

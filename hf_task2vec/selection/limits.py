@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Weight, gradient and two moments of a parameter in float32.
+_TRAINED_BYTES = 16
+
 
 @dataclass(frozen=True)
 class Constraints:
@@ -30,6 +33,14 @@ class Constraints:
         Most parameters (a count, such as 30e6).
     max_gmacs
         Most multiply-accumulates for one image at the checkpoint's input size, in 10⁹.
+    device_memory
+        Bytes of the device to train on. Left out is what cannot be fine-tuned there at all: in float32 the weights,
+        their gradients and the two moments of Adam take 4 · 4 bytes a parameter (as many as in mixed precision:
+        Rajbhandari et al. 2020, section 3.1). Activations come on top and grow with the batch; the index has no fact to
+        tell them by.
+    latency
+        Most milliseconds for one image on a desktop processor (Core i9, float32): 1000 over the images a second
+        (``throughput_cpu``) of timm's benchmarks.
     licenses
         Accepted licences, such as ``("apache-2.0", "mit")``; a checkpoint of unknown licence is then left out.
     library
@@ -48,13 +59,15 @@ class Constraints:
 
     max_params: float | None = None
     max_gmacs: float | None = None
+    device_memory: float | None = None
+    latency: float | None = None
     licenses: tuple[str, ...] | None = None
     library: str | None = None
     input_size: int | None = None
     candidates: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_params", "max_gmacs", "input_size"):
+        for name in ("max_params", "max_gmacs", "device_memory", "latency", "input_size"):
             _check_positive(name, getattr(self, name))
         for name in ("licenses", "candidates"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
@@ -86,6 +99,7 @@ class Constraints:
         loaded = ("transformers", "timm") if self.library == "transformers" else (self.library,)
         asked = [zoo.names.get(name, name) for name in self.candidates or ()]
         count, gmacs, size = self.max_params, self.max_gmacs, self.input_size
+        memory, latency = self.device_memory, self.latency
         # Each limit, its column, what passes, the reason when the fact is known, and when it is not.
         rules = [
             (True, "hub_id", ~hub_id.str.startswith(LOCAL_PREFIX), "weights are on no Hub", ""),
@@ -99,6 +113,20 @@ class Constraints:
                 "number of parameters unknown",
             ),
             (gmacs, "gmacs", frame["gmacs"] <= (gmacs or 0), f"more than {gmacs or 0:g} GMACs", "GMACs unknown"),
+            (
+                memory,
+                "params_m",
+                _TRAINED_BYTES * frame["params_m"] * 1e6 <= (memory or 0),
+                f"weights, gradients and Adam's moments take more than {memory or 0:,.0f} bytes",
+                "number of parameters unknown",
+            ),
+            (
+                latency,
+                "throughput_cpu",
+                1000.0 / frame["throughput_cpu"] <= (latency or 0),
+                f"more than {latency or 0:g} ms an image",
+                "time for an image unknown",
+            ),
             (self.licenses, "license", frame["license"].isin(license_), "licence not accepted", "licence unknown"),
             (
                 size,

@@ -413,7 +413,7 @@ class Ranking(Sequence[Candidate]):
             elif value is True:
                 words.append(flag)
             elif value is not None and value is not False:
-                words += [flag, str(int(value) if name == "max_params" else value)]
+                words += [flag, str(int(value) if name in ("max_params", "device_memory") else value)]
         if dataset is None:
             return None
         # A name that starts with a dash would be taken for an option.

@@ -38,6 +38,8 @@ def select_backbone(
     candidates: str | Sequence[str] | None = None,
     max_params: float | None = None,
     max_gmacs: float | None = None,
+    device_memory: float | None = None,
+    latency: float | None = None,
     licenses: Sequence[str] | None = None,
     library: str | None = None,
     input_size: int | None = None,
@@ -69,7 +71,7 @@ def select_backbone(
         Probe network or its id; it must be the one of the index's embeddings. None takes the default.
     index
         A :class:`ZooIndex` or the folder of one. None takes the shipped index.
-    candidates, max_params, max_gmacs, licenses, library, input_size
+    candidates, max_params, max_gmacs, device_memory, latency, licenses, library, input_size
         Limits: see :class:`Constraints`. `candidates` are Hub ids, also of checkpoints that the index does not know, or
         queries such as ``"author:timm license:apache-2.0 params:<30M"``: see
         :func:`~hf_task2vec.zoo.hub_candidates.parse_query`. What is not in the index is judged by its family.
@@ -122,7 +124,7 @@ def select_backbone(
     check_protocol(protocol)
     sampling = Sampling(name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed)
     computing = Computing(device, batch_size, token, cache, progress)
-    limits = Constraints(max_params, max_gmacs, licenses, library, input_size)  # type: ignore[arg-type]
+    limits = Constraints(max_params, max_gmacs, device_memory, latency, licenses, library, input_size)  # type: ignore[arg-type]
     budget = Budget(refine_bytes, refine_seconds)
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
     eligible = Eligible.of(zoo, limits, candidates, token)

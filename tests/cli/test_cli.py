@@ -276,7 +276,14 @@ def test_wrong_usage(calls: list[dict[str, Any]], arguments: str, message: str) 
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("30M", 30_000_000), ("1.2B", 1_200_000_000), ("5e6", 5_000_000), ("500k", 500_000), ("0.5 g", 500_000_000)],
+    [
+        ("30M", 30_000_000),
+        ("1.2B", 1_200_000_000),
+        ("5e6", 5_000_000),
+        ("500k", 500_000),
+        ("0.5 g", 500_000_000),
+        ("8GB", 8_000_000_000),
+    ],
 )
 def test_quantity(text: str, number: int) -> None:
     assert Quantity().convert(text, None, None) == number

@@ -25,6 +25,8 @@ def zoo_index() -> ZooIndex:
         ({}, {*CHECKPOINTS, UNSCORED} - {"local:secret"}),  # which is on no Hub
         ({"max_params": 25e6}, {"org/mid", "org/hf", "org/small", TINY}),
         ({"max_gmacs": 0.4}, {"org/small", TINY}),
+        ({"device_memory": 16 * 25e6}, {"org/mid", "org/hf", "org/small", TINY}),  # weights, gradients, moments
+        ({"latency": 20.0}, {"org/small"}),  # 50 images a second and more
         ({"licenses": ["Apache-2.0", "mit"]}, {"org/mid", "org/hf", "org/small", TINY}),
         ({"library": "transformers"}, {*CHECKPOINTS, UNSCORED} - {"local:secret"}),  # timm's through its wrapper
         ({"library": "timm"}, {*CHECKPOINTS, UNSCORED} - {"local:secret", "org/hf"}),
@@ -52,6 +54,8 @@ def test_only_what_meets_every_limit_is_left(zoo_index: ZooIndex, limits: dict[s
         ),
         ({"max_gmacs": 1e-3}, "max_gmacs=0.001.*more than 0.001 GMACs.*GMACs unknown"),
         ({"licenses": ["wtfpl"]}, "licence not accepted.*licence unknown"),
+        ({"device_memory": 1e3}, "Adam's moments take more than 1,000 bytes.*number of parameters unknown"),
+        ({"latency": 1e-3}, "5 time for an image unknown, 2 more than 0.001 ms an image"),
         ({"library": "keras"}, "library is not keras"),
         ({"input_size": 17}, "native image size is not 17 px.*native image size unknown"),
         ({"candidates": ["local:secret"]}, "1 weights are on no Hub"),

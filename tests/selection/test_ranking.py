@@ -165,6 +165,8 @@ ASKED: dict[str, Any] = {
     "candidates": ["org/a", "author:timm params:<30M"],
     "max_params": 30e6,
     "max_gmacs": 4.5,
+    "device_memory": 8e9,
+    "latency": 25.0,
     "licenses": ("mit", "apache-2.0"),
     "library": "timm",
     "input_size": 224,

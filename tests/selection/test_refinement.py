@@ -352,7 +352,7 @@ def test_what_a_network_raises_does_not_end_the_run(
     refined = select_on_hub(dataset(48), refine=1)
     (warning,) = refined.warnings
     assert warning == (
-        "org/best-unknown was not measured: 'org/best-unknown' fails on the images of 'dataset' (batch_size=4, device "
+        "org/huge was not measured: 'org/huge' fails on the images of 'dataset' (batch_size=4, device "
         "cpu): OutOfMemoryError: tried to allocate 20 GiB"
     )
     assert list(measured(refined)) == ["org/huge"]

@@ -121,9 +121,23 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
     "org/best-unknown": {},  # all optional facts unknown
     "org/huge": {"params_m": 300.0, "gmacs": 60.0, "input_px": 384, "license": "cc-by-nc-4.0", "in1k_top1": 0.88},
     "local:secret": {"params_m": 20.0, "gmacs": 4.0, "input_px": 224, "license": "mit", "in1k_top1": 0.87},
-    "org/mid": {"params_m": 25.0, "gmacs": 4.1, "input_px": 224, "license": "mit", "in1k_top1": 0.8},
+    "org/mid": {
+        "params_m": 25.0,
+        "gmacs": 4.1,
+        "input_px": 224,
+        "license": "mit",
+        "in1k_top1": 0.8,
+        "throughput_cpu": 40.0,
+    },
     "org/hf": {"params_m": 22.0, "gmacs": 4.0, "input_px": 224, "license": "mit", "library": "transformers"},
-    "org/small": {"params_m": 5.0, "gmacs": 0.4, "input_px": 224, "license": "apache-2.0", "in1k_top1": 0.75},
+    "org/small": {
+        "params_m": 5.0,
+        "gmacs": 0.4,
+        "input_px": 224,
+        "license": "apache-2.0",
+        "in1k_top1": 0.75,
+        "throughput_cpu": 50.0,
+    },
     TINY: {"params_m": 1.0, "gmacs": 0.1, "input_px": 16, "license": "apache-2.0", "in1k_top1": 0.6},
 }
 UNSCORED = "org/unscored"
