@@ -23,27 +23,24 @@ import timm
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import set_seed
-from common import (
-    Choice,
-    Data,
-    Images,
-    augmented,
-    choose,
-    judge,
-    keep_statistics,
-    options,
-    parameter_groups,
-    read_data,
-    same_settings,
-    start_head,
-)
-from outcome import finish
+from common import finish, options, read_data, same_settings, take, told
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.evidence.finetune import (
+    Choice,
+    Images,
+    Parts,
+    augmented,
+    judge,
+    keep_statistics,
+    parameter_groups,
+    start_head,
+)
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.probes.probe import load_classifier
+from hf_task2vec.sharing.outcome import Outcome
 
 
 def build(args: argparse.Namespace, hub_id: str, num_classes: int) -> tuple[Any, Any]:
@@ -59,7 +56,7 @@ def build(args: argparse.Namespace, hub_id: str, num_classes: int) -> tuple[Any,
     return model, config
 
 
-def train(args: argparse.Namespace, accelerator: Accelerator, data: Data, choice: Choice) -> dict[str, Any]:
+def train(args: argparse.Namespace, accelerator: Accelerator, data: Parts, choice: Choice) -> dict[str, Any]:
     """Train until it stops getting better; return the metrics on the test images."""
     model, config = build(args, choice.hub_id, len(data.names))
     transform = timm.data.create_transform(**config, is_training=False)
@@ -178,7 +175,7 @@ def resume(args: argparse.Namespace, accelerator: Accelerator) -> list[dict[str,
     return history
 
 
-def save(args: argparse.Namespace, model: Any, data: Data, config: dict[str, Any]) -> None:
+def save(args: argparse.Namespace, model: Any, data: Parts, config: dict[str, Any]) -> None:
     """Write ``OUTPUT/model`` as timm reads it: ``timm.create_model("local-dir:OUTPUT/model", pretrained=True)``."""
     timm.models.save_for_hf(
         model, str(args.output / "model"), model_config={"label_names": list(data.names)}, safe_serialization=True,
@@ -197,15 +194,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any] | None:
     same_settings(args)
     with accelerator.main_process_first():  # the first fills the caches for the others
         data = read_data(args)
-        choice = choose(args, data, library="timm")
-    accelerator.print(f"{choice.hub_id}: {len(data.train)} images to train on, {len(data.validation)} to validate")
+        choice = take(args, data, library="timm")
+    accelerator.print(told(choice, data))
     found = train(args, accelerator, data, choice)
     result = None
     if accelerator.is_main_process:
-        result = finish(
-            args, data, choice, found["metrics"], extra=found["extra"], protocol="full_finetune",
-            how="all weights fine-tuned", library="timm",
-        )  # fmt: skip
+        metrics = {**found["metrics"], **found["extra"]}
+        result = finish(args, Outcome(data, choice, metrics, seed=args.seed), library="timm")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result

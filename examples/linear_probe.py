@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Data, Images, augmented, choose, judge, options, read_data, same_settings
+from common import finish, options, read_data, same_settings, take, told
 from numpy.typing import NDArray
-from outcome import finish
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -26,9 +25,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_task2vec.errors import Task2VecError
+from hf_task2vec.evidence.finetune import Images, Parts, augmented, judge
 from hf_task2vec.files import atomic_path, write_json
 from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
+from hf_task2vec.sharing.outcome import Outcome
 
 Array = NDArray[np.float32]
 STRENGTHS = tuple(float(10.0**exponent) for exponent in np.arange(-3.0, 4.01, 0.5))
@@ -41,7 +42,7 @@ def extract(checkpoint: Probe, images: Images, batch_size: int) -> Array:
         return torch.cat([checkpoint.module(batch["pixel_values"]) for batch in loader]).numpy()
 
 
-def features_of(args: argparse.Namespace, data: Data, hub_id: str) -> dict[str, Array]:
+def features_of(args: argparse.Namespace, data: Parts, hub_id: str) -> dict[str, Array]:
     """Return the features of each split, and of the random views of the training images; from disk if kept there."""
     checkpoint = Probe.from_pretrained(hub_id)
     views = augmented(checkpoint.transform, flip=not args.no_flip)
@@ -62,7 +63,7 @@ def features_of(args: argparse.Namespace, data: Data, hub_id: str) -> dict[str, 
     return found
 
 
-def fit(features: dict[str, Array], data: Data, patience: int) -> tuple[LogisticRegression, list[dict[str, float]]]:
+def fit(features: dict[str, Array], data: Parts, patience: int) -> tuple[LogisticRegression, list[dict[str, float]]]:
     """Fit logistic regressions from strong to weak regularisation until validation gets no better."""
     views = [name for name in features if name not in ("validation", "test")]
     x, y = np.concatenate([features[name] for name in views]), np.tile(data.train.labels, len(views))
@@ -109,8 +110,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(arguments)
     same_settings(args)
     data = read_data(args)
-    choice = choose(args, data, library=None)
-    print(f"{choice.hub_id}: {len(data.train)} images to train on, {len(data.validation)} to validate", flush=True)
+    choice = take(args, data, library=None)
+    print(told(choice, data), flush=True)
     features = features_of(args, data, choice.hub_id)
     model, history = fit(features, data, args.patience)
     metrics = judge(logits_of(model, features["test"], len(data.names)), data.test.labels)
@@ -127,10 +128,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         companions[DEFAULT_PROBE] = judge(logits_of(probe, others["test"], len(data.names)), data.test.labels)[
             "accuracy"
         ]
-    return finish(
-        args, data, choice, metrics, protocol="linear_probe_full", how="a linear probe trained", library="scikit-learn",
-        extra={"history": history}, companions=companions,
-    )  # fmt: skip
+    how = "a linear probe trained"
+    outcome = Outcome(data, choice, {**metrics, "history": history}, "linear_probe_full", how, args.seed)
+    return finish(args, outcome, library="scikit-learn", companions=companions)
 
 
 if __name__ == "__main__":

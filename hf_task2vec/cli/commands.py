@@ -17,6 +17,7 @@ from hf_task2vec import __version__
 from hf_task2vec.cli.command import EXIT_CODES, Settings, command, group, written
 from hf_task2vec.cli.console import Column, Listing, Report, facts_report
 from hf_task2vec.cli.evaluate_command import evaluate
+from hf_task2vec.cli.finetune_command import finetune
 from hf_task2vec.cli.hub_commands import pull, push, search
 from hf_task2vec.cli.index_commands import index
 from hf_task2vec.cli.inputs import index_folder, load_embeddings
@@ -313,7 +314,7 @@ def _to(distances: list[list[float]], j: int, name: str) -> Column:
     return Column(name, lambda i: f"{distances[i][j]:.4f}")
 
 
-for added in (select, embed, distance, map_tasks, search, push, pull, index, evaluate):
+for added in (select, finetune, embed, distance, map_tasks, search, push, pull, index, evaluate):
     cli.add_command(added)
 
 

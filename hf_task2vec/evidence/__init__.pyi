@@ -1,5 +1,10 @@
 from .build import Cluster as Cluster
 from .build import build_index as build_index
+from .finetune import Choice as Choice
+from .finetune import Parts as Parts
+from .finetune import Recipe as Recipe
+from .finetune import choose as choose
+from .finetune import train as train
 from .harvest import Harvest as Harvest
 from .harvest import harvest as harvest
 from .hub_tasks import add_tasks as add_tasks

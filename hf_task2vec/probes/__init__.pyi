@@ -7,6 +7,7 @@ from .batches import send as send
 from .batches import usable_device as usable_device
 from .checkpoint_files import DEFAULT_PROBE as DEFAULT_PROBE
 from .checkpoint_files import find_checkpoint as find_checkpoint
+from .checkpoint_files import packaged_weights as packaged_weights
 from .checkpoint_files import split_hub_id as split_hub_id
 from .intermediate import IntermediateReader as IntermediateReader
 from .layers import CallInterceptor as CallInterceptor

@@ -1,3 +1,4 @@
+from .outcome import Outcome as Outcome
 from .pull import pull_embedding as pull_embedding
 from .pull import pull_index as pull_index
 from .push import Pushed as Pushed

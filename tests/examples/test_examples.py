@@ -19,15 +19,11 @@ from hf_task2vec.errors import Task2VecError
 from hf_task2vec.evidence.cards import read_card, split_card
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
-from tests.support.architectures import files_of, save_timm
 from tests.support.hub import HubServer
-from tests.support.pictures import TEST, TRAIN, parquet
-from tests.support.synthetic import dataset
+from tests.support.training import NETS, fill
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NETS = ("timm/resnet18.a1_in1k", "timm/resnet34.a1_in1k")
 LIMITS = ("--candidates", *NETS, "--epochs", "2", "--max-train", "24", "--batch-size", "8")
-PHOTOS = dataset(36, seed=1)
 pytestmark = [
     pytest.mark.timeout(300),
     # Of the libraries themselves: accelerate and the Trainer with the newest torch.
@@ -50,15 +46,7 @@ def _environment(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def filled(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """A dataset of coloured noise, and two small networks under the ids of checkpoints of the index."""
-    hub.create_dataset("org/photos", {TRAIN: parquet(PHOTOS), TEST: parquet(dataset(25, seed=2))})
-    with torch.random.fork_rng():
-        for i, hub_id in enumerate(NETS):
-            torch.manual_seed(i)
-            save_timm(tmp_path / f"net{i}", "test_resnet")
-            hub.create_model(hub_id, files_of(tmp_path / f"net{i}"))
-    monkeypatch.setenv("HF_TOKEN", hub.tokens.write)
-    return hub
+    return fill(hub, tmp_path, monkeypatch)
 
 
 def example(name: str) -> ModuleType:
@@ -147,7 +135,7 @@ def test_timm_goes_on_where_it_was_killed(
 
 
 def test_trainer(filled: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--dataset", "org/photos", "--output", "out", "--image-size", "64", *LIMITS]
+    arguments = ["--dataset", "org/photos", "--output", "out", *LIMITS]
     result = example("finetune_trainer").main(arguments)
     assert result["checkpoint"] in NETS
     assert 0.34 < result["accuracy"] <= 1.0
@@ -159,7 +147,7 @@ def test_trainer(filled: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
     found = [test.label_names.index(answer[0]["label"]) for answer in classify(list(test.images))]
     assert float(np.mean(np.array(found) == test.labels)) == pytest.approx(result["accuracy"])
     assert example("finetune_trainer").main(arguments)["accuracy"] == pytest.approx(result["accuracy"])
-    assert "going on from checkpoint-" in capsys.readouterr().out
+    assert "went on after the last finished epoch" in capsys.readouterr().out
 
 
 def test_linear_probe(filled: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,82 +173,6 @@ def test_linear_probe(filled: HubServer, tmp_path: Path, monkeypatch: pytest.Mon
     # Features are on disk: no image is looked at again.
     monkeypatch.setattr(module, "extract", None)
     assert module.main(arguments)["accuracy"] == result["accuracy"]
-
-
-def test_a_folder_without_a_test_split_and_with_a_class_of_one(tmp_path: Path) -> None:
-    common = example("common")
-    for i, row in enumerate(dataset(22, seed=3)):
-        label = "rare" if i == 21 else f"class {row['label']}"
-        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
-        row["image"].save(tmp_path / "photos" / label / f"{i}.png")
-    args = common.options("", epochs=1, lr=1e-3).parse_args(["--dataset", "photos", "--output", "out"])
-    data = common.read_data(args)
-    assert data.names == ("class 0", "class 1", "class 2", "rare")
-    assert [len(data.train), len(data.validation), len(data.test)] == [16, 3, 3]
-    assert data.names.index("rare") in data.train.labels
-    parts = [set(task.images.sha256) for task in (data.train, data.validation, data.test)]
-    assert not parts[0] & parts[1]
-    assert not (parts[0] | parts[1] | set(data.sample.images.sha256)) & parts[2]
-
-
-def test_classes_of_the_test_split_in_another_order() -> None:
-    common = example("common")
-    task = Task.from_dataset(dataset(12), max_samples=None)
-    names = ("class 2", "class 0", "extra", "class 1")
-    mapped = common._with_names(task, names)
-    assert [names[i] for i in mapped.labels] == [task.label_names[i] for i in task.labels]
-    with pytest.raises(Task2VecError, match="has classes that train lacks: class 0, class 2"):
-        common._with_names(task, ("class 1",))
-
-
-def transformers_swin() -> torch.nn.Module:
-    from transformers import SwinConfig, SwinForImageClassification
-
-    return SwinForImageClassification(
-        SwinConfig(image_size=32, patch_size=2, embed_dim=6, depths=[1, 1], num_heads=[3, 3], num_labels=3)
-    )
-
-
-SMALL: dict[str, dict[str, Any]] = {  # in which other layers have three outputs, as many as there are classes
-    "swin_tiny_patch4_window7_224": {"img_size": 32, "window_size": 4, "embed_dim": 12, "depths": (1, 1)},
-    "cait_xxs24_224": {"img_size": 32, "embed_dim": 12, "depth": 1, "num_heads": 3, "init_values": 1.0},
-    "coatnet_nano_rw_224": {"img_size": 64, "stem_width": 8, "embed_dim": (32, 32, 96, 96), "depths": (1, 1, 1, 1)},
-    "deit_tiny_distilled_patch16_224": {"img_size": 32, "embed_dim": 12, "depth": 1},
-    "transformers": {},
-}
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_head_is_found_and_starts_as_a_logistic_regression(name: str) -> None:
-    import timm
-
-    common = example("common")
-    torch.manual_seed(0)
-    size = SMALL[name].get("img_size", 32)
-    model = transformers_swin() if name == "transformers" else timm.create_model(name, num_classes=3, **SMALL[name])
-    model.eval()
-    x, y = 0.1 * torch.randn(90, 3, size, size), torch.arange(90) % 3
-    x += torch.nn.functional.one_hot(y, 3)[:, :, None, None] * torch.linspace(-3, 3, size)
-    batches = [{"pixel_values": a, "labels": b} for a, b in zip(x.split(20), y.split(20), strict=True)]
-    other = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith(("head", "classifier"))}
-
-    def logits(images: torch.Tensor) -> torch.Tensor:
-        return getattr(out := model(images), "logits", out)
-
-    wrapped = example("finetune_trainer")._WarmHead(model) if name == "transformers" else model
-    assert common.start_head(wrapped, batches, 3)
-    assert float((logits(x).argmax(1) == y).float().mean()) > 0.8
-    assert all(torch.equal(model.state_dict()[k], v) for k, v in other.items())
-    fast = [p for group in common.parameter_groups(model, 1.0, 3) if group["lr"] > 1 for p in group["params"]]
-    assert {id(p) for p in fast} == {id(p) for k, p in model.named_parameters() if k.startswith(("head", "classifier"))}
-
-
-def test_a_head_that_is_no_linear_layer_is_left_as_it_is() -> None:
-    import timm
-
-    model = timm.create_model("resnetv2_50x1_bit", num_classes=3).eval()  # a 1 x 1 convolution
-    batches = [{"pixel_values": torch.randn(6, 3, 64, 64), "labels": torch.arange(6) % 3}]
-    assert not example("common").start_head(model, batches, 3)
 
 
 def test_stopping_and_rate() -> None:
