@@ -63,7 +63,8 @@ def macros() -> dict[str, Any]:
     }
     module = environment.get_template("tables.md.j2").module
     names = ("measured", "rules", "activations", "probes", "few-images", "resolution", "labels", "difficulty",
-             "scores-of-features", "fisher-libraries", "fine-tuned-picks", "common-sense")  # fmt: skip
+             "scores-of-features", "fisher-libraries", "fine-tuned-picks", "common-sense",
+             "answer")  # fmt: skip
     return {name: getattr(module, name.replace("-", "_")) for name in names}
 
 

@@ -167,10 +167,10 @@ def select(
     notes, exit_code = [ranking.summary], 0
     if report is not None:
         exit_code = written(lambda: notes.append(f"The report is in {ranking.report(report, images=images)}."))
-    return _ranking_report(ranking, notes, exit_code)
+    return ranking_report(ranking, notes, exit_code)
 
 
-def _ranking_report(ranking: Ranking, notes: list[str], exit_code: int) -> Report:
+def ranking_report(ranking: Ranking, notes: list[str], exit_code: int) -> Report:
     """Return the report of a selection; accuracies are in per cent in the table, in [0, 1] in the document."""
     facts = [
         Column("params", lambda c: known(c.params_m, "{:.1f}M")),
@@ -180,15 +180,16 @@ def _ranking_report(ranking: Ranking, notes: list[str], exit_code: int) -> Repor
     score = Column(ranking.score_name, lambda c: f"{100 * c.score:.1f}")
     columns = [  # the most important first: a narrow terminal shows as many as have room
         Column("#", lambda row: str(row[0].rank)),
-        Column("checkpoint", lambda row: row[0].hub_id + siblings(row[1]), False),
+        Column("checkpoint", lambda row: row[0].hub_id, False),
         *_of(
             lambda row: row[0],
             score,
             Column("80 % interval", lambda c: f"{100 * c.low:.1f}–{100 * c.high:.1f}"),
             Column("measured", lambda c: "" if c.measured is None else f"{100 * c.measured:.1f}"),
-            *facts,
-            Column("px", lambda c: known(c.input_px, "{}")),
+            *facts[:2],
         ),
+        Column("siblings", lambda row: siblings(row[1]), False),
+        *_of(lambda row: row[0], *facts[2:], Column("px", lambda c: known(c.input_px, "{}"))),
     ]
     try_ = [
         Column("checkpoint", lambda pick: pick.candidate.hub_id, False),
@@ -198,9 +199,8 @@ def _ranking_report(ranking: Ranking, notes: list[str], exit_code: int) -> Repor
     sizes = [
         Column("size", lambda best: best.name, False),
         Column("checkpoint", lambda best: best.candidate.hub_id, False),
-        *_of(attrgetter("candidate"), score),
         Column("points lower", lambda best: best.cost),
-        *_of(attrgetter("candidate"), *facts, Column("images/s", lambda c: known(c.throughput_gpu, "{:.0f}"))),
+        *_of(attrgetter("candidate"), score, *facts, Column("images/s", lambda c: known(c.throughput_gpu, "{:.0f}"))),
     ]
     rows = ranking.folded()
     # What is known of none of them takes no room.

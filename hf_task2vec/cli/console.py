@@ -95,15 +95,20 @@ def _show_on_terminal(report: Report, file: TextIO) -> None:
     console = Console(file=file, markup=False, emoji=False, highlight=False)
     if report.read:
         console.print(f"{printable(report.read)}\n")
+    hidden = dict[str, None]()
     for i, listing in enumerate(report.listings):
-        _draw(listing, console, gap=i > 0)
+        if i:
+            console.print()
+        hidden |= dict.fromkeys(_draw(listing, console))
+    if hidden:
+        text = f"No room here for {', '.join(hidden)}: a wider terminal, a pipe or --json shows them."
+        console.print(f"\n{text}", style="dim")
     for note in report.notes:
         console.print(f"\n{printable(note)}")
 
 
-def _draw(listing: Listing, console: Console, *, gap: bool) -> None:
-    if gap:
-        console.print()
+def _draw(listing: Listing, console: Console) -> list[str]:
+    """Draw as many columns as have room; return the titles of the others."""
     if listing.title:
         console.print(f"{listing.title}:", style="bold")
     unlimited = console.options.update(width=10_000)
@@ -111,8 +116,7 @@ def _draw(listing: Listing, console: Console, *, gap: bool) -> None:
     while shown > 2 and console.measure(_table(listing, shown), options=unlimited).maximum > console.width:
         shown -= 1
     console.print(_table(listing, shown))
-    if hidden := ", ".join(column.title for column in listing.columns[shown:]):
-        console.print(f"\nNo room here for {hidden}: a wider terminal, a pipe or --json shows them.", style="dim")
+    return [column.title for column in listing.columns[shown:]]
 
 
 def _table(listing: Listing, shown: int) -> Table:

@@ -253,7 +253,7 @@ class Ranking(Sequence[Candidate]):
         the ranking, and given in its order. Siblings count once: of a family whose members are as good one is taken,
         and of one set of weights never two. Where several add nearly as much the smallest is taken, and one of three or
         more is much smaller than the first. All that as long as the list is expected to hold no worse a best than the
-        first `k` of the ranking would.
+        first `k` of the ranking, siblings counted once, would.
         Looked at are the first 256 and the first 16 of each size.
 
         Parameters
@@ -265,6 +265,11 @@ class Ranking(Sequence[Candidate]):
             raise SelectionError(f"k={k} must be at least 1")
         chosen = self._at([int(self._contenders.position[i]) for i in sorted(self._contenders.choose(k))])
         return tuple(Pick(c, self._reason(c, chosen[:i])) for i, c in enumerate(chosen))
+
+    def as_good(self) -> int:
+        """Return how many other families of those looked at hold one that may be as good as the first."""
+        near = self._contenders
+        return len(set(near.family[near.as_good[0]].tolist()) - {int(near.family[0])})
 
     def promised(self, k: int) -> float:
         """Return by how many points the best of a short list of `k` is expected to lie above the first candidate."""
@@ -495,14 +500,15 @@ class Ranking(Sequence[Candidate]):
         with_measured = any(c.measured is not None for c, _ in folded)
         rows = [
             (
-                *(str(c.rank), c.hub_id + siblings(more), percent(c.score), f"{percent(c.low)}–{percent(c.high)}"),
+                *(str(c.rank), c.hub_id, percent(c.score), f"{percent(c.low)}–{percent(c.high)}"),
                 *([percent(c.measured)] if with_measured else []),
                 *_facts(c),
+                siblings(more),
             )
             for c, more in folded
         ]
         measured = ["measured"] * with_measured
-        return ("rank", "checkpoint", self.score_name, "80 % interval", *measured, "params", "licence"), rows
+        return ("rank", "checkpoint", self.score_name, "80 % interval", *measured, "params", "licence", ""), rows
 
 
 #: Columns of `Ranking.table`, whose index is the rank.
@@ -527,7 +533,7 @@ def _lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def siblings(count: int) -> str:
     """Say how many more of a family there are, if any."""
-    return f" and {count} more of this family" if count else ""
+    return f"and {count} more of this family" if count else ""
 
 
 def percent(share: float | None) -> str:

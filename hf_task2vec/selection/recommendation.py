@@ -17,7 +17,7 @@ from hf_task2vec.probes import Score
 from hf_task2vec.selection.explanation import FAR, explain
 from hf_task2vec.selection.fitness import can_judge, chance, weaknesses
 from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain
-from hf_task2vec.selection.shortlist import SIZES, Contenders, looked_at
+from hf_task2vec.selection.shortlist import LOOKED_AT, SIZES, Contenders, looked_at
 from hf_task2vec.tasks import counted, score_name
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Recommender:
         rows = order[sorted(shown)]
         return replace(
             ranking,
-            summary=self._summary(ranking, len(set(self._features.family[order[_as_good(prediction, order)]]))),
+            summary=self._summary(ranking),
             warnings=(
                 *self._warnings(prediction.task_weight),
                 *self._leakage(self.checkpoints.iloc[rows].to_dict("records")),
@@ -112,7 +112,10 @@ class Recommender:
         count = len(self.checkpoints)
         order = np.lexsort((self.checkpoints["hub_id"].to_numpy(), -prediction.mean[:count]))
         if not self._known[order[0]]:
-            leads = np.flatnonzero(self._known[order] & _as_good(prediction, order))[:1]
+            first, near = order[0], order[:LOOKED_AT]
+            behind = prediction.mean[first] - prediction.mean[near]
+            as_good = behind**2 <= prediction.variance_of_differences(int(first), near)
+            leads = np.flatnonzero(self._known[near] & as_good)[:1]
             order = np.concatenate([order[leads], np.delete(order, leads)])
         return order
 
@@ -175,7 +178,7 @@ class Recommender:
             return "not in the index; judged by its family"
         return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
 
-    def _summary(self, ranking: Ranking, families: int) -> str:
+    def _summary(self, ranking: Ranking) -> str:
         """What to take; how sure, and what would make it surer; whether the task matters."""
         best, gain, within = ranking.best, ranking.task_gain, ranking.budgets[1:2]
         take = (
@@ -188,8 +191,8 @@ class Recommender:
                 f"predicted {max(within[0].lower, 0.0):.1f} points lower"
             )
         sure = f"How sure: {best.evidence}"
-        if families > 1:
-            sure += f"; {counted(families - 1, 'other kind')} of checkpoint may be as good"
+        if kinds := ranking.as_good():
+            sure += f"; {counted(kinds, 'other kind')} of checkpoint may be as good"
         if (promised := ranking.promised(_MEASURED)) > 0.05:
             sure += (
                 f"; --refine {_MEASURED} measures {_MEASURED} of the short list on your images, which may gain "
@@ -271,12 +274,6 @@ def _task_gain(prediction: Prediction, scores: Array, order: NDArray[np.int64]) 
         middle * (1.0 - middle) * float(np.sqrt(prediction.variance_of_differences(int(order[0]), order[[static]])[0]))
     )
     return TaskGain(name, 100.0 * float(scores[0] - scores[static]), 100.0 * float(std))
-
-
-def _as_good(prediction: Prediction, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of `order` lie below the first by less than the standard deviation of that difference."""
-    behind = prediction.mean[order[0]] - prediction.mean[order]
-    return np.asarray(behind**2 <= prediction.variance_of_differences(int(order[0]), order))
 
 
 def _plain(name: str) -> str:

@@ -59,11 +59,8 @@ def next_candidate(
         return prediction.ids[rows[0]]
     rows = np.concatenate([done, rows[~np.isin(rows, done)]])
     near = Contenders.of(prediction, rows)
-    chosen = list(range(len(done)))
-    for alike in (near.alike, np.eye(len(rows), dtype=bool)):
-        if (found := near.next(chosen, alike)) is not None:
-            return prediction.ids[rows[found]]
-    return prediction.ids[rows[len(done)]]
+    found = near.next(range(len(done)))
+    return prediction.ids[rows[len(done) if found is None else found]]
 
 
 def measure_promising(

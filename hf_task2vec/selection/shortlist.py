@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,8 @@ Rows = NDArray[np.int64]
 
 #: Budgets of size, in parameters.
 SIZES = (100e6, 30e6, 10e6)
-# Of a ranking these many are looked at, and of those within each size; the rest have next to no chance of being best.
-_LOOKED_AT, _OF_A_SIZE = 256, 16
+#: Of a ranking these many are looked at, and of those within each size; the rest have next to no chance of being best.
+LOOKED_AT, _OF_A_SIZE = 256, 16
 # From so many on, the last of a short list has at most one of these parts of the first one's size, where that can be.
 _WITH_SMALLER, _PARTS = 3, (0.1, 0.25)
 # Joint draws of results; the second half mirrors the first, so that their means are exact.
@@ -33,7 +34,7 @@ _SHARES = (0.5, 0.7, 0.85, 1.0)
 def looked_at(size: Array) -> Rows:
     """Positions in a ranking, of which `size` gives the parameters, of those that a short list is drawn from."""
     within = [np.flatnonzero(size <= most)[:_OF_A_SIZE] for most in SIZES]
-    return np.unique(np.concatenate([np.arange(min(_LOOKED_AT, len(size))), *within]))
+    return np.unique(np.concatenate([np.arange(min(LOOKED_AT, len(size))), *within]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,33 +138,30 @@ class Contenders:
     def choose(self, k: int) -> list[int]:
         """The first and at most `k` - 1 more: each adds most to the expected maximum, or nearly so and is smaller.
 
-        No two are alike, and the last is much smaller than the first, unless the plain first `k` would be expected to
-        hold a better one: then it need not be, and at last siblings are let in, but twins never.
+        No two are alike, and the last is much smaller than the first where that can be. The list is expected to hold no
+        worse a best than the plain first `k`, in which siblings count once too.
         """
-        apart = self.twin[:, None] == self.twin
-        plain = [i for i in range(min(k, len(self))) if not i or not (self.away[i] or apart[i, :i].any())]
+        plain = [i for i, _ in self.folded() if not (i and self.away[i])][:k]
         parts = (*_PARTS, 1.0) if k >= _WITH_SMALLER else (1.0,)
-        least, ways = self.expected_maximum(plain), [(self.alike, p, share) for p in parts for share in _SHARES]
-        for alike, part, share in [*ways, (apart, 1.0, 1.0)]:
+        least = self.expected_maximum(plain)
+        for part, share in product(parts, _SHARES):
             chosen, added = [0], None
             while len(chosen) < k:
-                last = part if len(chosen) == k - 1 else 1.0
-                if (added := self.next(chosen, alike, share, last * self.size[0] if last < 1.0 else np.inf)) is None:
+                most = part * self.size[0] if len(chosen) == k - 1 and part < 1.0 else np.inf
+                if (added := self.next(chosen, share, most)) is None:
                     break
                 chosen.append(added)
             if (added is not None or part == 1.0) and self.expected_maximum(chosen) >= least:
                 return chosen
         return plain
 
-    def next(
-        self, chosen: Sequence[int], alike: NDArray[np.bool_], share: float = 1.0, most: float = np.inf
-    ) -> int | None:
+    def next(self, chosen: Sequence[int], share: float = 1.0, most: float = np.inf) -> int | None:
         """The smallest of those that add at least `share` of the most to the best of `chosen`, if any is left.
 
         Like none of `chosen`; and where there is a limit to its size, within it and within the noise of the first.
         """
         fit = (self.size <= most) & self.as_good[0] if most < np.inf else ~self.away
-        left = np.flatnonzero(~alike[list(chosen)].any(axis=0) & ~self.away & fit)
+        left = np.flatnonzero(~self.alike[list(chosen)].any(axis=0) & ~self.away & fit)
         if not len(left):
             return None
         best = self.draws[list(chosen)].max(axis=0)
