@@ -85,7 +85,7 @@ def finetune(
     \b
     Examples:
       hf-task2vec finetune ./photos -o photos-model
-      hf-task2vec finetune org/data -o data-model --checkpoint timm/resnet18.a1_in1k
+      hf-task2vec finetune org/data -o model --checkpoint timm/resnet18.a1_in1k
       hf-task2vec finetune ./photos -o photos-model --add-to-index my-index
     """  # noqa: D301 (click wants the control character)
     from hf_task2vec.evidence import Parts, Recipe, choose, train
