@@ -250,7 +250,7 @@ def test_select_the_sample() -> None:
     assert len(document["candidates"]) >= 10
     assert all(candidate["hub_id"].count("/") == 1 and candidate["std"] > 0 for candidate in document["candidates"])
     first, *rest = document["candidates"]
-    assert first["params_m"] is not None and first["license"] is not None  # what is unknown does not lead
+    assert None not in (first["params_m"], first["license"])  # what is unknown does not lead
     scores = [candidate["score"] for candidate in rest]
     assert scores == sorted(scores, reverse=True)
 
