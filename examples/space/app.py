@@ -54,7 +54,9 @@ CSS = """
 .t2v-alert, .t2v-warning {border-left: 4px solid #d97706; padding: .6rem .9rem; margin: .4rem 0}
 .t2v-alert, #answer {overflow-wrap: anywhere}
 .t2v-alert {border-color: #dc2626}
-.t2v-scroll {overflow-x: auto}
+.t2v-scroll {overflow-x: auto; overflow-wrap: normal; margin: .8rem 0}
+.t2v-scroll table {min-width: 40rem}
+.t2v-scroll caption {text-align: left; font-weight: 600}
 .t2v-scroll th, .t2v-scroll td {padding: .35rem .6rem; text-align: left; vertical-align: top}
 .t2v-report {width: 100%; height: 44rem; border: 1px solid var(--border-color-primary); background: white}
 """
