@@ -55,7 +55,7 @@ CSS = """
 .t2v-alert, #answer {overflow-wrap: anywhere}
 .t2v-alert {border-color: #dc2626}
 .t2v-scroll {overflow-x: auto; overflow-wrap: normal; margin: .8rem 0}
-.t2v-scroll table {min-width: 40rem}
+.t2v-scroll :is(th, td) {white-space: nowrap}
 .t2v-scroll caption {text-align: left; font-weight: 600}
 .t2v-scroll th, .t2v-scroll td {padding: .35rem .6rem; text-align: left; vertical-align: top}
 .t2v-report {width: 100%; height: 44rem; border: 1px solid var(--border-color-primary); background: white}

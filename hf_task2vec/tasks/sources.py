@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
 from hf_task2vec.files import expanded
-from hf_task2vec.tasks.columns import find_image_column, of_schema
+from hf_task2vec.tasks.columns import Feature, find_image_column, of_schema
 from hf_task2vec.tasks.folders import ARCHIVES, TABLES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
 from hf_task2vec.tasks.layout import lay_out
@@ -28,7 +28,6 @@ from hf_task2vec.tasks.splits import pick_split, shard_split, split_of
 from hf_task2vec.tasks.text import listed, shown
 
 if TYPE_CHECKING:
-    import datasets
     import pyarrow as pa
 
     from hf_task2vec.tasks.labels import Warn
@@ -247,15 +246,20 @@ def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or text.endswith("/")
 
 
-def _digits() -> datasets.Dataset:
-    import datasets
-    import numpy as np
-    from sklearn.datasets import load_digits
+def _digits() -> Data:
+    """Read the file of scikit-learn, without importing it: that and `datasets` would take a second and more."""
+    from importlib.util import find_spec
 
-    digits = load_digits()
+    import numpy as np
+    import pyarrow as pa
+
+    place = find_spec("sklearn")
+    assert place is not None  # a dependency
+    assert place.origin is not None
+    table = np.loadtxt(Path(place.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
     # Plain PGM rather than PNG: the same bytes, and so the same fingerprint, whatever zlib is installed.
-    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    cells = [{"bytes": b"P5\n8 8\n255\n" + image.tobytes(), "path": None} for image in grey]
-    names = [str(name) for name in digits.target_names]
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
-    return datasets.Dataset.from_dict({"image": cells, "label": digits.target.tolist()}, features=features)
+    grey = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
+    labels = pa.table({"label": table[:, -1].astype(np.int64)})
+    names = tuple(map(str, range(10)))
+    features = {"image": Feature("Image"), "label": Feature("ClassLabel", "int64", names)}
+    return Listed(labels, features, lambda row: {"bytes": b"P5\n8 8\n255\n" + grey[row].tobytes(), "path": None})

@@ -34,7 +34,7 @@ from hf_task2vec.tasks.images import decode
 from hf_task2vec.tasks.task import SkippedImage, Task
 from tests.support.hub import HubServer
 from tests.support.pictures import ABC, TEST, TRAIN, make, number, parquet, png
-from tests.support.synthetic import tiny_probe, zoo
+from tests.support.synthetic import image_folder, tiny_probe, zoo
 
 
 def folder(root: Path, *files: str) -> Path:
@@ -204,6 +204,14 @@ def test_more_classes_than_samples_is_said(caplog: pytest.LogCaptureFixture) -> 
     task = Task.from_dataset(make(list(range(9)) * 2, Value("int64")), max_samples=4)
     assert len(set(task.labels)) == 4
     assert "max_samples=4 covers at most 4 of 9 classes; max_samples=9 would cover all" in caplog.text
+
+
+def test_digits_and_folders_are_read_without_the_slow_libraries(tmp_path: Path) -> None:
+    image_folder(tmp_path / "photos")
+    code = "import sys; from hf_task2vec import Task; [Task.from_dataset(place) for place in sys.argv[1:]]; "
+    code += "print(sorted({'datasets', 'sklearn', 'torch', 'transformers'} & set(sys.modules)))"
+    command = [sys.executable, "-c", code, "sklearn:digits", str(tmp_path / "photos")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_digits() -> None:
