@@ -160,8 +160,8 @@ class Contenders:
 
         Like none of `chosen`; and where there is a limit to its size, within it and within the noise of the first.
         """
-        fit = (self.size <= most) & self.as_good[0] if most < np.inf else ~self.away
-        left = np.flatnonzero(~self.alike[list(chosen)].any(axis=0) & ~self.away & fit)
+        fit = ~self.away & ~self.alike[list(chosen)].any(axis=0)
+        left = np.flatnonzero(fit & (self.size <= most) & self.as_good[0] if most < np.inf else fit)
         if not len(left):
             return None
         best = self.draws[list(chosen)].max(axis=0)
