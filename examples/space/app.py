@@ -223,7 +223,9 @@ def build() -> gr.Blocks:
             with tempfile.TemporaryDirectory(prefix="task2vec-") as name:
                 folder = Path(name)
                 try:
-                    given = {k: v.strip() or None for k, v in zip(("name", "split", "revision"), where, strict=False)}
+                    given = {
+                        k: (v or "").strip() or None for k, v in zip(("name", "split", "revision"), where, strict=False)
+                    }
                     for found in run(arguments(dataset, given, SIZES[most], licences or []), folder):
                         if isinstance(found, str):
                             yield {status: f'<p role="status"><b>{html.escape(found)}…</b></p>'}
@@ -246,7 +248,7 @@ def build() -> gr.Blocks:
                 yield {status: alert("Drop a zip first: one folder of images a class.")}
 
         def of_hub(dataset: str, config: str, split: str, revision: str, *chosen: Any) -> Iterator[dict[Any, Any]]:
-            yield from serve(dataset.strip(), [config, split, revision], *chosen)
+            yield from serve((dataset or "").strip(), [config, split, revision], *chosen)
 
         def of_digits(*chosen: Any) -> Iterator[dict[Any, Any]]:
             yield from serve(DIGITS, [], *chosen)
