@@ -253,7 +253,7 @@ class Ranking(Sequence[Candidate]):
         the ranking, and given in its order. Siblings count once: of a family whose members are as good one is taken,
         and of one set of weights never two. Where several add nearly as much the smallest is taken, and one of three or
         more is much smaller than the first. All that as long as the list is expected to hold no worse a best than the
-        first `k` of the ranking, siblings counted once, would.
+        first `k` of the ranking would (siblings counted once, where only siblings of theirs come up to them).
         Looked at are the first 256 and the first 16 of each size.
 
         Parameters

@@ -139,11 +139,11 @@ class Contenders:
         """The first and at most `k` - 1 more: each adds most to the expected maximum, or nearly so and is smaller.
 
         No two are alike, and the last is much smaller than the first where that can be. The list is expected to hold no
-        worse a best than the plain first `k`, in which siblings count once too.
+        worse a best than the first `k`; where only siblings of theirs could do that, than the first `k` unlike.
         """
-        plain = [i for i, _ in self.folded() if not (i and self.away[i])][:k]
+        plain, unlike = ([i for i in rows if not (i and self.away[i])][:k] for rows in (range(len(self)), self.unlike))
         parts = (*_PARTS, 1.0) if k >= _WITH_SMALLER else (1.0,)
-        least = self.expected_maximum(plain)
+        least = min(map(self.expected_maximum, (plain, unlike)))
         for part, share in product(parts, _SHARES):
             chosen, added = [0], None
             while len(chosen) < k:
@@ -153,7 +153,7 @@ class Contenders:
                 chosen.append(added)
             if (added is not None or part == 1.0) and self.expected_maximum(chosen) >= least:
                 return chosen
-        return plain
+        return unlike
 
     def next(self, chosen: Sequence[int], share: float = 1.0, most: float = np.inf) -> int | None:
         """The smallest of those that add at least `share` of the most to the best of `chosen`, if any is left.
@@ -178,6 +178,11 @@ class Contenders:
         as_good = rows[self.as_good[first, rows]]
         known = as_good[self.known[as_good]]
         return int(known[np.argmax(self.mean[known])]) if len(known) else first
+
+    @property
+    def unlike(self) -> list[int]:
+        """Those that are like none before."""
+        return [i for i, _ in self.folded()]
 
     def folded(self, apart: Collection[int] = ()) -> list[tuple[int, int]]:
         """Those that are like none before, or of `apart`; and how many of the others are like each."""
