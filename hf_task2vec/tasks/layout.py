@@ -26,7 +26,7 @@ from hf_task2vec.tasks.folders import CURES, MASKS, PICTURE_FOLDERS, Files, text
 from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.splits import by_split, pick_split, split_of
-from hf_task2vec.tasks.tables import SIDES, Names, Sheet, read_sheet, side_files
+from hf_task2vec.tasks.tables import SIDES, Names, Sheet, pairs, read_sheet, side_files
 from hf_task2vec.tasks.text import listed, without_folders
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _NO_CLASS = re.compile(
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"(.*[^\W\d_])[-_. (\[#]*\d+[)\]]*")
+_WORDNET = re.compile(r"n\d{8}")
 _YOLO = re.compile(rb"\d+(?:[ \t]+-?[\d.]+){4,}\s*(?:\n|$)")
 _OF_SPLITS = re.compile(r"(?:^|.*[-_ ])(?:split|partition|fold)s?(?:[-_ ].*)?", re.IGNORECASE)
 _BOXES = {"xmin", "x_min", "x1", "bbox", "bbox_x1"}
@@ -328,10 +329,20 @@ class _Folder:
         return self._source(
             _paths(files, [folder for _, folder in order]),
             pa.table({"label": codes}),
-            {"label": Feature("ClassLabel", names=tuple(names))},
+            {"label": Feature("ClassLabel", names=self._in_words(names))},
             chosen,
             [*labelled, *folders.flat],
         )
+
+    def _in_words(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return what a list such as ImageNet's words.txt calls the classes, where they are numbers of WordNet."""
+        if all(map(_WORDNET.fullmatch, names)):
+            for path in sorted(self.files.tables, key=lambda path: path.count("/"))[:_MOST_TABLES]:
+                words = pairs(self.files, path) if path.endswith(".txt") else {}
+                found = [words.get(name, "0") for name in names]
+                if not any(word[0].isdigit() for word in found):  # else a list of other numbers
+                    return tuple(w if found.count(w) == 1 else f"{w} ({n})" for n, w in zip(names, found, strict=True))
+        return tuple(names)
 
     def _warn_of_folders(self) -> None:
         """Name what the classes lack, and why."""
@@ -431,7 +442,7 @@ class _Folder:
         if isinstance(error, ColumnError):
             self.errors.append(f"{text(path)} of {self.place}: {error}")
             why = why.partition("; ")[0]
-        elif path.lower().endswith((".txt", ".json")) and self.table is None:
+        if path.lower().endswith((".txt", ".json")) and self.table is None:
             return
         self.said[why].append(text(path))
 

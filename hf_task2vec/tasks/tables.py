@@ -140,6 +140,8 @@ def read_sheet(files: Files, names: Names, path: str) -> Sheet:
     """Read a table and find the column that names images; raises `ValueError` where it is no table."""
     if path.lower().endswith((".parquet", ".pq")):
         return match(path, _from_parquet(files, path), names)
+    if (lists := _from_lists(files, path)) is not None:
+        return match(path, lists, names)
     content = _decode(files.read(path))
     is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson"))
     columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, path) is not None)
@@ -206,6 +208,25 @@ def _decode(data: bytes) -> str:
         return data.decode(encoding or "utf-8", "replace" if encoding else "strict").lstrip("\ufeff")
     except UnicodeDecodeError:
         return data.decode("cp1252", "replace")
+
+
+def pairs(files: Files, path: str) -> dict[str, str]:
+    """Return the lines of a list, each a word and what it stands for."""
+    found = (line.split(None, 1) for line in _decode(files.read(path)).splitlines())
+    return {pair[0]: pair[1].strip() for pair in found if len(pair) == 2}
+
+
+def _from_lists(files: Files, path: str) -> pa.Table | None:
+    """Return the labels of CUB-200's lists (image, class of the image, name of the class), each after a number."""
+    import pyarrow as pa
+
+    folder = path.removesuffix("images.txt")
+    lists = [path, f"{folder}image_class_labels.txt", f"{folder}classes.txt"]
+    if folder == path or lists[1] not in files.tables:
+        return None
+    images, classes, names = (pairs(files, each) if each in files.tables else {} for each in lists)
+    labels = [names.get(number, number) if (number := classes.get(image)) else None for image in images]
+    return pa.table({"file_name": [*images.values()], "label": labels})
 
 
 def _from_parquet(files: Files, path: str) -> pa.Table:

@@ -487,6 +487,32 @@ READ = {
         said=("the classes a, b hold folders of their own (x, y, z); if those are the classes, pass labels_from='sub",),
     ),
     "more: a zip with backslashes": Case(lambda r: packed(r / "photos.zip", pictures("set\\{c}\\{i}.png"))),
+    "more: CUB-200's lists, without class folders": Case(
+        lambda r: (
+            write(r, [f"images/bird_{i}.png" for i in range(12)])
+            or table(r, "".join(f"{i + 1} 00{i % 3}.x/bird_{i}.png\n" for i in range(12)), "images.txt")
+            or table(r, "".join(f"{i + 1} {i % 3 + 1}\n" for i in range(12)), "image_class_labels.txt")
+            or table(r, "".join(f"{i + 1} {i % 2}\n" for i in range(12)), "train_test_split.txt")
+            or table(r, "".join(f"{i} {c}\n" for i, c in enumerate(CLASSES, 1)), "classes.txt")
+        ),
+        labels_from="column 'label' of images.txt",
+    ),
+    "more: Tiny ImageNet": Case(
+        lambda r: (
+            classes(r, "train/n0000000{c}/images/{i}.png", names=map(str, range(3)))
+            or classes(r, "val/images/{c}_{i}.png", names=map(str, range(3)))
+            or (
+                [
+                    table(r / "train" / f"n0000000{c}", f"{c}.png\t0\t32\t44\t62\n", f"n0000000{c}_boxes.txt")
+                    for c in range(3)
+                ]
+                and table(r, "n00000000\nn00000001\nn00000002\n", "wnids.txt")
+            )
+            or table(r, "n00000002\tcrane\nn00000001\tpaper, newsprint\nn00000000\tcrane\n", "words.txt")
+        ),
+        {"crane (n00000000)": 4, "paper, newsprint": 4, "crane (n00000002)": 4},
+        said=("val have no class folders",),
+    ),
     "L3 folds": Case(
         lambda r: classes(r, "fold{i}/{c}/{i}.png"),
         labels_from="the folders (fold0, fold1, fold2, fold3 taken together as parts)",
