@@ -121,10 +121,25 @@ def cache_dir() -> Path:
     return temporary_home("no home folder is known") / "task2vec" if str(folder).startswith("~") else folder
 
 
-@cache
 def temporary_home(reason: str) -> Path:
     """Return a folder to keep things in until the process ends, and warn that it stands for the right one."""
-    logger.warning("%s, so nothing is kept for the next time; set HF_HOME to a folder that can be written to", reason)
+    _warn_not_kept(reason)
+    return temporary_folder()
+
+
+@cache
+def temporary_folder() -> Path:
+    """Return a folder that is there until the process ends."""
     folder = tempfile.mkdtemp(prefix="task2vec-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+def warn_not_kept(error: Exception) -> None:
+    """Warn, once, that the cache folder cannot be written to."""
+    _warn_not_kept(f"{cache_dir()} cannot be written to ({why(error) if isinstance(error, OSError) else error})")
+
+
+@cache
+def _warn_not_kept(reason: str) -> None:
+    logger.warning("%s, so nothing is kept for the next time; set HF_HOME to a folder that can be written to", reason)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.task_embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
 from hf_task2vec.errors import EmbeddingError, SchemaVersionError
-from hf_task2vec.files import cache_dir, why
+from hf_task2vec.files import cache_dir, warn_not_kept
 from hf_task2vec.tasks import stage
 
 if TYPE_CHECKING:
@@ -72,12 +72,7 @@ def cached_embedding(
         try:
             embedding.save(path(network.weights_hash))
         except EmbeddingError as error:
-            reason = why(error.__cause__) if isinstance(error.__cause__, OSError) else error
-            logger.warning(
-                "nothing is kept for the next time: %s cannot be written to (%s); set HF_HOME to a folder that can",
-                cache_dir(),
-                reason,
-            )
+            warn_not_kept(error.__cause__ if isinstance(error.__cause__, OSError) else error)
     return embedding
 
 

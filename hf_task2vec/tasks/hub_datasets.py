@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import DatasetNotFoundError, HubError, HubNotFoundError, HubUnavailableError, TaskError
-from hf_task2vec.files import system_cause, why
+from hf_task2vec.files import system_cause, temporary_folder, why
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
 from hf_task2vec.tasks.layout import lay_out
@@ -35,7 +36,8 @@ _KEPT = "the Hub could not be asked, so dataset {!r} is read as kept from an ear
 
 def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
     """Open one split of a dataset of the Hub; see `Task.from_dataset` for the parameters and errors."""
-    import datasets
+    import datasets.config
+    import huggingface_hub.constants
     from huggingface_hub.errors import GatedRepoError
 
     name, split, revision = sampling.name, sampling.split, sampling.revision
@@ -58,8 +60,17 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
 
     def build() -> datasets.DatasetBuilder:
         where = {"revision": commit or revision, "token": token}
-        with _translated(hub_id, token=token, revision=revision), _from_cache(unreachable is not None):
-            return datasets.load_dataset_builder(hub_id, name, **where)
+        offline = datasets.config.HF_HUB_OFFLINE or unreachable is not None  # else it would ask once more, for minutes
+        with _translated(hub_id, token=token, revision=revision), _set(datasets.config, "HF_HUB_OFFLINE", offline):
+            try:
+                return datasets.load_dataset_builder(hub_id, name, **where)
+            except OSError as error:
+                if system_cause(error) is None:
+                    raise
+            # What it writes to be opened, such as the card, may as well lie elsewhere.
+            elsewhere = str(temporary_folder())
+            with _set(huggingface_hub.constants, "HF_HUB_CACHE", elsewhere):
+                return datasets.load_dataset_builder(hub_id, name, cache_dir=elsewhere, **where)
 
     def opened(builder: datasets.DatasetBuilder) -> Source:
         facts: dict[str, Any] = {"config_name": name, "revision": commit, "may_read": of_the_dataset}
@@ -106,16 +117,14 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
 
 
 @contextmanager
-def _from_cache(alone: bool) -> Iterator[None]:
-    """Make `datasets` look into its cache alone, which has no option for that: it would ask once more, for minutes."""
-    import datasets.config
-
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or alone
+def _set(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Change for a while what a library has no option for."""
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
+        setattr(module, name, before)
 
 
 def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, token: Any, warn: Warn) -> Source:

@@ -7,12 +7,15 @@ import gc
 import io
 import itertools
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -241,6 +244,31 @@ def test_damaged_bytes_are_not_kept(hub: HubServer, hub_fault: Callable[..., Any
     with pytest.raises((HubCorruptError, HubError), match="damaged"):
         Task.from_dataset("org/pets", max_samples=4)
     assert len(Task.from_dataset("org/pets", max_samples=4)) == 4
+
+
+def test_a_home_that_may_not_be_written_to_is_said_once(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = b"---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n"
+    files = shards(table([0, 1] * 50), 2, CLASSIC) | {"README.md": card}
+    hub.create_dataset("org/pets", files)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", os.devnull)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "task2vec"))
+    tmp_path.chmod(0o500)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nobody: no folder is read-only for root
+    try:
+        assert len(Task.from_dataset("org/pets", max_samples=4)) == 4
+        assert len(Task.from_dataset("org/pets", max_samples=4, seed=1)) == 4
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+    (warning,) = (line for line in caplog.messages if "HF_HOME" in line)
+    assert "task2vec cannot be written to (permission denied), so nothing is kept for the next time" in warning
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_hub_that_sends_whole_files_only(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_task2vec.files import cache_dir, canonical_json, sha256_bytes, write_json
+from hf_task2vec.files import cache_dir, canonical_json, sha256_bytes, warn_not_kept, write_json
 from hf_task2vec.hub import HubSession
 from hf_task2vec.tasks.parquet.remote import NotCheap
 
@@ -52,7 +52,7 @@ def list_files(
     try:
         write_json(_listing_path(hub_id, name, revision, token), asdict(listing))
     except OSError as error:
-        logger.debug("the cache is not usable (%s)", error)
+        warn_not_kept(error)
     return listing
 
 

@@ -19,7 +19,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubCorruptError, HubError
-from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes
+from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes, warn_not_kept
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.tasks.columns import declared
 from hf_task2vec.tasks.parquet.pages import (
@@ -106,7 +106,7 @@ class RemoteFile(io.RawIOBase):
             with atomic_path(part) as temporary:
                 temporary.write_bytes(data)
         except OSError as error:
-            logger.debug("the cache is not usable (%s)", error)
+            warn_not_kept(error)
         return data
 
     def _get(self, session: HubSession, start: int, stop: int) -> bytes:
