@@ -18,7 +18,7 @@ from hf_task2vec.tasks.columns import (
     is_bookkeeping,
 )
 from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
-from hf_task2vec.tasks.parquet.remote import NotCheap
+from hf_task2vec.tasks.parquet.split import NotCheap
 from hf_task2vec.tasks.sampling import Draw
 
 if TYPE_CHECKING:

@@ -226,7 +226,8 @@ def test_parquet_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         rows = range(100 * part, 100 * part + 100)
         frame = pd.DataFrame({"image": [png(i) for i in rows], "label": [i % 7 for i in rows], "id": rows})
         table = pa.Table.from_pandas(frame.astype({"label": "int32" if part else "int64"}))
-        pq.write_table(table, tmp_path / f"part-{part}.parquet", row_group_size=30)
+        codec = "brotli" if part == 1 else "snappy"  # of which no beginning can be decoded
+        pq.write_table(table, tmp_path / f"part-{part}.parquet", row_group_size=30, compression=codec)
     before = sorted(datasets.config.HF_CACHE_HOME and Path(datasets.config.HF_CACHE_HOME).rglob("*"))
     task = Task.from_dataset(tmp_path, max_samples=50)
     assert [number(image) % 7 for image in task.images] == task.labels.tolist()
@@ -237,6 +238,25 @@ def test_parquet_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     near = Task.from_dataset(tmp_path, max_samples=14)
     assert near.sample_counts.tolist() == [2] * 7
     assert "near the start of a row group" in str(near.drawn_from)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say how much was read")
+def test_of_large_pages_of_parquet_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [{"bytes": png(i) + bytes(100_000), "path": f"{i}.png"} for i in range(192)]
+    cells[1]["bytes"] = b"broken"
+    frame = pa.table({"image": cells, "label": [i % 3 for i in range(192)]})
+    pq.write_table(frame, tmp_path / "photos.parquet", compression="none", use_dictionary=False, row_group_size=64)
+    monkeypatch.setattr("hf_task2vec.tasks.parquet.local.EXACT_BYTES", 1000)
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    task = Task.from_dataset(tmp_path, max_samples=9)
+    assert [number(image) % 3 for image in task.images] == task.labels.tolist()
+    assert [image.name for image in task.skipped] == ["1.png"]
+    before = bytes_read()  # all is imported
+    assert len(Task.from_dataset(tmp_path, max_samples=9)) == 9
+    assert bytes_read() - before < 5_000_000, "of 19 MB"
 
 
 def test_parquet_that_names_files_beside_it(photos: Path) -> None:

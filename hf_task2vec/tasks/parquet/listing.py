@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.files import cache_dir, canonical_json, sha256_bytes, warn_not_kept, write_json
 from hf_task2vec.hub import HubSession
-from hf_task2vec.tasks.parquet.remote import NotCheap
+from hf_task2vec.tasks.parquet.split import NotCheap
 
 if TYPE_CHECKING:
     import datasets

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import DatasetNotFoundError
 from hf_task2vec.tasks.images import not_fetched
-from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit
+from hf_task2vec.tasks.parquet.pages import DamagedPageError, first_values
+from hf_task2vec.tasks.parquet.split import Entry, NotCheap, ParquetSplit, leaf_of
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -64,7 +65,33 @@ class _LocalFile:
             first += group.num_rows
 
     def _cells(self, group: int, name: str, at_once: int, positions: Sequence[int]) -> list[Any]:
-        """Return cells of a row group, decoded a few at a time, from its start to the last one wanted."""
+        """Return cells of a row group, of which no more is read than up to the last one wanted."""
+        try:
+            cells = self._first(group, name, positions)
+        except (NotCheap, DamagedPageError):  # such as other codecs, and pages of more than a gigabyte
+            cells = self._decoded(group, name, at_once, positions)
+        return [beside(self._place.parent, cell) for cell in cells]
+
+    def _first(self, group: int, name: str, positions: Sequence[int]) -> list[Any]:
+        """Read them from the beginning of the pages."""
+        _, leaf, offset, end = leaf_of(self, name, group)
+        with understood(self._place), self._place.open("rb") as handle:
+
+            def fetch(start: int, length: int) -> bytes:
+                handle.seek(start)
+                return handle.read(min(length, end - start))
+
+            values = first_values(fetch, offset, max(positions) + 1, leaf)
+        paths = (self.metadata.schema.column(i).path for i in range(self.metadata.num_columns))
+        others = [path for path in paths if path.startswith(f"{name}.") and path != f"{name}.bytes"]
+        if not others:
+            return [values[position] for position in positions]
+        with self.open() as parquet:
+            names = parquet.read_row_group(group, columns=others).column(name)
+        return [(names[position].as_py() or {}) | {"bytes": values[position]} for position in positions]
+
+    def _decoded(self, group: int, name: str, at_once: int, positions: Sequence[int]) -> list[Any]:
+        """Let pyarrow read them, a few at a time."""
         wanted, start = set(positions), 0
         found: dict[int, Any] = {}
         with self.open() as handle:
@@ -74,7 +101,7 @@ class _LocalFile:
                 start += len(cells)
                 if len(found) == len(wanted):
                     break
-        return [beside(self._place.parent, found[position]) for position in positions]
+        return [found[position] for position in positions]
 
 
 def beside(folder: Path, cell: Any) -> Any:

@@ -22,16 +22,8 @@ from hf_task2vec.errors import HubCorruptError, HubError
 from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes, warn_not_kept
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.tasks.columns import declared
-from hf_task2vec.tasks.parquet.pages import (
-    CODECS,
-    ENCODINGS,
-    DamagedPageError,
-    IncompleteError,
-    Leaf,
-    first_values,
-    parse_struct,
-)
-from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit
+from hf_task2vec.tasks.parquet.pages import DamagedPageError, IncompleteError, Leaf, first_values, parse_struct
+from hf_task2vec.tasks.parquet.split import Entry, NotCheap, ParquetSplit, leaf_of
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -49,10 +41,6 @@ MOST_SHARE = 0.5
 
 _TAIL = 4 << 10, 64 << 10  # bytes at the end of a file where its footer is looked for
 _MAGIC = b"PAR1"
-
-
-class NotCheap(Exception):
-    """A split cannot be read in parts, or not by fewer bytes; the text says why."""
 
 
 class RemoteFile(io.RawIOBase):
@@ -172,35 +160,17 @@ class RemoteFile(io.RawIOBase):
 
     def entries(self, name: str, first: int) -> Iterator[Entry]:
         """Return the pages of a column of images that can be entered."""
-        import pyarrow as pa
-
-        kind = self.metadata.schema.to_arrow_schema().field(name).type
-        if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise NotCheap(f"column {name!r} ({kind}) does not hold the images themselves")
-        leaf_name = f"{name}.bytes" if pa.types.is_struct(kind) else name
-        names = [self.metadata.schema.column(i).path for i in range(self.metadata.num_columns)]
-        if leaf_name not in names:
-            raise NotCheap(f"{self.path} has no column {leaf_name!r}")
-        position = names.index(leaf_name)
-        max_level = self.metadata.schema.column(position).max_definition_level
         for number in range(self.metadata.num_row_groups):
             group = self.metadata.row_group(number)
             if not group.num_rows:
                 continue
-            chunk = group.column(position)
-            if chunk.compression not in CODECS or not ENCODINGS.issuperset(chunk.encodings):
-                raise NotCheap(f"{self.path} is compressed with {chunk.compression}, encoded as {chunk.encodings}")
-            dictionary = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
-            start = chunk.data_page_offset if dictionary is None else min(dictionary, chunk.data_page_offset)
-            mean = chunk.total_compressed_size / group.num_rows
-            leaf = Leaf(chunk.compression, max_level, dictionary, mean)
-            pages = [(chunk.data_page_offset, 0)]
-            if chunk.has_offset_index:
-                pages = _with_values(self._pages(position)[number], group.num_rows, mean)
-            ends = [row for _, row in pages[1:]] + [group.num_rows]
-            for (offset, row), stop in zip(pages, ends, strict=True):
-                end = start + chunk.total_compressed_size
-                yield Entry(first + row, stop - row, mean, partial(self._values, offset, end, leaf))
+            position, leaf, start, end = leaf_of(self, name, number)
+            pages = [(start, 0)]
+            if group.column(position).has_offset_index:
+                pages = _with_values(self._pages(position)[number], group.num_rows, leaf.mean)
+            stops = [row for _, row in pages[1:]] + [group.num_rows]
+            for (offset, row), stop in zip(pages, stops, strict=True):
+                yield Entry(first + row, stop - row, leaf.mean, partial(self._values, offset, end, leaf))
             first += group.num_rows
 
     @cached_property

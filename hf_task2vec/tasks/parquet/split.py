@@ -19,7 +19,7 @@ import numpy as np
 
 from hf_task2vec.errors import ColumnError
 from hf_task2vec.tasks.columns import of_schema
-from hf_task2vec.tasks.parquet.pages import expected_bytes
+from hf_task2vec.tasks.parquet.pages import CODECS, ENCODINGS, Leaf, expected_bytes
 from hf_task2vec.tasks.sampling import Draw
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ _SPARE = 1.25  # rows a class has to choose from, for each that the sample takes
 _PEEK_ROWS = 16  # rows searched for a first value
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class NotCheap(Exception):
+    """A split cannot be read in parts, or not by fewer bytes; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,29 @@ class ParquetPart(Protocol):
 
     def entries(self, name: str, first: int) -> Iterable[Entry]:
         """Return the places where a column can be entered; `first` is the file's first row in the split."""
+
+
+def leaf_of(part: ParquetPart, name: str, number: int) -> tuple[int, Leaf, int, int]:
+    """Return where the bytes of images are in a row group: the column, what it is, its first data page, and its end."""
+    import pyarrow as pa
+
+    schema, group = part.metadata.schema, part.metadata.row_group(number)
+    kind = schema.to_arrow_schema().field(name).type
+    if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise NotCheap(f"column {name!r} ({kind}) does not hold the images themselves")
+    leaf_name = f"{name}.bytes" if pa.types.is_struct(kind) else name
+    names = [schema.column(i).path for i in range(part.metadata.num_columns)]
+    if leaf_name not in names:
+        raise NotCheap(f"{part.path} has no column {leaf_name!r}")
+    position = names.index(leaf_name)
+    chunk = group.column(position)
+    if chunk.compression not in CODECS or not ENCODINGS.issuperset(chunk.encodings):
+        raise NotCheap(f"{part.path} is compressed with {chunk.compression}, encoded as {chunk.encodings}")
+    dictionary = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
+    first = chunk.data_page_offset
+    end = (first if dictionary is None else min(dictionary, first)) + chunk.total_compressed_size
+    mean = chunk.total_compressed_size / group.num_rows
+    return position, Leaf(chunk.compression, schema.column(position).max_definition_level, dictionary, mean), first, end
 
 
 class ParquetSplit:
