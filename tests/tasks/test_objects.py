@@ -256,7 +256,7 @@ def test_of_large_pages_of_parquet_the_beginning_is_read(tmp_path: Path, monkeyp
     assert [image.name for image in task.skipped] == ["1.png"]
     before = bytes_read()  # all is imported
     assert len(Task.from_dataset(tmp_path, max_samples=9)) == 9
-    assert bytes_read() - before < 5_000_000, "of 19 MB"
+    assert bytes_read() - before < 8_000_000, "of 19 MB"
 
 
 def test_parquet_that_names_files_beside_it(photos: Path) -> None:
