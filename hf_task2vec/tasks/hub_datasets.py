@@ -17,8 +17,7 @@ from hf_task2vec.files import system_cause, temporary_folder, why
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
 from hf_task2vec.tasks.layout import lay_out
-from hf_task2vec.tasks.parquet.listing import kept_listing, list_files, of_the_dataset
-from hf_task2vec.tasks.parquet.remote import RemoteSplit
+from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files
 from hf_task2vec.tasks.source import Sampling, Source
 from hf_task2vec.tasks.splits import pick_split
 
@@ -73,7 +72,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
                 return datasets.load_dataset_builder(hub_id, name, cache_dir=elsewhere, **where)
 
     def opened(builder: datasets.DatasetBuilder) -> Source:
-        facts: dict[str, Any] = {"config_name": name, "revision": commit, "may_read": of_the_dataset}
+        facts: dict[str, Any] = {"config_name": name, "revision": commit, "may_read": _of_the_dataset}
         place, by_split = f"dataset {hub_id!r}", builder.config.data_files or {}
         tars = {str(key): [str(url) for url in urls] for key, urls in by_split.items()}
         packed = all(url.endswith((".tar", ".tar.gz")) for urls in tars.values() for url in urls)
@@ -112,7 +111,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
         config_name=listing.config_name,
         split=chosen,
         other_splits=tuple(key for key in listing.splits if key != chosen),
-        may_read=of_the_dataset,
+        may_read=_of_the_dataset,
     )
 
 
@@ -251,3 +250,17 @@ def _translated(dataset: str, *, token: str | bool | None = None, revision: str 
 def _text(error: Exception, token: str | bool | None) -> str:
     text = " ".join(str(error).split()) or type(error).__name__  # on one line
     return redact(text, token).rstrip(".") + "."
+
+
+def _of_the_dataset(path: str) -> bool:
+    """Say whether a row of a dataset on the Hub may name this file or address: files of the Hub, and their copies.
+
+    A row can name any file of the machine that reads it, or any server: what lies elsewhere is nobody's image.
+    """
+    if "://" in path:
+        return path.rpartition("::")[2].startswith("hf://")
+    import datasets.config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    caches = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return any(Path(path).resolve().is_relative_to(Path(cache).resolve()) for cache in caches)

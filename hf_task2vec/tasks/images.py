@@ -27,14 +27,9 @@ from hf_task2vec.errors import ImageDecodeError
 from hf_task2vec.tasks.addresses import Fetcher
 from hf_task2vec.tasks.sampling import Unusable
 
-MAX_PIXELS = 178_956_970
-"""Largest image that is decoded, in pixels: the size from which Pillow itself speaks of a decompression bomb."""
-
-MAX_BYTES = 4 * MAX_PIXELS
-"""Largest image file that is read, in bytes: `MAX_PIXELS` uncompressed 8-bit pixels with transparency."""
-
-DECODED_BUDGET = 256 * 2**20
-"""Bytes of decoded pixels that one sample keeps in memory; images beyond it are decoded again when asked for."""
+MAX_PIXELS = 178_956_970  # the size from which Pillow itself speaks of a decompression bomb
+MAX_BYTES = 4 * MAX_PIXELS  # of a file: uncompressed 8-bit pixels with transparency
+DECODED_BUDGET = 256 * 2**20  # bytes of pixels that a sample keeps; images beyond are decoded again when asked for
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "AVIF")
 """The formats of image datasets, by Pillow's name. The rest of Pillow's list stays out on purpose: some have no
@@ -102,18 +97,12 @@ _STATED_BY_TIFF, _PLANAR_CONFIGURATION, _NO_DATA = 281, 284, 42113  # tags MaxSa
 
 
 def decode_rgb(data: bytes, values: Values | None = None) -> Image.Image:
-    """Decode the bytes of an image file to 8-bit RGB, with its EXIF orientation applied; of an animation, one frame.
-
-    An `ImageDecodeError` has the reason alone, fit for a list of skipped images.
-    """
+    """Decode an image file to 8-bit RGB, upright; of an animation, one frame. An `ImageDecodeError` has no name."""
     return to_rgb(decode(data)[0], values)
 
 
 def decode(data: bytes) -> tuple[Image.Image, Facts]:
-    """Decode the bytes of an image file, upright; to RGB only where that loses nothing of the values' range.
-
-    Errors are those of `decode_rgb`.
-    """
+    """Decode an image file, upright; to RGB only where that loses nothing of the values' range."""
     try:
         with _opened(data) as image:
             size = image.width * image.height
@@ -208,27 +197,18 @@ def like_sample(image: Image.Image, values: Mapping[str, Sequence[float]]) -> Im
 class Facts:
     """What a picture's pixels are."""
 
-    spread: float
-    """Standard deviation of its values, the largest of a channel's."""
-    kind: str = "plain"
-    """Whether its values are ``"plain"`` 8 bits, or a ``"float"`` or ``"integer"`` of a range that must be found."""
+    spread: float  # standard deviation of its values, the largest of a channel's
+    kind: str = "plain"  # 8 bits; or a "float" or "integer" of a range that must be found
     low: float = 0.0
     high: float = 255.0
-    stated: float | None = None
-    """The largest value that can occur, where the file says so."""
-    remark: str | None = None
-    """What was dropped."""
-
-    def is_flat(self, values: Values) -> bool:
-        """Say whether the picture is nearly one colour."""
-        return self.spread < (values.high - values.low) / 255
+    stated: float | None = None  # the largest value that can occur, where the file says so
+    remark: str | None = None  # what was dropped
 
 
 def find_values(pictures: Sequence[Facts]) -> Values:
-    """Return the one range of values that all `pictures`, of one kind, are taken to use.
-
-    That is the one that the files state; else the first of the usual ones (0 to 1 for floats, 8 to 16 bits) that holds
-    them, but for a hair; else what they reach. One float picture in a hundred may be out of the way.
+    """Return the one range of values that all `pictures`, of one kind, are taken to use: the one that files state;
+    else the first of the usual ones (0 to 1 for floats, 8 to 16 bits) that holds them, but for a hair; else what they
+    reach. One float picture in a hundred may be out of the way.
     """
     floats = pictures[0].kind == "float"
     highs = [facts.high for facts in pictures]
@@ -324,11 +304,8 @@ def _without_no_data(image: Image.Image) -> Image.Image:
 
 
 def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callable[[str], bool] | None = None) -> bytes:
-    """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes or what returns them, or the
-    path or address of a file.
-
-    `may_read` says of a path or address whether it may be opened; by default all may. An `ImageDecodeError` tells no
-    name. `fetcher` gets what lies at an address.
+    """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes or what returns them, or the path
+    or address of a file, if `may_read` says that it may be opened. An `ImageDecodeError` tells no name.
     """
     value = _content(value)
     if value is None:
@@ -375,9 +352,8 @@ def _check_bytes(size: int) -> None:
 
 
 def identify(value: Any) -> Any:
-    """Return what tells a cell's content from another, as JSON, without opening an image file.
-
-    That is a checksum of bytes; of a file, its name, size and time of change; of an address, the address.
+    """Return what tells a cell's content from another: a checksum of bytes; of a file, its name, size and time of
+    change; of an address, the address.
     """
     try:
         value = _content(value)
@@ -399,8 +375,7 @@ class StoredImage:
 
     content: Image.Image | bytes
     sha256: str
-    pixels: str = ""
-    """SHA-256 of the decoded pixels."""
+    pixels: str = ""  # SHA-256 of the decoded pixels
     facts: Facts = Facts(255.0)
     values: Values | None = None
 
@@ -412,7 +387,7 @@ class StoredImage:
 
 
 class ImageStore:
-    """Checks images by decoding each once, in threads, and keeps their pixels (3 bytes each) while a budget lasts."""
+    """Checks images by decoding each once, in threads, and keeps their pixels while a budget lasts."""
 
     def __init__(self, budget: int = DECODED_BUDGET) -> None:
         self._left = budget
@@ -436,10 +411,7 @@ class ImageStore:
         token: str | bool | None = None,
         may_read: Callable[[str], bool] | None = None,
     ) -> list[StoredImage | Unusable]:
-        """Return for each cell of an image column the stored image, or why it is broken.
-
-        If all of them are images at addresses that cannot be reached, that is a `HubError`.
-        """
+        """Return for each cell the stored image, or why it is broken; a `HubError` if no address can be reached."""
         fetcher = self._fetcher = self._fetcher or Fetcher(token, _check_bytes)
 
         def attempt(cell: Any) -> StoredImage | Unusable:
@@ -458,31 +430,24 @@ class ImageStore:
         return found
 
 
-@dataclass(frozen=True)
-class Settled:
-    """The pictures of a sample, alike in what their values mean."""
-
-    images: list[StoredImage]
-    values: dict[str, Values]
-    """By kind of number, where not plain 8 bits."""
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-def settle(images: Sequence[StoredImage]) -> Settled:
-    """Give the pictures of a sample one range of values, and say what they are."""
+def settle(
+    images: Sequence[StoredImage],
+) -> tuple[ImageSample, dict[str, Values], tuple[str, ...], tuple[str, ...]]:
+    """Give the pictures of a sample one range of values; return them, the ranges that are not plain, what they are in
+    words, and warnings.
+    """
     values = {"plain": PLAIN}
     for kind in ("integer", "float"):
         if pictures := [image.facts for image in images if image.facts.kind == kind]:
             values[kind] = find_values(pictures)
     settled = [replace(image, values=values[image.facts.kind]) for image in images]
-    notes = [str(found) for kind, found in values.items() if kind != "plain" and found != PLAIN]
+    flat = sum(image.facts.spread < (image.values.high - image.values.low) / 255 for image in settled if image.values)
+    del values["plain"]
+    notes = [str(found) for found in values.values() if found != PLAIN]
     remarks = Counter(image.facts.remark for image in images if image.facts.remark)
     notes += [f"{remark} in {count}" for remark, count in remarks.items()]
-    flat = sum(image.facts.is_flat(values[image.facts.kind]) for image in images)
-    warnings = [f"{flat} of {len(images)} pictures are nearly one colour, and show nothing"] if flat else []
-    del values["plain"]
-    return Settled(settled, values, tuple(notes), tuple(warnings))
+    warnings = (f"{flat} of {len(images)} pictures are nearly one colour, and show nothing",) if flat else ()
+    return ImageSample(settled), values, tuple(notes), warnings
 
 
 class ImageSample(Sequence[Image.Image]):

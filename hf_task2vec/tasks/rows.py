@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from hf_task2vec.tasks.columns import (
     is_bookkeeping,
 )
 from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
-from hf_task2vec.tasks.parquet.split import NotCheap
+from hf_task2vec.tasks.parquet.split import NotCheap, ParquetSplit
 from hf_task2vec.tasks.sampling import Draw
 
 if TYPE_CHECKING:
@@ -37,40 +37,17 @@ _READ_AT_ONCE = 64  # rows whose cells are in memory at a time
 _STREAMED, _LEAST_STREAMED = 8, 1024  # rows taken of a stream for each of the sample, and at least
 
 
-class Data(Protocol):
-    """The columns of one split."""
-
-    @property
-    def features(self) -> Mapping[str, Any]:
-        """Types of the columns, as `datasets` or `columns.Feature` has them."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Read a whole column of labels."""
-
-    def first_value(self, name: str) -> Any:
-        """Return a value of a column that is not null, None if there is none near."""
-
-    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
-        """Return `draw`, `read` and `note` of `Rows` for the images in column `name`."""
-
-
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a split whose columns are known."""
+    """The rows of a split whose columns are known, and the sample drawn of them."""
 
     image_column: str
     label_column: str
     labels: Labels
     draw: Draw
-    """The sample."""
     read: Read
-    note: str | None = None
-    """Which rows the sample was drawn from, where not from all."""
-    stamp: Any = None
-    """What tells whether the files that hold the images have changed; None if only the images do."""
+    note: str | None  # which rows the sample was drawn from, where not from all
+    stamp: Any  # what tells whether the files that hold the images have changed; None if only the images do
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +56,9 @@ class Listed:
 
     columns: pa.Table
     features: Mapping[str, Any]
-    images: Callable[[int], Any] | None = None
-    """Returns what stands for the image of a row; None where they are in a column."""
-    cell: Callable[[Any], Any] = lambda image: image
-    """Turns that into a cell as `images.read_encoded` takes it."""
-    choice: LabelChoice | None = None
-    """The label column, where what read the rows knows it."""
+    images: Callable[[int], Any] | None = None  # what stands for the image of a row; None: a column has them
+    cell: Callable[[Any], Any] = lambda image: image  # turns that into a cell as `images.read_encoded` takes it
+    choice: LabelChoice | None = None  # the label column, where what read the rows knows it
 
     def __len__(self) -> int:
         return self.columns.num_rows
@@ -95,11 +69,10 @@ class Listed:
 
     def first_value(self, name: str) -> Any:
         """Return the first value that is not null, among a few."""
-        cells = self.columns.column(name)[:_PEEK_ROWS]
-        return next((cell.as_py() for cell in cells if cell.is_valid), None)
+        return _first(self.columns.column(name)[:_PEEK_ROWS])
 
     def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
-        """Draw from all rows."""
+        """Return a sample of all rows, what reads the images in column `name` at some of them, and no note."""
 
         def read(rows: Sequence[int]) -> Iterator[Any]:
             for row in rows:
@@ -122,8 +95,7 @@ class _Dataset:
         return self._arrow(name)[:].column(name)
 
     def first_value(self, name: str) -> Any:
-        cells = self._arrow(name)[:_PEEK_ROWS].column(name)
-        return next((cell.as_py() for cell in cells if cell.is_valid), None)
+        return _first(self._arrow(name)[:_PEEK_ROWS].column(name))
 
     def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
         formats = [x for x in self.features if x in WEBDATASET_NAMES] if name in WEBDATASET_NAMES else []
@@ -138,6 +110,13 @@ class _Dataset:
 
     def _arrow(self, *names: str) -> datasets.Dataset:
         return self._data.select_columns(list(names)).with_format("arrow")
+
+
+Data: TypeAlias = Listed | _Dataset | ParquetSplit
+
+
+def _first(cells: pa.ChunkedArray) -> Any:
+    return next((cell.as_py() for cell in cells if cell.is_valid), None)
 
 
 def open_rows(source: Source, sampling: Sampling, warn: Warn = logger.warning) -> Rows:

@@ -21,15 +21,33 @@ T = TypeVar("T")
 _COPIES_MET = 64  # and as many as rows wanted, after which a copy is not replaced
 
 
-class BalancedSampler:
-    """Draws rows without replacement, always for the class that has been drawn least.
+@dataclass(frozen=True)
+class Unusable:
+    """A row that cannot be loaded."""
 
-    Row ``rows[p]`` carries class ``classes[p]``; a row occurs once for each of its classes. The draws depend on `rng`
-    and on the set of pairs, not on the platform.
+    reason: str
+    name: str = ""  # of its file, if it has one
+
+
+@dataclass(frozen=True)
+class Filled(Generic[T]):
+    """A sample that was loaded."""
+
+    rows: list[int]
+    loaded: list[T]  # what the rows loaded to
+    skipped: dict[int, Unusable]  # by row, in the order met
+    repeated: dict[int, int]  # for a row left out, the row met before it that has the same content
+
+
+class Draw:
+    """A sample of `size` rows (None for all) without replacement, and replacements where one turns out unusable.
+
+    Row ``rows[p]`` carries class ``classes[p]``; a row occurs once for each of its classes. What is drawn depends on
+    `seed` and on the set of pairs, not on the platform.
     """
 
-    def __init__(self, rows: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> None:
-        self._rng = rng
+    def __init__(self, rows: np.ndarray, classes: np.ndarray, size: int | None, seed: int) -> None:
+        self._rng = rng = np.random.default_rng(seed)
         self._rows, items = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
         classes = np.asarray(classes, dtype=np.int64)
         n_classes = int(classes.max(initial=-1)) + 1
@@ -40,68 +58,7 @@ class BalancedSampler:
         self._taken = np.zeros(len(self._rows), dtype=bool)
         self._counts = np.zeros(n_classes, dtype=np.int64)
         self._open = self._cursor < self._queue_ends
-
-    def draw(self) -> tuple[int, int] | None:
-        """Return the next row and the class it was drawn for, None when no row is left."""
-        while self._open.any():
-            least = self._counts[self._open].min()
-            ties = np.flatnonzero(self._open & (self._counts == least))
-            label = int(ties[self._rng.integers(len(ties))])
-            row = self._next_of(label)
-            if row is not None:
-                return row, label
-        return None
-
-    def redraw(self, row: int, label: int) -> tuple[int, int] | None:
-        """Return a row to stand for the unusable `row` drawn for `label`: of the same class while it has any."""
-        item = int(np.searchsorted(self._rows, row))
-        self._counts[self._classes_of(item)] -= 1
-        replacement = self._next_of(label)
-        return self.draw() if replacement is None else (replacement, label)
-
-    def _next_of(self, label: int) -> int | None:
-        while self._cursor[label] < self._queue_ends[label]:
-            item = int(self._queues[self._cursor[label]])
-            self._cursor[label] += 1
-            if not self._taken[item]:
-                self._taken[item] = True
-                self._counts[self._classes_of(item)] += 1
-                return int(self._rows[item])
-        self._open[label] = False
-        return None
-
-    def _classes_of(self, item: int) -> np.ndarray:
-        return self._classes[self._class_ends[item - 1] if item else 0 : self._class_ends[item]]
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A row that cannot be loaded."""
-
-    reason: str
-    name: str = ""
-    """Of its file, if it has one."""
-
-
-@dataclass(frozen=True)
-class Filled(Generic[T]):
-    """A sample that was loaded."""
-
-    rows: list[int]
-    loaded: list[T]
-    """What the rows loaded to."""
-    skipped: dict[int, Unusable]
-    """By row, in the order met."""
-    repeated: dict[int, int]
-    """For a row left out, the row met before it that has the same content."""
-
-
-class Draw:
-    """A sample of `size` rows (None for all), and their replacements where one turns out unusable."""
-
-    def __init__(self, rows: np.ndarray, classes: np.ndarray, size: int | None, seed: int) -> None:
-        self._sampler = BalancedSampler(rows, classes, np.random.default_rng(seed))
-        self.slots = tuple(islice(iter(self._sampler.draw, None), size))
+        self.slots = tuple(islice(iter(self._draw, None), size))
         """Rows wanted, each with the class that it was drawn for."""
 
     @property
@@ -117,7 +74,7 @@ class Draw:
         `load` returns for each of many rows what it loads to, or why it is unusable. A row whose `content` is that of
         another is replaced too, within limits: a class of copies of one picture is not read to its end.
         """
-        sampler, slots = copy.deepcopy(self._sampler), dict(enumerate(self.slots))
+        rest, slots = copy.deepcopy(self), dict(enumerate(self.slots))
         filled: Filled[T] = Filled([], [], {}, {})
         loaded: dict[int, T] = {}
         first: dict[Hashable, int] = {}
@@ -135,12 +92,43 @@ class Draw:
                     filled.repeated[slot[0]] = first[content(result)]
                     if len(filled.repeated) > _COPIES_MET + len(self.slots):
                         continue
-                if (replacement := sampler.redraw(*slot)) is not None:
+                if (replacement := rest._redraw(*slot)) is not None:
                     pending[position] = replacement
         for position in sorted(loaded):
             filled.rows.append(slots[position][0])
             filled.loaded.append(loaded[position])
         return filled
+
+    def _draw(self) -> tuple[int, int] | None:
+        """Return the next row and the class it was drawn for, None when no row is left."""
+        while self._open.any():
+            least = self._counts[self._open].min()
+            ties = np.flatnonzero(self._open & (self._counts == least))
+            label = int(ties[self._rng.integers(len(ties))])
+            if (row := self._next_of(label)) is not None:
+                return row, label
+        return None
+
+    def _redraw(self, row: int, label: int) -> tuple[int, int] | None:
+        """Return a row to stand for the unusable `row` drawn for `label`: of the same class while it has any."""
+        item = int(np.searchsorted(self._rows, row))
+        self._counts[self._classes_of(item)] -= 1
+        replacement = self._next_of(label)
+        return self._draw() if replacement is None else (replacement, label)
+
+    def _next_of(self, label: int) -> int | None:
+        while self._cursor[label] < self._queue_ends[label]:
+            item = int(self._queues[self._cursor[label]])
+            self._cursor[label] += 1
+            if not self._taken[item]:
+                self._taken[item] = True
+                self._counts[self._classes_of(item)] += 1
+                return int(self._rows[item])
+        self._open[label] = False
+        return None
+
+    def _classes_of(self, item: int) -> np.ndarray:
+        return self._classes[self._class_ends[item - 1] if item else 0 : self._class_ends[item]]
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, order: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

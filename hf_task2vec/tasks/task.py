@@ -407,20 +407,16 @@ def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample
 
     with stage("reading %d images", len(rows.draw.slots)), reading(source.dataset, token):
         filled = rows.draw.fill(load, content=lambda image: image.pixels)
-    settled = settle(filled.loaded)
+    images, values, notes, warnings = settle(filled.loaded)
     indices = np.asarray(filled.rows, dtype=np.int64)
     sample = Sample(
         labels.of(indices),
         indices,
-        ImageSample(settled.images),
+        images,
         tuple(SkippedImage(row, image.reason, image.name) for row, image in filled.skipped.items()),
-        settled.notes,
-        (
-            *_of_repeated(filled.repeated, labels),
-            *_of_lost(filled.skipped, indices, labels),
-            *settled.warnings,
-        ),
-        settled.values,
+        notes,
+        (*_of_repeated(filled.repeated, labels), *_of_lost(filled.skipped, indices, labels), *warnings),
+        values,
     )
     _check_sample(source, sample, labels.kind)
     for warning in sample.warnings:

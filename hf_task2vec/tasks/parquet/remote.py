@@ -11,25 +11,28 @@ which its provenance says.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubCorruptError, HubError
-from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes, warn_not_kept
+from hf_task2vec.files import atomic_path, cache_dir, canonical_json, sha256_bytes, warn_not_kept, write_json
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.tasks.columns import declared
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, IncompleteError, Leaf, first_values, parse_struct
 from hf_task2vec.tasks.parquet.split import Entry, NotCheap, ParquetSplit, leaf_of
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow.parquet as pq
 
     from hf_task2vec.tasks.labels import Labels
-    from hf_task2vec.tasks.parquet.listing import Listing
     from hf_task2vec.tasks.sampling import Draw
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,81 @@ MOST_SHARE = 0.5
 
 _TAIL = 4 << 10, 64 << 10  # bytes at the end of a file where its footer is looked for
 _MAGIC = b"PAR1"
+_PATHS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The Parquet files of a configuration of a dataset at one commit, by split."""
+
+    commit: str
+    config_name: str
+    splits: dict[str, list[str]]
+    sizes: dict[str, int]
+    features: dict[str, Any] | None  # as in the dataset's card; None if only the files tell
+
+
+def kept_listing(hub_id: str, name: str | None, revision: str | None, token: Any) -> Listing | None:
+    """Return the listing kept from the last time that the dataset was opened, None if there is none."""
+    try:
+        return Listing(**json.loads(_listing_path(hub_id, name, revision, token).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def list_files(
+    hub_id: str, name: str | None, revision: str | None, token: Any, commit: str, builder: datasets.DatasetBuilder
+) -> Listing | None:
+    """Return which Parquet files a dataset consists of at the commit that `revision` stands for, None if of none."""
+    try:
+        listing = _list(HubSession(hub_id, revision=commit, token=token), commit, builder)
+    except NotCheap as why:
+        logger.info("%s is downloaded, not read in parts: %s", hub_id, why)
+        return None
+    try:
+        write_json(_listing_path(hub_id, name, revision, token), asdict(listing))
+    except OSError as error:
+        warn_not_kept(error)
+    return listing
+
+
+def _listing_path(hub_id: str, name: str | None, revision: str | None, token: Any) -> Path:
+    key = canonical_json([HubSession(hub_id, token=token).api.endpoint, hub_id, name, revision])
+    return cache_dir() / "hub" / "listings" / f"{sha256_bytes(key)[:32]}.json"
+
+
+def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) -> Listing:
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    if not isinstance(builder, Parquet) or not builder.config.data_files:
+        raise NotCheap(
+            "its files are not Parquet (those of revision='refs/convert/parquet' are, where the Hub made a copy)"
+        )
+    if getattr(builder.config, "columns", None) or getattr(builder.config, "filters", None):
+        raise NotCheap("its card chooses columns or rows")
+    start = f"hf://datasets/{session.repo_id}@{commit}/"
+    splits: dict[str, list[str]] = {}
+    for split, places in builder.config.data_files.items():
+        if not all(place.startswith(start) and "::" not in place for place in map(str, places)):
+            raise NotCheap("its files lie elsewhere")
+        splits[str(split)] = [str(place)[len(start) :] for place in places]
+    paths = sorted({path for found in splits.values() for path in found})
+    sizes: dict[str, int] = {}
+    for at in range(0, len(paths), _PATHS_AT_ONCE):
+        infos = session.call(
+            "listing its files",
+            session.api.get_paths_info,
+            str(session.repo_id),
+            paths[at : at + _PATHS_AT_ONCE],
+            revision=commit,
+            repo_type="dataset",
+        )
+        sizes |= {info.path: getattr(info, "size", 0) for info in infos}
+    if set(sizes) != set(paths):
+        raise NotCheap("its files are not all listed")
+    features = builder.info.features
+    known = None if features is None else json.loads(json.dumps(features.to_dict()))
+    return Listing(commit, builder.config.name, splits, sizes, known)
 
 
 class RemoteFile(io.RawIOBase):
@@ -57,7 +135,6 @@ class RemoteFile(io.RawIOBase):
         key = "\0".join([self._session().api.endpoint, hub_id, commit, path])
         self._folder = cache_dir() / "hub" / "parts" / sha256_bytes(key.encode())[:32]
         self._position = 0
-        self.bytes_read = 0
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -89,7 +166,6 @@ class RemoteFile(io.RawIOBase):
         action = f"reading a part of {self.path}"
         session = self._session()
         data = session.call(action, self._get, session, start, stop, limit=REQUEST_TIMEOUT)
-        self.bytes_read += len(data)
         try:
             with atomic_path(part) as temporary:
                 temporary.write_bytes(data)
@@ -225,13 +301,7 @@ class RemoteSplit(ParquetSplit):
     def sample(
         self, name: str, labels: Labels, size: int | None, seed: int
     ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Draw as any Parquet split does.
-
-        Raises
-        ------
-        NotCheap
-            If it would take more bytes than a download is worth.
-        """
+        """Draw as any Parquet split does; `NotCheap` if it would take more bytes than a download is worth."""
         if size is None:
             raise NotCheap("all images are asked for")
         draw, read, note = super().sample(name, labels, size, seed)
