@@ -103,10 +103,8 @@ def declared(known: Any) -> Any:
 class LabelChoice:
     """What the labels are read from."""
 
-    columns: tuple[str, ...]
-    """One column, or several of flags."""
-    by_name: bool = True
-    """Whether its type or name says so, not only that its values repeat."""
+    columns: tuple[str, ...]  # one column, or several of flags
+    by_name: bool = True  # whether its type or name says so, not only that its values repeat
 
     @property
     def name(self) -> str:
@@ -115,7 +113,7 @@ class LabelChoice:
 
 
 def describe_columns(features: Mapping[str, Any]) -> str:
-    """Return the columns and their types as one line for a message."""
+    """Return the columns and their types, for a message."""
     return listed((f"{name[:40]} ({type_name(feature)})" for name, feature in features.items()), longest=100) or "none"
 
 
@@ -173,11 +171,9 @@ def _is_encoded(feature: Any) -> bool:
 
 
 def find_image_column(features: Mapping[str, Any], requested: str | None, first_value: Callable[[str], Any]) -> str:
-    """Return the name of the image column.
+    """Return the name of the image column: of the type `datasets.Image`, else whose first value starts like an image.
 
-    Columns of the type `datasets.Image` come first. Without one, binary and ``{bytes, path}`` columns count whose
-    first value starts like an image file. Of several, the first that is named as in `IMAGE_NAMES` is taken, or the only
-    one that is no mask by its name. `first_value` returns the first value of a column that is not null, or None.
+    Of several, the first that is named as in `IMAGE_NAMES` is taken, or the only one that is no mask by its name.
     """
     if requested is not None:
         _require(features, requested, "image_column")
@@ -198,12 +194,12 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
         )
     named = [name for name in IMAGE_NAMES if name in found]
     no_masks = [name for name in found if name.lower() not in MASK_NAMES]
-    if not (len(found) == 1 or named or len(no_masks) == 1):
+    likely = found if len(found) == 1 else named or no_masks
+    if not named and len(likely) != 1:
         raise ColumnError(f"several image columns: {', '.join(found)}; pass image_column=… to choose one of them")
-    chosen = found[0] if len(found) == 1 else (named or no_masks)[0]
-    others = f"; other image columns: {sorted(set(found) - {chosen})}" if len(found) > 1 else ""
-    logger.info("images are read from column %r%s", chosen, others)
-    return chosen
+    others = [name for name in found if name != likely[0]]
+    logger.info("images are read from column %r%s", likely[0], f"; other image columns: {others}" if others else "")
+    return likely[0]
 
 
 def find_label_column(
@@ -214,15 +210,10 @@ def find_label_column(
 ) -> LabelChoice:
     """Return which column holds the labels, or which several columns of flags.
 
-    In this order: the only `ClassLabel` column (of several, the one named as in `CLASS_LABEL_NAMES`); in the same way
-    the ``List(ClassLabel)`` columns; a bool, integer, string, float or list column named as in `LABEL_NAMES`; columns
-    of zeros and ones that have exactly one 1 in every row, or beside which there is nothing else; the only bool,
-    integer or string column whose values repeat (at least two, and no more than half as many as rows); the only column
-    of lists of these whose elements repeat. Bookkeeping (ids, files, addresses, dates, ``__key__``) is never a label
-    unless it is asked for.
-
-    Beside a column of boxes only the first rule and names of columns with one class an image are trusted, and beside
-    masks no guess by repetition. `values` returns a column's values, for the rules of repetition.
+    By type (`ClassLabel`, or lists of it), else by name (`LABEL_NAMES`), else by what repeats in the `values`: flags of
+    which every row has one, or beside which there is nothing; the only column of classes; the only one of lists of
+    them. Bookkeeping (ids, files, addresses, dates) is never a label unless it is asked for. Beside boxes only a single
+    class an image is trusted, and beside masks no guess by repetition.
     """
     if requested is not None:
         names = (requested,) if requested in features else tuple(map(str.strip, requested.split(",")))
@@ -254,12 +245,10 @@ def find_label_column(
 
 
 def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None:
-    if len(found) > 1:
-        named = [name for name in found if name in CLASS_LABEL_NAMES]
-        if len(named) != 1:
-            raise _several(features, found)
-        return named[0]
-    return found[0] if found else None
+    named = found if len(found) < 2 else [name for name in found if name in CLASS_LABEL_NAMES]
+    if found and len(named) != 1:
+        raise _several(features, found)
+    return next(iter(named), None)
 
 
 def _by_name(others: Mapping[str, Any]) -> str | None:

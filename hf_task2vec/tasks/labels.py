@@ -38,14 +38,10 @@ class Labels:
     """The labels of all rows of a split, as (row, class) pairs: small where a multi-hot matrix would not be."""
 
     kind: LabelKind
-    names: tuple[str, ...]
-    """Names of the C classes."""
-    rows: np.ndarray
-    """Shape (P,), int64, ascending: row of each pair."""
-    classes: np.ndarray
-    """Shape (P,), int64 in [0, C): class of each pair."""
-    labelled: np.ndarray
-    """Shape (n_rows,), bool: rows that have a label (in multi-label tasks possibly an empty list)."""
+    names: tuple[str, ...]  # of the C classes
+    rows: np.ndarray  # (P,), int64, ascending: row of each pair
+    classes: np.ndarray  # (P,), int64 in [0, C): class of each pair
+    labelled: np.ndarray  # (n_rows,), bool: rows that have a label (of several labels, possibly an empty list)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -74,17 +70,13 @@ class Labels:
 
 
 def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label", warn: Warn = logger.warning) -> Labels:
-    """Read a whole label column of the type `feature`; `name` is for the advice in an error.
+    """Read a whole label column of the type `feature`.
 
-    `ClassLabel` names are kept, also those of classes without a row. For integers, strings and booleans the names are
-    the distinct values, sorted, as text; whole floats count as integers, which a blank cell turns into floats. A list
-    column is multi-label: its elements are the classes of the row, or, in lists of one length made of zeros and ones
-    (or booleans), the flags of classes ``"0"``, ``"1"``, …. Text that joins several labels (``"cat|dog"``; see
-    `split_joined`) is multi-label too.
+    A list column is multi-label: its elements are the classes of the row, or, in lists of one length made of zeros and
+    ones (or booleans), the flags of classes ``"0"``, ``"1"``, …. Text that joins several labels is multi-label too.
 
-    A row has no label where the cell is null, the empty string, or -1 (or below) in a `ClassLabel` column, where it
-    cannot be a class. In a plain integer column **-1 is a class**: two classes coded -1 and 1 are common and nothing
-    tells them from a mark.
+    A row has no label where the cell is null, the empty string, or below zero in a `ClassLabel` column. In a plain
+    integer column **-1 is a class**: two classes coded -1 and 1 are common and nothing tells them from a mark.
     """
     values = _combined(column)
     inner = element(feature)
@@ -170,8 +162,7 @@ def _multi(values: pa.Array, feature: Any, name: str) -> Labels:
 def _flags(elements: pa.Array, parents: np.ndarray, n_lists: int) -> np.ndarray | None:
     """Return multi-hot lists as zeros and ones, shape (lists, length); None if the lists are not multi-hot.
 
-    Lists of class numbers 0 and 1 could look alike, but would not repeat a number. Flags beside which stand nulls or
-    -1, as in some medical datasets, are refused: as class numbers they would make classes ``-1``, ``0`` and ``1``.
+    Lists of class numbers 0 and 1 could look alike, but would not repeat a number.
     """
     import pyarrow as pa
 
@@ -200,12 +191,10 @@ def _flags(elements: pa.Array, parents: np.ndarray, n_lists: int) -> np.ndarray 
 
 
 def split_joined(values: pa.Array, name: str = "label", warn: Warn = logger.warning) -> pa.Array | None:
-    """Split text that joins several labels, as CSV files hold them: ``"cat|dog"``, ``"cat; dog"``, ``"cat,dog"``.
+    """Split text that joins several labels, as CSV files hold them (``"cat|dog"``, ``"cat, dog"``); None for other.
 
-    Text counts as joined where, at one of `SEPARATORS`, the distinct values fall into parts that are fewer than the
-    values, or as many, that come in varying numbers a value, and of which one at least occurs in several values. So
-    ``"tench, Tinca tinca"`` and ``"tomato, healthy"`` stay names of classes. Blanks join labels only in a column whose
-    name says that there are several (``tags``). None is returned for what is not joined.
+    There the parts are no more than the distinct values, vary in number, and repeat: ``"tomato, healthy"`` is a name.
+    Blanks join labels only in a column whose name says that there are several (``tags``).
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -220,8 +209,10 @@ def split_joined(values: pa.Array, name: str = "label", warn: Warn = logger.warn
             "file, which hold lists, in place of metadata.csv"
         )
     separator = next((mark for mark in SEPARATORS if _joins(distinct, mark)), None)
-    if separator is None and name.lower() in _TAGS and _repeat_words(distinct):
-        separator = " "
+    if separator is None and name.lower() in _TAGS and any(len(value.split()) > 1 for value in distinct):
+        counts = Counter(word for value in distinct for word in set(value.split()))
+        if sum(times > 1 for times in counts.values()) >= max(1, len(counts) // 3):  # words that occur again
+            separator = " "
     if separator is None:
         return None
     example = next(value for value in distinct if separator in value)
@@ -242,13 +233,6 @@ def _joins(distinct: list[str], mark: str) -> bool:
     return varied and 2 <= len(counts) <= len(distinct) and max(counts.values()) > 1
 
 
-def _repeat_words(distinct: list[str]) -> bool:
-    """Return whether the values look like several words each, most of which occur in several values."""
-    counts = Counter(word for value in distinct for word in set(value.split()))
-    several = sum(len(value.split()) > 1 for value in distinct)
-    return several > 0 and sum(times > 1 for times in counts.values()) >= max(1, len(counts) // 3)
-
-
 def _parts(value: str, mark: str) -> list[str]:
     return [part for part in map(str.strip, value.split(mark)) if part]
 
@@ -259,13 +243,8 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
     import pyarrow.compute as pc
 
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-    if is_class_label(feature) and is_text and not pc.all(pc.match_substring_regex(values, r"^-?\d+$")).as_py():
-        # A card that declares classes over a column of their names.
-        names, found = feature.names, set(pc.unique(values).to_pylist()) - {None, ""}
-        if found <= set(names):
-            codes = pc.fill_null(pc.index_in(values, pa.array(names, values.type)), -1)
-            return np.asarray(codes).astype(np.int64), tuple(without_folders(names))
-    elif is_class_label(feature):
+    named = is_text and not pc.all(pc.match_substring_regex(values, r"^-?\d+$")).as_py()
+    if is_class_label(feature) and not named:
         codes = np.asarray(pc.fill_null(values.cast(pa.int64()), -1)).astype(np.int64)
         if codes.max(initial=-1) >= len(feature.names):
             raise LabelError(
@@ -274,30 +253,17 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
             )
         return np.maximum(codes, -1), tuple(without_folders(feature.names))
     distinct = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, ""))
-    _warn_of_numbers(distinct, len(values), warn)
+    n_found, n_values = len(distinct), len(values)
+    if is_class_label(feature) and {*distinct} <= {*feature.names}:  # a card that declares classes over their names
+        distinct = [*feature.names]
+    elif n_found > max(20, n_values // 2) and isinstance(distinct[0], int):
+        warn(
+            f"{n_found} distinct integers in {n_values} rows count as so many classes; if they are quantities, bin them"
+        )
+    if n_found > 2 and distinct[:2] == [-1, 0]:
+        warn("the label -1 counts as a class; if it marks rows without a label, replace it by null")
     found = pc.index_in(values, pa.array(distinct, type=values.type))
     return np.asarray(pc.fill_null(found, -1)).astype(np.int64), tuple(without_folders([*map(str, distinct)]))
-
-
-def _warn_of_numbers(distinct: list[Any], n_values: int, warn: Warn) -> None:
-    if len(distinct) > max(20, n_values // 2) and isinstance(distinct[0], int):
-        warn(
-            f"{len(distinct)} distinct integers in {n_values} rows count as so many classes; if they are quantities, "
-            "bin them"
-        )
-    if len(distinct) > 2 and distinct[0] == -1 and distinct[1] == 0:
-        warn("the label -1 counts as a class; if it marks rows without a label, replace it by null")
-
-
-def _warn_of_spellings(names: tuple[str, ...], warn: Warn) -> None:
-    """Warn of classes whose names a person would call the same."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    alike = [found for found in groups.values() if len(found) > 1]
-    if alike:
-        shown = listed((listed(map(repr, found), 4) for found in alike), 3, 200)
-        warn(f"classes differ only by blanks, case or Unicode form: {shown}; make them one if they are one")
 
 
 def _check(labels: Labels, n_rows: int, warn: Warn) -> None:
@@ -305,7 +271,12 @@ def _check(labels: Labels, n_rows: int, warn: Warn) -> None:
         raise LabelError(f"no row has a label: all {n_rows} labels are missing (null, NaN, empty, or -1)")
     if labels.n_unlabelled:
         warn(f"{labels.n_unlabelled} of {n_rows} rows have no label and are left out")
-    _warn_of_spellings(labels.names, warn)
+    groups: dict[str, list[str]] = defaultdict(list)  # what a person would call the same
+    for name in labels.names:
+        groups[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    if alike := [listed(map(repr, found), 4) for found in groups.values() if len(found) > 1]:
+        spelt = listed(alike, 3, 200)
+        warn(f"classes differ only by blanks, case or Unicode form: {spelt}; make them one if they are one")
     if labels.kind == "single_label":
         present = np.flatnonzero(labels.counts)
         if len(present) == 1:
