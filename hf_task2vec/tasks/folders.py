@@ -67,14 +67,8 @@ class LeftOut:
     """Files that were left out for one reason."""
 
     count: int = 0
-    names: list[str] = field(default_factory=list)
-    """The first few."""
+    names: list[str] = field(default_factory=list)  # of the first few
     folders: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def shown(self) -> str:
-        """The names, for a sentence."""
-        return ", ".join(self.names) + (", …" if self.count > len(self.names) else "")
 
 
 @dataclass
@@ -82,15 +76,12 @@ class Files:
     """What lies below a place. Paths are relative to it, joined by ``/``."""
 
     root: Path
-    images: dict[str, list[str]] = field(default_factory=dict)
-    """Names of the images, by folder."""
-    folders: set[str] = field(default_factory=set)
-    """All folders, also empty ones."""
+    images: dict[str, list[str]] = field(default_factory=dict)  # names, by folder
+    folders: set[str] = field(default_factory=set)  # also empty ones
     tables: list[str] = field(default_factory=list)
     parquet: list[str] = field(default_factory=list)
     arrow: list[str] = field(default_factory=list)
-    sides: dict[str, list[str]] = field(default_factory=dict)
-    """Names of what lies in tars beside the images of WebDataset: labels."""
+    sides: dict[str, list[str]] = field(default_factory=dict)  # labels beside the images in WebDataset's tars
     left_out: defaultdict[str, LeftOut] = field(default_factory=lambda: defaultdict(LeftOut))
     archives: dict[str, _Archive] = field(default_factory=dict)
 
@@ -98,11 +89,6 @@ class Files:
     def n_images(self) -> int:
         """How many images there are."""
         return sum(map(len, self.images.values()))
-
-    @property
-    def heic_cure(self) -> str:
-        """What would help, as the end of a sentence, if there is HEIC that cannot be read."""
-        return CURES["HEIC"] if "HEIC" in self.left_out else ""
 
     def leave_out(self, reason: str, path: str, count: int = 1) -> None:
         """Count a file, or several beginning with `path`, as left out."""
@@ -117,44 +103,37 @@ class Files:
         kept = {
             folder: names
             for folder, found in self.images.items()
-            if (names := [name for name in found if matches(f"{folder}/{name}" if folder else name)])
+            if (names := [name for name in found if matches(joined(folder, name))])
         }
-        parents = {str(parent) for folder in kept for parent in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
-        return replace(
-            self,
-            images=kept,
-            folders=parents - {"."} | {""},
-            tables=[path for path in self.tables if matches(path)],
-            parquet=[path for path in self.parquet if matches(path)],
-            arrow=[path for path in self.arrow if matches(path)],
-        )
+        folders = {"", *kept, *(folder for path in kept for folder in above(path))}
+        others: dict[str, Any] = {
+            kind: [*filter(matches, getattr(self, kind))] for kind in ("tables", "parquet", "arrow")
+        }
+        return replace(self, images=kept, folders=folders, **others)
 
     def without_masks(self) -> Files:
         """Return the files without masks: ``masks`` beside ``images``, ``x_mask.png`` beside ``x.png``."""
-        pictures = {
-            _parent(folder) for folder in self.folders if _last(folder) in PICTURE_FOLDERS or split_of(_last(folder))
-        }
-        masks = [folder for folder in self.folders if _last(folder) in _MASK_FOLDERS and _parent(folder) in pictures]
+        words = {folder: name_of(folder).lower() for folder in self.folders}
+        pictures = {above(f)[0] for f, word in words.items() if f and (word in PICTURE_FOLDERS or split_of(word))}
+        masks = {f for f, word in words.items() if word in _MASK_FOLDERS and above(f)[0] in pictures}
         images = dict(self.images)
         for folder, names in self.images.items():
-            if any(f"{folder}/".startswith(f"{mask}/") for mask in masks):
+            if masks.intersection((folder, *above(folder))):
                 found = set(images.pop(folder))
+            elif any(map(_MASK_WORD.search, names)):
+                stems = {name.rpartition(".")[0] for name in names}
+                found = {n for n in names if (m := _MASK_NAME.fullmatch(n.rpartition(".")[0])) and m[1] in stems}
+                images[folder] = [name for name in names if name not in found]
             else:
-                stems = {name.rpartition(".")[0] for name in names} if any(map(_MASK_WORD.search, names)) else set()
-                found = {
-                    n for n in names if stems and (m := _MASK_NAME.fullmatch(n.rpartition(".")[0])) and m[1] in stems
-                }
-                images[folder] = [name for name in names if name not in found] if found else names
+                continue
             for name in sorted(found):
-                self.leave_out(MASKS, f"{folder}/{name}" if folder else name)
+                self.leave_out(MASKS, joined(folder, name))
         return replace(self, images=images)
 
     def read(self, path: str) -> bytes:
         """Return the content of a file, which may lie in an archive; raises `ImageDecodeError`."""
-        for folder in map(str, PurePosixPath(path).parents):
-            if (archive := self.archives.get("" if folder == "." else folder)) is not None:
-                return archive.read(path)
-        return (self.root / path).read_bytes()
+        archives = [self.archives[folder] for folder in above(path) if folder in self.archives]
+        return archives[0].read(path) if archives else (self.root / path).read_bytes()
 
     def cell(self, path: str) -> dict[str, Any]:
         """Return an image as `images.read_encoded` takes it: its path, or its bytes where it lies in an archive."""
@@ -166,7 +145,7 @@ class Files:
 
     def add(self, folder: str, name: str, start: Callable[[], bytes | None], *, in_tar: bool = False) -> None:
         """Sort a file by its name, or by its first bytes, which ``start()`` returns."""
-        suffix, path = suffix_of(name), f"{folder}/{name}" if folder else name
+        suffix, path = suffix_of(name), joined(folder, name)
         if suffix in _images() or (suffix in _HEIC and reads_heic()):
             self.images.setdefault(folder, []).append(name)
         elif in_tar and suffix in ("cls", "txt", "json", "cls.txt", "label", "class"):
@@ -193,12 +172,23 @@ class Files:
                 self.leave_out("HEIC" if is_heic(data) else "not an image", path)
 
 
-def _parent(folder: str) -> str:
-    return folder.rpartition("/")[0]
+def joined(folder: str, name: str) -> str:
+    """Return the path of what lies in a folder."""
+    return f"{folder}/{name}" if folder else name
 
 
-def _last(folder: str) -> str:
-    return folder.rpartition("/")[2].lower()
+def name_of(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
+
+
+def above(path: str) -> list[str]:
+    """Return the folders that a path lies in, the innermost first and the root, "", last."""
+    found = []
+    while path:
+        path = path.rpartition("/")[0]
+        found.append(path)
+    return found
 
 
 def text(path: str) -> str:
@@ -235,7 +225,7 @@ def walk(root: Path) -> Files:
         inner = []
         for entry in found:
             name = entry.name
-            path = f"{folder}/{name}" if folder else name
+            path = joined(folder, name)
             if name[0] == "." or name.lower() in _SYSTEM:
                 continue
             try:
@@ -275,12 +265,11 @@ def add_archive(files: Files, path: str, folder: str) -> None:
             parts = [part for part in PurePosixPath(plain).parts if part not in ("/", "..")]
             if not parts or any(part[0] == "." or part.lower() in _SYSTEM for part in parts):
                 continue
-            inside = "/".join(filter(None, [folder, *parts[:-1]]))
-            for depth in range(1, len(parts)):
-                files.folders.add("/".join(filter(None, [folder, *parts[:depth]])))
-            full = f"{inside}/{parts[-1]}" if inside else parts[-1]
+            full = joined(folder, "/".join(parts))
+            inside = above(full)
+            files.folders.update(inside)
             archive.names[full] = member
-            files.add(inside, parts[-1], partial(archive.start, full), in_tar=archive.is_tar)
+            files.add(inside[0], parts[-1], partial(archive.start, full), in_tar=archive.is_tar)
     except _BROKEN as error:
         what = not_fetched(_start(str(files.root / path)) or b"")
         why = f"cannot be read as an archive ({' '.join(str(error).split())[:100]}); is it whole? Fetch it anew"

@@ -257,9 +257,7 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
     if is_class_label(feature) and {*distinct} <= {*feature.names}:  # a card that declares classes over their names
         distinct = [*feature.names]
     elif n_found > max(20, n_values // 2) and isinstance(distinct[0], int):
-        warn(
-            f"{n_found} distinct integers in {n_values} rows count as so many classes; if they are quantities, bin them"
-        )
+        warn(f"{n_found} distinct integers in {n_values} rows count as so many classes; if they measure, bin them")
     if n_found > 2 and distinct[:2] == [-1, 0]:
         warn("the label -1 counts as a class; if it marks rows without a label, replace it by null")
     found = pc.index_in(values, pa.array(distinct, type=values.type))

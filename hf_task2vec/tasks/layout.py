@@ -22,7 +22,7 @@ import numpy as np
 
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, TaskError
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_schema
-from hf_task2vec.tasks.folders import CURES, MASKS, PICTURE_FOLDERS, Files, text
+from hf_task2vec.tasks.folders import CURES, MASKS, PICTURE_FOLDERS, Files, above, joined, name_of, text
 from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.splits import by_split, pick_split, split_of
@@ -54,14 +54,9 @@ def _paths(files: Files, folders: Sequence[str]) -> Callable[[int], str]:
 
     def path(number: int) -> str:
         at = bisect_right(ends, number)
-        name = files.images[folders[at]][number - ends[at]]  # counted from the end, as `ends` is
-        return f"{folders[at]}/{name}" if folders[at] else name
+        return joined(folders[at], files.images[folders[at]][number - ends[at]])  # from the end, as `ends` is
 
     return path
-
-
-def _name(folder: str) -> str:
-    return folder.rpartition("/")[2]
 
 
 def _label_in(name: str) -> str | None:
@@ -75,36 +70,28 @@ class _Tree:
 
     def __init__(self, files: Files) -> None:
         self.files = files
-        self._kids: dict[str, list[str]] = defaultdict(list)
-        self._below: dict[str, list[str]] = defaultdict(list)
-        for folder in sorted(files.folders):
-            if folder:
-                self._kids[folder.rpartition("/")[0]].append(folder)
+        self.inner: dict[str, list[str]] = defaultdict(list)  # folders right below, also without images
+        self.below: dict[str, list[str]] = defaultdict(list)  # folders with images, at or below
+        for folder in sorted(files.folders - {""}):
+            self.inner[above(folder)[0]].append(folder)
         for folder in sorted(files.images):
-            parent = folder
-            while parent:
-                self._below[parent].append(folder)
-                parent = parent.rpartition("/")[0]
-            self._below[""].append(folder)
+            for outer in (folder, *above(folder)):
+                self.below[outer].append(folder)
 
     def kids(self, folder: str) -> list[str]:
         """Return the folders right below that have images at any depth."""
-        return [kid for kid in self._kids[folder] if kid in self._below]
+        return [kid for kid in self.inner[folder] if kid in self.below]
 
     def without(self, folder: str) -> list[str]:
         """Return the folders right below that have no image."""
-        return [kid for kid in self._kids[folder] if kid not in self._below]
-
-    def below(self, folder: str) -> list[str]:
-        """Return the folders at or below that have images."""
-        return self._below[folder]
+        return [kid for kid in self.inner[folder] if kid not in self.below]
 
     def inside(self, folder: str) -> str:
         """Go down while there is one folder only, and it holds folders: what a download or a zip wraps things in."""
         while len(kids := self.kids(folder)) == 1:
-            meaning = split_of(_name(kids[0]))
-            again = meaning is not None and meaning == split_of(_name(folder))  # seg_train/seg_train/<class>
-            alone = len(self._kids[folder]) == 1 or _NO_CLASS.fullmatch(_name(kids[0]))  # images/ beside meta/
+            meaning = split_of(name_of(kids[0]))
+            again = meaning is not None and meaning == split_of(name_of(folder))  # seg_train/seg_train/<class>
+            alone = len(self.inner[folder]) == 1 or _NO_CLASS.fullmatch(name_of(kids[0]))  # images/ beside meta/
             holds = self.kids(kids[0]) and kids[0] not in self.files.images and not by_split(kids)
             if not (again or (alone and holds)):
                 break
@@ -116,16 +103,12 @@ class _Tree:
 class _ClassFolders:
     """How class folders would be read."""
 
-    splits: dict[str | None, dict[str, list[str]]]
-    """Folders of images of each class of each split."""
-    flat: dict[str, list[str]]
-    """Splits without classes, and their folders."""
+    splits: dict[str | None, dict[str, list[str]]]  # folders of images, by split and class
+    flat: dict[str, list[str]]  # folders of splits without classes
     empty: list[str]
-    strays: list[str]
-    """Folders whose images lie in no class."""
+    strays: list[str]  # folders whose images lie in no class
     note: str = ""
-    copies: list[str] = field(default_factory=list)
-    """Folders that hold the same again."""
+    copies: list[str] = field(default_factory=list)  # folders that hold the same again
 
     @property
     def usable(self) -> bool:
@@ -152,8 +135,8 @@ class _ClassFolders:
 
     def split_at(self, path: str) -> str | None:
         """Return the split whose folder a path lies in."""
-        found = ((name, f"{folder}/") for name, folders in self.flat.items() for folder in folders)
-        return next((name for name, folder in found if path.startswith(folder)), None)
+        outer = {*above(path)}
+        return next((name for name, folders in self.flat.items() if outer.intersection(folders)), None)
 
 
 def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
@@ -162,20 +145,17 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     copies = _copies(tree, kids) if splits_too else []
     kids = [kid for kid in kids if kid not in copies]
     splits = by_split(kids) if splits_too else {}
-    parts = None if splits or not kids or not all(_PART.fullmatch(_name(kid)) for kid in kids) else kids
-    if parts and not all(len(tree.kids(part)) > 1 for part in parts):
-        parts = None
+    parts = kids if all(_PART.fullmatch(name_of(kid)) and len(tree.kids(kid)) > 1 for kid in kids) else []
     roots: dict[str | None, list[str]] = {None: parts or [top]}
     if splits:
         roots = {name: [tree.inside(folder) for folder in found] for name, found in splits.items()}
     elif splits_too and kids and not any(kid in tree.files.images for kid in kids):
         inner = [folder for kid in kids for folder in tree.kids(kid)]
-        names = sorted({_name(folder) for folder in inner})
+        names = sorted({name_of(folder) for folder in inner})
         if names and by_split(names):
             found: dict[str | None, dict[str, list[str]]] = {name: {} for name in names}
             for folder in inner:
-                kid, _, name = folder.rpartition("/")
-                found[name][text(_name(kid))] = tree.below(folder)
+                found[name_of(folder)][text(name_of(above(folder)[0]))] = tree.below[folder]
             return _ClassFolders(found, {}, tree.without(top), [top], "splits inside the class folders")
     result = _ClassFolders({}, {}, [], [] if top in {folder for found in roots.values() for folder in found} else [top])
     for split, folders in roots.items():
@@ -183,7 +163,7 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
         for folder in folders:
             for kid in tree.kids(folder):
                 if kid not in copies:
-                    classes[text(_name(kid))] += tree.below(kid)
+                    classes[text(name_of(kid))] += tree.below[kid]
             result.empty += tree.without(folder)
         if len(classes) == 1 and split is not None and _NO_CLASS.fullmatch(next(iter(classes))):
             classes.clear()  # test/images/ is no class
@@ -194,18 +174,18 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
             result.flat[split] = folders
     if splits:
         left_out = (f"{place}/" for left in tree.files.left_out.values() for place in left.folders)
-        used = [*tree.files.tables, *left_out]
-        result.empty += [kid for kid in tree.without(top) if not any(path.startswith(f"{kid}/") for path in used)]
+        used = {folder for path in (*tree.files.tables, *left_out) for folder in above(path)}
+        result.empty += [kid for kid in tree.without(top) if kid not in used]
     result.copies = copies
     if parts:
-        result.note = f"{listed(part.rpartition('/')[2] for part in parts)} taken together as parts"
+        result.note = f"{listed(map(name_of, parts))} taken together as parts"
     return result
 
 
 def _copies(tree: _Tree, kids: Sequence[str]) -> list[str]:
     """Return those of some folders that hold all the others once more: what was packed twice."""
-    names = {kid: {_name(inner) for inner in tree.kids(kid)} for kid in kids}
-    return [kid for kid in kids if len(kids) > 2 and {_name(k) for k in kids if k != kid} <= names[kid]]
+    names = {kid: {name_of(inner) for inner in tree.kids(kid)} for kid in kids}
+    return [kid for kid in kids if len(kids) > 2 and {name_of(k) for k in kids if k != kid} <= names[kid]]
 
 
 def lay_out(files: Files, place: str, sampling: Sampling, warn: Warn) -> Source:
@@ -215,7 +195,8 @@ def lay_out(files: Files, place: str, sampling: Sampling, warn: Warn) -> Source:
     source.reading.examples = {reason: tuple(left.names) for reason, left in files.left_out.items()}
     for reason, left in files.left_out.items():
         if reason in CURES:
-            warn(f"{left.count} left out: {reason} ({left.shown}){CURES[reason]}")
+            more = ", …" if left.count > len(left.names) else ""
+            warn(f"{left.count} left out: {reason} ({', '.join(left.names)}{more}){CURES[reason]}")
     return source
 
 
@@ -226,8 +207,7 @@ class _Way:
     rank: float
     title: str
     read: Callable[[], Source]
-    names: frozenset[str] = frozenset()
-    """The classes, alike in case and zeros in front."""
+    names: frozenset[str] = frozenset()  # the classes, alike in case and zeros in front
 
 
 class _Folder:
@@ -244,16 +224,14 @@ class _Folder:
             self.folders = _class_folders(tree, splits_too=False)
         if sampling.labels_from == "subfolders":
             self.folders = self.folders.innermost
-        known = {*files.tables, *map(_name, files.tables)}
+        known = {*files.tables, *map(name_of, files.tables)}
         self.label_column, self.table = sampling.label_column, None
         if sampling.labels_from in known:
             self.table = sampling.labels_from
         elif sampling.labels_from is not None and not (self.only_folders or self.by_names):
             self.label_column = sampling.labels_from
-        self.said: dict[str, list[str]] = defaultdict(list)
-        """Tables that have no labels, by the reason."""
-        self.errors: list[str] = []
-        """Of these, what a user may cure by naming a column."""
+        self.said: dict[str, list[str]] = defaultdict(list)  # tables that have no labels, by the reason
+        self.errors: list[str] = []  # of these, what a user may cure by naming a column
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
@@ -351,23 +329,23 @@ class _Folder:
             reasons = []
             for folder in folders.empty:
                 why = [
-                    f"{sum(n for place, n in left.folders.items() if _in(place, folder))} {reason}"
+                    f"{sum(n for place, n in left.folders.items() if folder in (place, *above(place)))} {reason}"
                     for reason, left in files.left_out.items()
-                    if any(_in(place, folder) for place in left.folders)
+                    if any(folder in (place, *above(place)) for place in left.folders)
                 ]
                 reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
             none = f"no image that can be read in {len(reasons)} folders, which are no classes then"
-            self.warn(f"{none}: {listed(reasons)}{files.heic_cure}")
+            self.warn(f"{none}: {listed(reasons)}{CURES['HEIC'] if 'HEIC' in files.left_out else ''}")
         for folder in folders.strays:
             if found := files.images.get(folder, []):
-                files.leave_out("in no class folder", f"{folder}/{found[0]}" if folder else found[0], len(found))
+                files.leave_out("in no class folder", joined(folder, found[0]), len(found))
         if "in no class folder" in files.left_out:
             strays = files.left_out["in no class folder"]
             self.warn(f"{strays.count} images lie beside the class folders and are left out: {listed(strays.names)}, …")
         if folders.flat:
             self.warn(f"{listed(folders.flat)} have no class folders, so no labels, and are not used")
         for copy in folders.copies:
-            n = sum(len(found) for folder, found in files.images.items() if _in(folder, copy))
+            n = sum(len(found) for folder, found in files.images.items() if copy in (folder, *above(folder)))
             files.leave_out("in a folder that holds the others again", copy, n)
             self.warn(f"{text(copy)!r} holds the folders beside it once more and is left out ({n} images)")
         inner = folders.innermost.names
@@ -388,7 +366,7 @@ class _Folder:
             chosen = pick_split(list(flat), self.split, self.place)
         else:
             self._no_split()
-        folders = [f for f in self.files.images if chosen is None or any(_in(f, outer) for outer in flat[chosen])]
+        folders = [f for f in self.files.images if chosen is None or {f, *above(f)}.intersection(flat[chosen])]
         labels = [_label_in(name) for folder in folders for name in self.files.images[folder]]
         table = pa.table({"label": pa.array(labels, pa.string())})
         return self._source(_paths(self.files, folders), table, of_schema(table.schema), chosen, list(flat))
@@ -405,9 +383,9 @@ class _Folder:
 
     def _by_tables(self) -> list[_Way]:
         names = Names(self.files)
-        tables = [path for path in self.files.tables if self.table in (None, path, _name(path))]
+        tables = [path for path in self.files.tables if self.table in (None, path, name_of(path))]
         if self.table is None:  # what is called as an image is about that alone
-            tables = [path for path in tables if not (path.endswith(".txt") and names.knows(_name(path)[:-4]))]
+            tables = [path for path in tables if not (path.endswith(".txt") and names.knows(name_of(path)[:-4]))]
         readers: dict[str, Callable[[], Sheet | None]] = {
             path: partial(read_sheet, self.files, names, path)
             for path in sorted(tables, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]
@@ -424,7 +402,7 @@ class _Folder:
             except (ValueError, OSError, csv.Error, ColumnError) as error:
                 self._tell(path, error)
                 continue
-            key = "split" if split_of(_name(path).partition(".")[0]) else _name(path)
+            key = "split" if split_of(name_of(path).partition(".")[0]) else name_of(path)
             groups[key, tuple(sheet.columns.column_names)].append(sheet)
         ways = []
         for (key, _), group in groups.items():
@@ -449,7 +427,7 @@ class _Folder:
     def _choice(self, sheet: Sheet) -> LabelChoice:
         """Return which column has the labels; raises `ValueError` where the table is about something else."""
         columns, n = sheet.columns, len(sheet.images)
-        if sheet.file_column is None or sheet.n_found < max(1, min(n, self.files.n_images or n) // 2):
+        if sheet.file_column is None or n - sheet.images.count(None) < max(1, min(n, self.files.n_images or n) // 2):
             none = "it names no image here" if n else "it has no rows"
             raise ValueError(f"{none} (columns {listed(columns.column_names)}; one must hold names of the images)")
         lower = {name.lower() for name in columns.column_names}
@@ -462,7 +440,7 @@ class _Folder:
         if self.label_column is None and not labels.type.num_fields and len(labels.drop_null().unique()) < 2:
             raise ValueError("it has one label only")
         if not (choice.by_name or self.label_column or self.table) and _OF_SPLITS.fullmatch(
-            _name(sheet.path).partition(".")[0]
+            name_of(sheet.path).partition(".")[0]
         ):
             raise ValueError("it tells the splits")
         return choice
@@ -489,7 +467,7 @@ class _Folder:
 
     def _where(self, group: list[Sheet], columns: pa.Table, images: list[str | None]) -> list[str | None]:
         """Return the split of each row: as the names of the tables tell, a column, or the folders."""
-        stems = [split_of(_name(sheet.path).partition(".")[0]) for sheet in group]
+        stems = [split_of(name_of(sheet.path).partition(".")[0]) for sheet in group]
         if len(set(stems)) > 1:
             return [stem for stem, sheet in zip(stems, group, strict=True) for _ in sheet.images]
         own = next((name for name in columns.column_names if name.lower() in ("split", "subset", "set", "fold")), None)
@@ -522,7 +500,7 @@ class _Folder:
         written = self.files.left_out["an XML file"].names if "an XML file" in self.files.left_out else []
         lists = (path for path in self.files.tables if path.endswith(".txt"))
         written += [path for path in islice(lists, _PROBED) if _YOLO.match(self.files.read(path)[:200])]
-        return next((path for path in written if names.knows(_name(path)[:-4])), None)
+        return next((path for path in written if names.knows(name_of(path)[:-4])), None)
 
     def _no_labels(self) -> TaskError:
         """Say why nothing in a folder has labels, and what would work."""
@@ -581,7 +559,3 @@ def _classes(group: list[Sheet], choice: LabelChoice) -> frozenset[str]:
 
 def _plain(name: str) -> str:
     return name.strip().casefold().lstrip("0")
-
-
-def _in(folder: str, outer: str) -> bool:
-    return f"{folder}/".startswith(f"{outer}/")

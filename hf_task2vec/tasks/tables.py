@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from hf_task2vec.errors import ColumnError
-from hf_task2vec.tasks.folders import Files, text
+from hf_task2vec.tasks.folders import Files, above, joined, name_of, text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,15 +44,8 @@ class Sheet:
 
     path: str
     columns: pa.Table
-    file_column: str | None
-    """The column that names files, None if none does."""
-    images: list[str | None]
-    """Path in the folder, or address, for each row; None where there is no such file."""
-
-    @property
-    def n_found(self) -> int:
-        """Rows whose image is there."""
-        return len(self.images) - self.images.count(None)
+    file_column: str | None  # which names files; None if none does
+    images: list[str | None]  # path in the folder, or address, for each row; None where there is no such file
 
 
 class Names:
@@ -60,43 +53,31 @@ class Names:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._tails = {folder.rpartition("/")[2] for folder in files.images if folder}
+        self._tails = {name_of(folder) for folder in files.images if folder}
 
     @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for folder, names in self._files.images.items():
-            for name in names:
-                found[name].append(f"{folder}/{name}" if folder else name)
-        return found
+    def _by_name(self) -> dict[Any, list[str]]:
+        images = self._files.images.items()
+        return _grouped((name, [joined(folder, name)]) for folder, names in images for name in names)
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for name, paths in self._by_name.items():
-            found[name.rpartition(".")[0] or name] += paths
-        return found
+    def _by_stem(self) -> dict[Any, list[str]]:
+        return _grouped((name.rpartition(".")[0] or name, paths) for name, paths in self._by_name.items())
 
     @cached_property
-    def _alike(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for stem, paths in self._by_stem.items():
-            found[_plain(stem)] += paths
-        return found
+    def _alike(self) -> dict[Any, list[str]]:
+        return _grouped((_plain(stem), paths) for stem, paths in self._by_stem.items())
 
     @cached_property
-    def _by_number(self) -> dict[int | None, list[str]]:
-        found: dict[int | None, list[str]] = defaultdict(list)
-        for stem, paths in self._by_stem.items():
-            if (number := _number(stem)) is not None:
-                found[number] += paths
-        return found
+    def _by_number(self) -> dict[Any, list[str]]:
+        stems = self._by_stem.items()
+        return _grouped((number, paths) for stem, paths in stems if (number := _number(stem)) is not None)
 
     def knows(self, stem: str) -> bool:
         """Return whether an image, at any place, is called so but for its suffix."""
         return stem in self._by_stem
 
-    def find(self, value: Any, table: str = "") -> str | None:
+    def find(self, value: Any, table: str) -> str | None:
         """Return the image that `value`, in a cell of a table, stands for."""
         value = str(value).strip().replace("\\", "/").rpartition("?d=")[2]
         folder, _, name = value.rpartition("/")
@@ -118,7 +99,7 @@ class Names:
 
     def _nearest(self, paths: list[str], folders: list[str], table: str) -> str | None:
         """Return the path that lies in most of the folders named, None where that is not one."""
-        base, words = table.rpartition("/")[0], _WORD.findall(table.rpartition("/")[2].lower())[:1]
+        words = _WORD.findall(name_of(table).lower())[:1]
         if len(paths) == 1 and folders[-1] not in self._tails:
             return paths[0]
 
@@ -127,13 +108,20 @@ class Names:
             pairs = zip(own, [part for part in reversed(folders) if part not in ("", ".")], strict=False)
             common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(folders)))
             named = any(part.lower().startswith(word) for part in own for word in words)  # test.csv is about test/
-            return common, path.rpartition("/")[0] == base, named
+            return common, above(path)[0] == above(table)[0], named
 
         ranked = sorted(((agreement(path), path) for path in paths), reverse=True)
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             return None
         (common, here, named), best = ranked[0]
         return best if common or here or named or folders[-1] not in self._tails else None
+
+
+def _grouped(items: Iterable[tuple[Any, list[str]]]) -> dict[Any, list[str]]:
+    found: dict[Any, list[str]] = defaultdict(list)
+    for key, paths in items:
+        found[key] += paths
+    return found
 
 
 def read_sheet(files: Files, names: Names, path: str) -> Sheet:
@@ -176,7 +164,7 @@ def side_files(files: Files, warn: Callable[[str], object]) -> Sheet | None:
         by_key: dict[str, dict[str, Any]] = defaultdict(dict)
         for name in sides:
             key, _, kind = name.partition(".")
-            content = _decode(files.read(f"{folder}/{name}" if folder else name))
+            content = _decode(files.read(joined(folder, name)))
             if kind.lower() != "json":
                 by_key[key][kind.lower().removesuffix(".txt")] = content.strip() or None
                 continue
@@ -188,7 +176,7 @@ def side_files(files: Files, warn: Callable[[str], object]) -> Sheet | None:
         for name in files.images.get(folder, ()):
             if (key := name.partition(".")[0]) in by_key:
                 rows.append(by_key[key])
-                images.append(f"{folder}/{name}" if folder else name)
+                images.append(joined(folder, name))
     return Sheet(SIDES, _typed(from_rows(rows)), "", images) if rows else None
 
 
