@@ -106,10 +106,8 @@ class Files:
             if (names := [name for name in found if matches(joined(folder, name))])
         }
         folders = {"", *kept, *(folder for path in kept for folder in above(path))}
-        others: dict[str, Any] = {
-            kind: [*filter(matches, getattr(self, kind))] for kind in ("tables", "parquet", "arrow")
-        }
-        return replace(self, images=kept, folders=folders, **others)
+        tables, parquet, arrow = ([*filter(matches, paths)] for paths in (self.tables, self.parquet, self.arrow))
+        return replace(self, images=kept, folders=folders, tables=tables, parquet=parquet, arrow=arrow)
 
     def without_masks(self) -> Files:
         """Return the files without masks: ``masks`` beside ``images``, ``x_mask.png`` beside ``x.png``."""

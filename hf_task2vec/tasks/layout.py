@@ -215,30 +215,32 @@ class _Folder:
 
     def __init__(self, files: Files, place: str, sampling: Sampling, warn: Warn) -> None:
         self.place, self.split, self.warn = place, sampling.split, warn
-        self.only_folders = sampling.labels_from in ("folders", "subfolders")
-        self.by_names = sampling.labels_from == "names"
-        self.files = files if self.only_folders else files.without_masks()
+        self.table, self.label_column, self.way = None, sampling.label_column, sampling.labels_from
+        if self.way in (*files.tables, *map(name_of, files.tables)):
+            self.table = self.way
+        elif self.way not in (None, "folders", "subfolders", "names"):
+            self.label_column = self.way
+        only_folders = self.way in ("folders", "subfolders")
+        self.files = files if only_folders else files.without_masks()
         tree = _Tree(self.files)
         self.folders = _class_folders(tree, splits_too=True)
-        if self.only_folders and not self.folders.usable:
+        if only_folders and not self.folders.usable:
             self.folders = _class_folders(tree, splits_too=False)
-        if sampling.labels_from == "subfolders":
+        if self.way == "subfolders":
             self.folders = self.folders.innermost
-        known = {*files.tables, *map(name_of, files.tables)}
-        self.label_column, self.table = sampling.label_column, None
-        if sampling.labels_from in known:
-            self.table = sampling.labels_from
-        elif sampling.labels_from is not None and not (self.only_folders or self.by_names):
-            self.label_column = sampling.labels_from
         self.said: dict[str, list[str]] = defaultdict(list)  # tables that have no labels, by the reason
         self.errors: list[str] = []  # of these, what a user may cure by naming a column
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
-        if self.by_names:
-            ways = [_Way(1.0, "the names of the files", self._of_names)]
-        else:
-            ways = [*self._by_folders(), *([] if self.only_folders else self._by_tables())]
+        ways = []
+        if self.way == "names":
+            ways.append(_Way(1.0, "the names of the files", self._of_names))
+        elif self.folders.usable and self.table is None and self.label_column is None:
+            mute = all(_NO_CLASS.fullmatch(n) and (self.files.sides or not n.isdigit()) for n in self.folders.names)
+            ways.append(_Way(1.5 if mute else 3.0, "the folders", self._of_folders))
+        if self.way not in ("folders", "subfolders", "names"):
+            ways += self._by_tables()
         if not ways and self.errors and not self._boxes:
             raise ColumnError(max(self.errors, key=len) if self.label_column is None else self.errors[0])
         if not ways:
@@ -247,70 +249,62 @@ class _Folder:
         source = best.read()
         title = best.title
         if title == "the folders":
+            classes = {_plain(name) for name in self.folders.names}
             for way in others:
                 if way.rank < 2:
                     self.said["it has no name of a label"].append(way.title)
-                elif not way.names <= {_plain(name) for name in self.folders.names}:
-                    self.said[f"they may be the labels; labels_from={way.title.split()[-1]!r} takes them"].append(
-                        way.title
-                    )
+                elif not way.names <= classes:
+                    table = way.title.split()[-1]
+                    self.said[f"they may be the labels; labels_from={table!r} takes them"].append(way.title)
             for why, tables in self.said.items():
                 self.warn(f"{listed(tables)}: {why}; labels are taken from the folders")
             title += f" ({self.folders.note})" if self.folders.note else ""
         return replace(source, reading=Reading(title, tuple(way.title for way in others)))
 
+    def _pick(self, splits: Sequence[str]) -> str | None:
+        """Return the split to read, None if there are none."""
+        if splits:
+            return pick_split(splits, self.split, self.place)
+        if self.split is not None and split_of(self.split) != "train":
+            raise DatasetNotFoundError(f"no split {self.split!r} in {self.place}; splits found: none")
+        return None
+
     def _source(
         self,
         images: Callable[[int], str],
         columns: pa.Table,
-        features: Any,
         split: str | None,
         splits: Sequence[str],
+        *,
+        names: tuple[str, ...] = (),
         choice: LabelChoice | None = None,
     ) -> Source:
-        rows = Listed(columns, {"image": Feature("Image")} | features, images, self.files.cell, choice)
+        features = {"image": Feature("Image")} | of_schema(columns.schema)
+        if names:
+            features["label"] = Feature("ClassLabel", names=names)
+        rows = Listed(columns, features, images, self.files.cell, choice)
         others = tuple(name for name in splits if name != split)
         return Source(self.place, lambda: rows, split=split or "train", other_splits=others)
 
-    def _no_split(self) -> None:
-        if self.split is not None and split_of(self.split) != "train":
-            raise DatasetNotFoundError(f"no split {self.split!r} in {self.place}; splits found: none")
-
     # --- class folders
-
-    def _by_folders(self) -> list[_Way]:
-        if not self.folders.usable or self.table is not None or self.label_column is not None:
-            return []
-        mute = all(_NO_CLASS.fullmatch(n) and (self.files.sides or not n.isdigit()) for n in self.folders.names)
-        return [_Way(1.5 if mute else 3.0, "the folders", self._of_folders)]
 
     def _of_folders(self) -> Source:
         import pyarrow as pa
 
         folders, files = self.folders, self.files
         labelled = [name for name, classes in folders.splits.items() if classes and name is not None]
-        chosen: str | None = None
-        if labelled or folders.flat:
-            flat = folders.flat if self.split is not None else ()
-            chosen = pick_split([*labelled, *flat], self.split, self.place)
-            if chosen in folders.flat:
-                raise LabelError(
-                    f"split {chosen!r} of {self.place} has no class folders, so no labels; pass split={labelled[0]!r}"
-                )
-        else:
-            self._no_split()
+        chosen = self._pick([*labelled, *(folders.flat if self.split is not None else ())])
+        if chosen in folders.flat:
+            raise LabelError(
+                f"split {chosen!r} of {self.place} has no class folders, so no labels; pass split={labelled[0]!r}"
+            )
         names = folders.names
         order = [(names.index(name), folder) for name, below in folders.splits[chosen].items() for folder in below]
         counts = [len(files.images[folder]) for _, folder in order]
         codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
         self._warn_of_folders()
-        return self._source(
-            _paths(files, [folder for _, folder in order]),
-            pa.table({"label": codes}),
-            {"label": Feature("ClassLabel", names=self._in_words(names))},
-            chosen,
-            [*labelled, *folders.flat],
-        )
+        paths, splits = _paths(files, [folder for _, folder in order]), [*labelled, *folders.flat]
+        return self._source(paths, pa.table({"label": codes}), chosen, splits, names=self._in_words(names))
 
     def _in_words(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return what a list such as ImageNet's words.txt calls the classes, where they are numbers of WordNet."""
@@ -361,15 +355,12 @@ class _Folder:
     def _of_names(self) -> Source:
         import pyarrow as pa
 
-        flat, chosen = self.folders.flat, None
-        if flat:
-            chosen = pick_split(list(flat), self.split, self.place)
-        else:
-            self._no_split()
+        flat = self.folders.flat
+        chosen = self._pick(list(flat))
         folders = [f for f in self.files.images if chosen is None or {f, *above(f)}.intersection(flat[chosen])]
         labels = [_label_in(name) for folder in folders for name in self.files.images[folder]]
         table = pa.table({"label": pa.array(labels, pa.string())})
-        return self._source(_paths(self.files, folders), table, of_schema(table.schema), chosen, list(flat))
+        return self._source(_paths(self.files, folders), table, chosen, list(flat))
 
     @property
     def _in_names(self) -> list[str]:
@@ -454,16 +445,14 @@ class _Folder:
         there = [i for i, image in enumerate(images) if image is not None]
         labelled = columns.column(choice.columns[0]).is_valid().to_pylist()
         found = [name for name in dict.fromkeys(where[i] for i in there if labelled[i]) if name is not None]
-        chosen = pick_split(found, self.split, self.place) if found else None
-        if chosen is None:
-            self._no_split()
+        chosen = self._pick(found)
         others = [name for name in self.folders.flat if name not in found]
         self._warn_of_rows(group[0], columns, images, others)
         kept = [i for i in there if chosen is None or where[i] == chosen]
         names = [f"{name} (column)" if name == "image" else name for name in columns.column_names]
         table = columns.take(kept).rename_columns(names)
         paths = [path for i in kept if (path := images[i]) is not None]
-        return self._source(paths.__getitem__, table, of_schema(table.schema), chosen, [*found, *others], choice)
+        return self._source(paths.__getitem__, table, chosen, [*found, *others], choice=choice)
 
     def _where(self, group: list[Sheet], columns: pa.Table, images: list[str | None]) -> list[str | None]:
         """Return the split of each row: as the names of the tables tell, a column, or the folders."""
