@@ -24,10 +24,11 @@ from benchmarks.common import ROOT, SHARED, parser, records, write
 from benchmarks.index.matrix import with_matrix
 from hf_task2vec import RankingMetric, ZooIndex
 from hf_task2vec.evidence.cards import CardError, Outcome
-from hf_task2vec.evidence.outcomes import SOURCE, Added, add_outcomes
+from hf_task2vec.evidence.outcomes import Added, add_outcomes
 from hf_task2vec.metric.evaluation import cold_start
 from hf_task2vec.metric.ranking_metric import evidence
 from hf_task2vec.metric.training import fit_parameters
+from hf_task2vec.zoo.schema import HUB_CARDS
 
 #: Candidates that a group of other sources needs, as in leave_one_out.py.
 LEAST = 8
@@ -82,15 +83,15 @@ def judged(index: ZooIndex, steps: int) -> dict[str, Any]:
     loadings = {name: values for name, values in parameters.loadings.items() if name in known}
     metric = RankingMetric(replace(parameters, loadings=loadings), *evidence(index))
     rows = cold_start(metric, index, least=3)
-    own = rows["source"].str.startswith(SOURCE)
+    own = rows["source"].str.startswith(HUB_CARDS)
     few = rows[own & np.isinf(rows["limit"])]
     others = rows[~own & (rows["method"] == "trained") & (rows["n"] >= LEAST)]
     others = others.assign(limit=others["limit"].replace(np.inf, np.nan))  # JSON knows no infinity
     by = ["limit", "question"]
     return {
         "training": report,
-        "noise": {name: value for name, value in parameters.noises.items() if name.startswith(SOURCE)},
-        "noise_of_others": float(np.median([v for n, v in parameters.noises.items() if not n.startswith(SOURCE)])),
+        "noise": {name: value for name, value in parameters.noises.items() if name.startswith(HUB_CARDS)},
+        "noise_of_others": float(np.median([v for n, v in parameters.noises.items() if not n.startswith(HUB_CARDS)])),
         "others": records(others.groupby(by, dropna=False)["tau"].agg(["mean", "size"]).reset_index()),
         "others_by_protocol": records(
             others[others["limit"].isna()].groupby(["protocol", "question"])["tau"].agg(["mean", "size"]).reset_index()
@@ -101,7 +102,7 @@ def judged(index: ZooIndex, steps: int) -> dict[str, Any]:
 
 def variants(index: ZooIndex, shared: Path) -> Iterator[tuple[str, ZooIndex]]:
     """The index without and with the cards."""
-    without = index.without_scores(SOURCE)
+    without = index.without_scores(HUB_CARDS)
     yield "without", without
     yield "with", with_cards(without, shared)[0].index
 

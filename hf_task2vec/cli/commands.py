@@ -101,6 +101,9 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
     help="Rank only these Hub ids, or those that 'author:timm license:mit params:<30M' finds (repeat, or with commas).",
 )
 @click.option(
+    "--experts", is_flag=True, help="Rank fine-tuned checkpoints too: by their base, and what they were tuned on."
+)
+@click.option(
     "--refine",
     type=click.IntRange(0),
     metavar="N",
@@ -154,6 +157,7 @@ def select(
       hf-task2vec select ./photos --refine 3       # measure three of the best
       hf-task2vec select ./photos --report report.html
       hf-task2vec select ./photos --candidates "author:timm params:<30M"
+      hf-task2vec select ./photos --experts        # fine-tuned checkpoints too
       hf-task2vec select sklearn:digits --quiet    # nothing but ids, in order
     """  # noqa: D301 (click wants the control character)
     if report is None and not images:

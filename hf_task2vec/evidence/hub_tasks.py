@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from hf_task2vec.errors import HubError, TaskError
 from hf_task2vec.evidence.build import BuildReport, build_index
 from hf_task2vec.evidence.inputs import TaskSpec
-from hf_task2vec.evidence.outcomes import SOURCE
 from hf_task2vec.evidence.own_scores import open_index
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
-from hf_task2vec.zoo import TaskRow, ZooIndex, as_slug, check_rows
+from hf_task2vec.zoo import HUB_CARDS, TaskRow, ZooIndex, as_slug, check_rows
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ def add_tasks(
 
 def most_reported(index: ZooIndex, count: int) -> list[str]:
     """Return the datasets of the Hub with the most outcomes of those that the index has no embedding of."""
-    outcomes = Counter(row.task for row in index.score_rows if row.source == SOURCE)
+    outcomes = Counter(row.task for row in index.score_rows if row.source == HUB_CARDS)
     rows = [row for row in index.by_name(TaskRow).values() if row.source and not row.embedded and outcomes[row.task]]
     return [str(row.source) for row in sorted(rows, key=lambda row: -outcomes[row.task])][:count]
 

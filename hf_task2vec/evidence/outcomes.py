@@ -16,9 +16,8 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from hf_task2vec.evidence.cards import Outcome, sizes_agree
-from hf_task2vec.zoo import ScoreRow, SourceRow, TaskRow, ZooIndex, as_slug
+from hf_task2vec.zoo import HUB_CARDS, ScoreRow, SourceRow, TaskRow, ZooIndex, as_slug
 
-SOURCE = "hub_cards"
 _PROTOCOLS = {"full": "full_finetune", "adapter": "lora", "frozen": "linear_probe"}
 # Flag of tasks whose data only the names of one author's repositories tell.
 _BY_NAME = "named_by_repository"
@@ -48,7 +47,7 @@ _MOVED: Mapping[str, str] = MappingProxyType(
 # Tasks of the index whose names anybody may give to other data.
 _COMMON_NAMES = frozenset({"cars", "dogs", "pets", "fungi", "plankton", "newt"})
 _SOURCE_ROW = {
-    "source": SOURCE,
+    "source": HUB_CARDS,
     "repo": "model cards of the Hugging Face Hub",
     "protocol": (
         "fine-tuned by anybody, each in a way of their own; of an author's runs on a dataset the best of each base. "
@@ -119,10 +118,10 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
         skipped["nothing to compare with: only the repository names its data"] += 1
     used = {key[0] for key in best}
     before = {row.key: row for row in index.score_rows}
-    index = index.without_scores(SOURCE).add_tasks([row for name, row in new.items() if name in used])
-    index = index if SOURCE in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
+    index = index.without_scores(HUB_CARDS).add_tasks([row for name, row in new.items() if name in used])
+    index = index if HUB_CARDS in index.by_name(SourceRow) else index.add_sources([_SOURCE_ROW])
     index = index.add_scores(_row(index, key, one, alone=len(series[key[0], key[2]]) > 1) for key, one in best.items())
-    changed = sum(before.get(row.key) != row for row in index.score_rows if row.source == SOURCE)
+    changed = sum(before.get(row.key) != row for row in index.score_rows if row.source == HUB_CARDS)
     return Added(index, changed, tuple(sorted(new.keys() & used)), skipped)
 
 
@@ -138,7 +137,7 @@ def _earlier(index: ZooIndex, repositories: set[str]) -> Iterator[tuple[ScoreRow
     """What the index holds of other repositories than these."""
     methods = {protocol: method for method, protocol in _PROTOCOLS.items()}
     for row in index.score_rows:
-        if row.source == SOURCE and row.source_model not in repositories:
+        if row.source == HUB_CARDS and row.source_model not in repositories:
             base = row.checkpoint if row.checkpoint_match == "exact" else ""
             more: dict[str, Any] = {"n_train": row.n_train, "n_test": row.n_test, "address": row.address}
             more |= {"metric": row.metric, "method": methods[row.protocol]}
@@ -156,11 +155,11 @@ def _row(index: ZooIndex, key: _Key, one: Outcome, *, alone: bool) -> dict[str, 
         "split": as_slug(f"by_{owner}") if alone else "held_out",
         "n_train": one.n_train,
         "n_test": one.n_test,
-        "source": SOURCE,
+        "source": HUB_CARDS,
         "source_model": one.repository,
         "checkpoint_match": "exact" if one.base_from != "name" and one.base in index.names else "likely",
         "address": one.address,
-        **index.repeated_facts(task, checkpoint, SOURCE),
+        **index.repeated_facts(task, checkpoint, HUB_CARDS),
     }
 
 

@@ -5,14 +5,17 @@ from .evaluation import inverse_covariance as inverse_covariance
 from .evaluation import judge as judge
 from .evaluation import leave_one_out_cases as leave_one_out_cases
 from .evaluation import summarise as summarise
+from .experts import EXPERT_GAIN as EXPERT_GAIN
 from .observations import PROTOCOLS as PROTOCOLS
 from .observations import CheckpointFeatures as CheckpointFeatures
 from .observations import check_protocol as check_protocol
 from .observations import checkpoint_features as checkpoint_features
+from .observations import embedded_as as embedded_as
 from .observations import is_tuned as is_tuned
 from .observations import logit as logit
 from .own_cases import OwnCases as OwnCases
 from .own_cases import read_scores as read_scores
+from .prediction import Heirs as Heirs
 from .prediction import Prediction as Prediction
 from .ranking_metric import METRICS as METRICS
 from .ranking_metric import Metric as Metric

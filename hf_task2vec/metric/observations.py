@@ -273,7 +273,7 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     scores = index.scores[~index.scores["leak"] & (index.scores["protocol"] != ZERO_SHOT)]
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
     embedded = index.embeddings if index.embedded is not None else None
-    alias = _aliases(index, set(embedded.names) if embedded is not None else set())
+    alias = embedded_as(index)
     named = [alias.get(task, task) for task in scores["task"]]
     reference = space.unknown(()) if embedded is None else space.of_embedding(embedded, embedded.names)
     other = tuple(sorted(set(named) - set(reference.names)))
@@ -307,9 +307,9 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     )
 
 
-def _aliases(index: ZooIndex, embedded: set[str]) -> dict[str, str]:
+def embedded_as(index: ZooIndex) -> dict[str, str]:
     """Map a benchmark without an embedding to an embedded task that is the benchmark or a subset of it."""
-    alias: dict[str, str] = {}
+    embedded, alias = set() if index.embedded is None else set(index.embeddings.names), dict[str, str]()
     for row in index.tasks.itertuples():
         if row.task in embedded and row.benchmark_name and row.benchmark_name not in embedded:
             alias.setdefault(str(row.benchmark_name), str(row.task))

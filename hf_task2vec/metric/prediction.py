@@ -124,6 +124,32 @@ def _chunks(rows: Rows) -> list[Rows]:
 
 
 @dataclass(frozen=True, eq=False)
+class Heirs:
+    """N checkpoints, of which some were fine-tuned from others and inherit what is known of these.
+
+    Attributes
+    ----------
+    ids
+        The N checkpoints.
+    base
+        Shape (N,): whose evidence each has, as rows of the checkpoints that a metric judges by themselves.
+    gain, variance
+        Shape (N,): by how many logits a fine-tuned one is expected to be better than its base on the task, and the
+        variance of that; 0 for a checkpoint with evidence of its own.
+    """
+
+    ids: tuple[str, ...]
+    base: Rows
+    gain: Array
+    variance: Array
+
+    @property
+    def tuned(self) -> NDArray[np.bool_]:
+        """Shape (N,): which are fine-tuned from others."""
+        return self.variance > 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Predicted standing of checkpoints on one task, in logits of the accuracy under the protocol asked for.
 
@@ -146,6 +172,8 @@ class Prediction:
         Shape (n,): what measurements on this task add to level, prior and residual.
     measured
         Whether it is conditioned on measurements on this task; the mean is then an accuracy's logit.
+    heirs
+        How the checkpoints inherit from those of the posterior, where some do.
     """
 
     ids: tuple[str, ...]
@@ -158,6 +186,7 @@ class Prediction:
     level: float = 0.0
     update: Array | float = 0.0
     measured: bool = False
+    heirs: Heirs | None = None
     # Shape (n, m): products of its rows are what m measurements take off the covariance, and that of the level.
     _learned: Array | None = field(default=None, repr=False)
     _level_variance: float = field(default=0.0, repr=False)
@@ -168,6 +197,20 @@ class Prediction:
         total: Array = self.level + self.prior + self.residual + self.update
         return total
 
+    def inherited_by(self, heirs: Heirs | None) -> Prediction:
+        """Return the prediction for checkpoints that inherit from these; None for these themselves.
+
+        The result of an heir is that of its base, whatever that will be, and a gain that is independent of it.
+        """
+        if heirs is None:
+            return self
+        prior, residual = self.prior[heirs.base], self.residual[heirs.base] + heirs.gain
+        return replace(self, ids=heirs.ids, prior=prior, residual=residual, heirs=heirs)
+
+    def bases(self, rows: Rows) -> Rows:
+        """Rows of the posterior that the checkpoints at `rows` have their evidence from."""
+        return rows if self.heirs is None else self.heirs.base[rows]
+
     def variance(self, rows: Rows | None = None) -> Array:
         """Variance of the result of the checkpoints at `rows` (all by default).
 
@@ -175,8 +218,10 @@ class Prediction:
         """
         rows = np.arange(len(self.ids)) if rows is None else np.asarray(rows)
         total = self.noise + (
-            np.zeros(len(rows)) if self.posterior is None else self.unit**2 * self.posterior.variance(rows)
+            np.zeros(len(rows)) if self.posterior is None else self.unit**2 * self.posterior.variance(self.bases(rows))
         )
+        if self.heirs is not None:
+            total = total + self.heirs.variance[rows]
         if self._learned is not None:
             total = total - np.square(self._learned[rows]).sum(axis=1)
         return np.maximum(total + self._level_variance, 1e-9)
@@ -250,6 +295,13 @@ class Prediction:
         )
 
     def _with_noise(self, rows: Rows, columns: Rows) -> Array:
+        if self.heirs is None:
+            return self._of_bases(rows, columns)
+        (a, i), (b, j) = (np.unique(self.heirs.base[part], return_inverse=True) for part in (rows, columns))
+        own = self.heirs.variance[rows][:, None] * (rows[:, None] == columns)
+        return np.asarray(self._of_bases(a, b)[np.ix_(i, j)] + own)
+
+    def _of_bases(self, rows: Rows, columns: Rows) -> Array:
         noise: Array = self.noise * (rows[:, None] == columns)
         return noise if self.posterior is None else noise + self.unit**2 * self.posterior.covariance(rows, columns)
 

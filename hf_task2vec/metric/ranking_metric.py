@@ -57,7 +57,7 @@ from hf_task2vec.metric.observations import (
     is_tuned,
     observations,
 )
-from hf_task2vec.metric.prediction import Posterior, Prediction, kernel_products
+from hf_task2vec.metric.prediction import Heirs, Posterior, Prediction, kernel_products
 from hf_task2vec.metric.task_space import TaskFeatures, TaskSpace
 from hf_task2vec.probes import Score
 
@@ -148,8 +148,9 @@ class Metric:
         candidates: CheckpointFeatures,
         measured: Mapping[str, Score] | None = None,
         protocol: str = LINEAR_PROBE,
+        heirs: Heirs | None = None,
     ) -> Prediction:
-        """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
+        """Predict from features of one task and of n checkpoints, or for heirs of these; see :meth:`predict`."""
         raise NotImplementedError
 
     def level(self, logit: float, protocol: str) -> float:
@@ -382,13 +383,16 @@ class RankingMetric(Metric):
         candidates: CheckpointFeatures,
         measured: Mapping[str, Score] | None = None,
         protocol: str = LINEAR_PROBE,
+        heirs: Heirs | None = None,
     ) -> Prediction:
-        """Predict from features of one task and of n checkpoints; see :meth:`predict`."""
-        if protocol == LINEAR_PROBE or not measured:
-            prediction = self._predict(task, candidates, protocol)
-            return prediction.given(measured) if measured else prediction
-        probed = self._predict(task, candidates, LINEAR_PROBE).given(measured)
-        return self._predict(task, candidates, protocol).at_level_of(probed, self._level_of(protocol))
+        """Predict from features of one task and of n checkpoints, or for heirs of these; see :meth:`predict`."""
+        prediction = self._predict(task, candidates, protocol).inherited_by(heirs)
+        if not measured:
+            return prediction
+        if protocol == LINEAR_PROBE:
+            return prediction.given(measured)
+        probed = self._predict(task, candidates, LINEAR_PROBE).inherited_by(heirs).given(measured)
+        return prediction.at_level_of(probed, self._level_of(protocol))
 
     def _level_of(self, protocol: str) -> Level:
         return self.parameters.levels.get(protocol, Level())
@@ -509,8 +513,12 @@ class Static(Metric):
         candidates: CheckpointFeatures,
         measured: Mapping[str, Score] | None = None,
         protocol: str = LINEAR_PROBE,
+        heirs: Heirs | None = None,
     ) -> Prediction:
-        """Predict from features of one task and of n checkpoints; see :meth:`Metric.predict`. Protocols are alike."""
+        """Predict from features of one task and of n checkpoints, or for heirs; see :meth:`Metric.predict`.
+
+        Protocols are alike.
+        """
         prior = self.prior(candidates)
         similarity = self.task_similarity(task)[self.data.tasks.embedded]
         prediction = Prediction(
@@ -519,7 +527,7 @@ class Static(Metric):
             residual=self.residual(task, candidates),
             task_weight=float(similarity.max(initial=0.0)),
             noise=float(np.mean(self.fit[1] ** 2)),
-        )
+        ).inherited_by(heirs)
         return prediction.given(measured) if measured else prediction
 
     def prior(self, candidates: CheckpointFeatures) -> Array:

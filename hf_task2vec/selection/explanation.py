@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,8 @@ class Explanation:
     """The checkpoint's own scores, on the most similar tasks first."""
     score_name: str = "accuracy"
     """What is predicted: ``"accuracy"`` or ``"mAP"``."""
+    heritage: str = ""
+    """Of a fine-tuned checkpoint whose evidence is its base's: what that is, and what is expected of the tuning."""
 
     @property
     def far(self) -> bool:
@@ -72,6 +74,8 @@ class Explanation:
                 f"(prior: its standing on any task) {self.residual:+.1f} (what this task adds)."
             )
         ]
+        if self.heritage:
+            lines.append(f"It was {self.heritage}, whose scores count as its own.")
         if self.far:
             lines.append("No reference task is near this one, so the ranking rests on the prior alone.")
         else:
@@ -100,8 +104,9 @@ def explain(
     prior: Array,
     titles: Mapping[str, str],
     score_name: str,
+    ids: Sequence[str] | None = None,
 ) -> dict[str, Explanation]:
-    """Explain candidates, with their predicted scores and priors, shapes (n,), by hub id."""
+    """Explain candidates, with their predicted scores and priors, shapes (n,), by hub id; `ids` are those of heirs."""
     data, similarity = metric.data, metric.task_similarity(task)
     points = 100.0 * (score * (1.0 - score))[:, None] * metric.residual_parts(task, candidates, protocol)
     nearest = [t for t in np.argsort(-similarity, kind="stable")[:_NEIGHBOURS] if similarity[t] > 0]
@@ -110,7 +115,7 @@ def explain(
     for row in np.lexsort((np.arange(len(data.y)), -similarity[data.task])):
         by_checkpoint.setdefault(data.checkpoints.ids[data.checkpoint[row]], []).append(row)
     found = {}
-    for i, hub_id in enumerate(candidates.ids):
+    for i, hub_id in enumerate(candidates.ids if ids is None else ids):
         neighbours = tuple(
             Neighbour(name := data.tasks.names[t], titles.get(name, ""), float(similarity[t]), float(points[i, t]))
             for t in nearest
@@ -122,7 +127,7 @@ def explain(
                 data.sources[data.source[row]],
                 float(similarity[data.task[row]]),
             )
-            for row in by_checkpoint.get(hub_id, ())
+            for row in by_checkpoint.get(candidates.ids[i], ())
         )
         parts = 100.0 * float(prior[i]), 100.0 * float(score[i] - prior[i])
         found[hub_id] = Explanation(hub_id, *parts, neighbours, measurements, score_name)

@@ -10,6 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import SelectionError
+from hf_task2vec.selection.experts import Experts
 from hf_task2vec.zoo import LOCAL_PREFIX, CheckpointRow, resolve_candidates
 
 if TYPE_CHECKING:
@@ -172,17 +173,28 @@ class Eligible:
     not_in_index: tuple[str, ...] = ()
     """Those of which the facts come from the Hub."""
     queries: tuple[str, ...] = ()
+    experts: Experts | None = None
+    """What is known of those that were fine-tuned from others, if that is asked for."""
 
     @classmethod
     def of(
-        cls, index: ZooIndex, limits: Constraints, candidates: str | Sequence[str] | None, token: str | None
+        cls,
+        index: ZooIndex,
+        limits: Constraints,
+        candidates: str | Sequence[str] | None,
+        token: str | None,
+        *,
+        experts: bool = False,
     ) -> Eligible:
         """Find the checkpoints that meet the limits among the candidates, which the Hub may know better."""
         asked = resolve_candidates(candidates, index, token=token)
         limits = replace(limits, candidates=asked.ids)
         index = limits.in_their_names(index)
-        checkpoints = limits.eligible(index.add_checkpoints(asked.rows) if asked.rows else index)
-        return cls(index, checkpoints, limits, tuple(sorted(row.hub_id for row in asked.rows)), asked.queries)
+        tuned = Experts.of(index, asked.experts, asked.ids, token) if experts else None
+        rows = {row.hub_id: row for row in (*asked.rows, *(() if tuned is None else tuned.rows(asked.rows)))}
+        checkpoints = limits.eligible(index.add_checkpoints(rows.values()) if rows else index)
+        outside = tuple(sorted(row.hub_id for row in asked.rows))
+        return cls(index, checkpoints, limits, outside, asked.queries, tuned)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class Candidate:
     measured
         Leave-one-out accuracy or mAP, in [0, 1], that a second stage measured on the sample itself, or None. `score`,
         `std` and the interval then weigh it with the prediction, and `residual` is what both add to the prior.
+    gain
+        Of a fine-tuned checkpoint, where `experts` are asked for: by how many points of accuracy it is expected to be
+        better than the checkpoint that it was fine-tuned from; negative where it is better to start from that one.
     values
         What is black and white in the sample's pictures, by kind of number, where they are not plain 8 bits.
     """
@@ -85,6 +88,7 @@ class Candidate:
     domain: str | None = None
     throughput_gpu: float | None = None
     throughput_cpu: float | None = None
+    gain: float | None = None
     values: Mapping[str, Sequence[float]] | None = field(default=None, repr=False, compare=False)
 
     def load(
@@ -278,9 +282,12 @@ class Ranking(Sequence[Candidate]):
 
     def _reason(self, found: Candidate, before: Sequence[Candidate]) -> str:
         """Say in a phrase why a candidate is in a short list, after those before it."""
+        heritage = f"; {found.evidence}" if found.gain is not None else ""
         if not before:
             passed_over = bool((self.table["score"] > found.score).any())
-            return "best overall" + " of those of known size and licence" * passed_over
+            return "best overall" + " of those of known size and licence" * passed_over + heritage
+        if heritage:
+            return found.evidence
         first, lower = before[0], 100.0 * max(before[0].score - found.score, 0.0)
         if found.domain not in (None, "general", first.domain):
             return f"encoder for {found.domain}"

@@ -56,14 +56,25 @@ class Recommender:
         if not probe["hub_id"].isin(checkpoints["hub_id"]).all():
             checkpoints = pd.concat([checkpoints, probe], ignore_index=True)
         self._task = metric.space.of_embedding(embedding)
+        self._similar, self._heirs = dict[str, float](), None
+        if (experts := eligible.experts) is not None:
+            # Experts are judged by their bases, be these candidates or not.
+            ids = checkpoints["hub_id"].tolist()
+            bases = index.checkpoints["hub_id"].isin({expert.base for expert in experts.by_id.values()} - set(ids))
+            own = ~checkpoints["hub_id"].isin(experts.by_id)
+            checkpoints = pd.concat([checkpoints[own], index.checkpoints[bases]], ignore_index=True)
+            self._similar = experts.similar(embedding)
+            self._heirs = experts.heirs(self._similar, ids, checkpoints["hub_id"].tolist())
         self._features = checkpoint_features(checkpoints)
 
     def predict(self, measured: Mapping[str, Score]) -> Prediction:
         """Predict the standing of all candidates, and of the probe if the index knows it, given measurements."""
         known = self.known | dict(measured) if self._judged else {}
-        prediction = self.metric.predict_features(self._task, self._features, known, self.protocol)
+        prediction = self.metric.predict_features(self._task, self._features, known, self.protocol, self._heirs)
         if not self._judged:
-            return replace(prediction, residual=np.zeros_like(prediction.residual), task_weight=0.0)
+            residual, heirs = np.zeros_like(prediction.residual), prediction.heirs
+            heirs = heirs and replace(heirs, gain=np.zeros_like(heirs.gain))
+            return replace(prediction, residual=residual, task_weight=0.0, heirs=heirs)
         return prediction
 
     def rank(self, measured: Mapping[str, Score], *, top_k: int) -> Ranking:
@@ -134,13 +145,16 @@ class Recommender:
         found = explain(
             self.metric,
             self._task,
-            self._features.take(at),
+            self._features.take(at if self._heirs is None else self._heirs.base[at]),
             self.protocol,
             rows["score"].to_numpy(),
             rows["prior"].to_numpy(),
             titles,
             self.score_name,
+            rows["hub_id"].tolist(),
         )
+        for name in found.keys() & (self.eligible.experts.by_id if self.eligible.experts else {}):
+            found[name] = replace(found[name], heritage=rows.loc[rows["hub_id"] == name, "evidence"].item())
         return found if self._judged else {name: replace(why, neighbours=()) for name, why in found.items()}
 
     def _table(self, prediction: Prediction, order: NDArray[np.int64], measured: Mapping[str, Score]) -> pd.DataFrame:
@@ -159,6 +173,11 @@ class Recommender:
         ends = (mean, prior_mean, mean - HALF_WIDTH_80 * sd, mean + HALF_WIDTH_80 * sd)
         score, prior, low, high = (np.maximum(expit(end), self._chance) for end in ends)
         counts = self.metric.data.scores_by_checkpoint()
+        gain, spread = np.full((2, len(order)), np.nan)
+        if (heirs := prediction.heirs) is not None:
+            of_base = np.maximum(expit(mean - heirs.gain[order]), self._chance)
+            gain = np.where(heirs.tuned[order], 100.0 * (score - of_base), np.nan)
+            spread = 100.0 * score * (1.0 - score) * np.sqrt(heirs.variance[order])
         table = self.checkpoints.iloc[order].reset_index(drop=True)
         table.index = table.index.rename("rank") + 1
         table = table.assign(
@@ -168,7 +187,13 @@ class Recommender:
             high=high,
             prior=prior,
             residual=score - prior,
-            evidence=[self._evidence(hub_id, counts.get(hub_id, 0)) for hub_id in table["hub_id"]],
+            gain=gain,
+            evidence=[
+                self._evidence(hub_id, counts.get(hub_id, 0))
+                if np.isnan(points)
+                else self._heritage(hub_id, points, std)
+                for hub_id, points, std in zip(table["hub_id"], gain, spread, strict=True)
+            ],
             measured=[measured[hub_id].value if hub_id in measured else np.nan for hub_id in table["hub_id"]],
         )
         return table[list(COLUMNS)]
@@ -177,6 +202,18 @@ class Recommender:
         if hub_id in self.eligible.not_in_index:
             return "not in the index; judged by its family"
         return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
+
+    def _heritage(self, hub_id: str, gain: float, std: float) -> str:
+        """What is expected of an expert, in points over its base."""
+        experts = self.eligible.experts
+        assert experts is not None
+        base, task = experts.by_id[hub_id].base, experts.nearest(hub_id, self._similar)
+        if not self._judged:
+            return f"fine-tuned on {task}; judged as its base {base}"
+        near = "is near" if gain > 0.0 else "is not near enough"
+        points = f"{gain:+.1f} ± {std:.1f} points".replace("-", "−")
+        near += f" (similarity {self._similar[task]:.2f})"
+        return f"fine-tuned on {task}, which {near}: expected {points} over its base {base}"
 
     def _summary(self, ranking: Ranking) -> str:
         """What to take; how sure, and what would make it surer; whether the task matters."""

@@ -43,6 +43,7 @@ def select_backbone(
     licenses: Sequence[str] | None = None,
     library: str | None = None,
     input_size: int | None = None,
+    experts: bool = False,
     top_k: int = 10,
     refine: int = 0,
     refine_bytes: float | None = None,
@@ -75,6 +76,10 @@ def select_backbone(
         Limits: see :class:`Constraints`. `candidates` are Hub ids, also of checkpoints that the index does not know, or
         queries such as ``"author:timm license:apache-2.0 params:<30M"``: see
         :func:`~hf_task2vec.zoo.hub_candidates.parse_query`. What is not in the index is judged by its family.
+    experts
+        Rank fine-tuned checkpoints too: those that the index's scores of model cards name, and `candidates` whose card
+        names a base that the index knows and data with an embedding. Each is judged by its base's evidence, and by how
+        near your task is to what it was fine-tuned on (:attr:`Candidate.gain`).
     top_k
         Number of candidates to return, ≥ 1.
     refine
@@ -127,7 +132,7 @@ def select_backbone(
     limits = Constraints(max_params, max_gmacs, device_memory, latency, licenses, library, input_size)  # type: ignore[arg-type]
     budget = Budget(refine_bytes, refine_seconds)
     zoo = index if isinstance(index, ZooIndex) else ZooIndex.load(index)
-    eligible = Eligible.of(zoo, limits, candidates, token)
+    eligible = Eligible.of(zoo, limits, candidates, token, experts=experts)
     ranker = load_metric(metric, eligible.index)
     task, embedding = _embedded(dataset, sampling, probe, eligible.index, computing, measurable=refine > 0)
     recommender = Recommender(embedding, ranker, eligible, protocol)
@@ -137,7 +142,14 @@ def select_backbone(
         ranking = refine_ranking(recommender, task, refine, budget, computing, top_k=top_k)
     else:
         ranking = recommender.rank({}, top_k=top_k)
-    wanted = {"candidates": candidates, "probe": probe, "index": index, "top_k": top_k, "metric": metric}
+    wanted = {
+        "candidates": candidates,
+        "probe": probe,
+        "index": index,
+        "top_k": top_k,
+        "metric": metric,
+        "experts": experts,
+    }
     request = _request({"dataset": dataset, **vars(sampling), **vars(limits), **wanted, "protocol": protocol})
     return replace(ranking, request=request, sample=task)
 

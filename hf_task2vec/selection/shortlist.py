@@ -56,8 +56,9 @@ class Contenders:
     twin
         Shape (n,): codes of family and all facts together.
     away
-        Shape (n,): encoders made for another domain than this task's. None of them is chosen: their prediction is a
-        guess so wide that chance alone would recommend them.
+        Shape (n,): encoders made for another domain than this task's, and experts expected to be no better than what
+        they were fine-tuned from. None of them is chosen: their prediction is a guess so wide that chance alone would
+        recommend them.
     """
 
     position: Rows
@@ -85,8 +86,12 @@ class Contenders:
         posterior = prediction.posterior
         family, twin, away = rows, rows, np.zeros(len(rows), dtype=bool)
         if posterior is not None:
-            features = posterior.candidates.take(rows)
-            family, away = features.family, posterior.match[rows] < 0.0
+            bases = prediction.bases(rows)
+            features, heirs = posterior.candidates.take(bases), prediction.heirs
+            family, away = features.family, posterior.match[bases] < 0.0
+            if heirs is not None:  # experts are a kind of their own, and none is tried that is no better than its base
+                tuned, better = heirs.tuned[rows], heirs.gain[rows] > 0.0
+                family, away = np.where(tuned & better, -1 - family, family), away | (tuned & ~better)
             facts = np.column_stack([np.unique(family, return_inverse=True)[1], features.numbers])
             twin = np.unique(facts, axis=0, return_inverse=True)[1].reshape(-1)
         mean = prediction.mean[rows]

@@ -1,7 +1,7 @@
 """The index: checkpoints, tasks, scores, embeddings.
 
 `schema` declares a row of each table, `records` reads and writes them, `index` is the `ZooIndex` that holds them, and
-`hub_candidates` finds checkpoints on the Hub that are not in it.
+`hub_candidates` finds checkpoints on the Hub that are not in it, `experts` those that were fine-tuned from its own.
 """
 
 import lazy_loader

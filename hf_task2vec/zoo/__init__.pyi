@@ -1,3 +1,5 @@
+from .experts import Expert as Expert
+from .experts import experts_of as experts_of
 from .hub_candidates import parse_query as parse_query
 from .hub_candidates import resolve_candidates as resolve_candidates
 from .index import ZooIndex as ZooIndex
@@ -6,6 +8,7 @@ from .records import MANIFEST as MANIFEST
 from .records import check_rows as check_rows
 from .records import like as like
 from .records import read_manifest as read_manifest
+from .schema import HUB_CARDS as HUB_CARDS
 from .schema import LOCAL_PREFIX as LOCAL_PREFIX
 from .schema import ROW_TYPES as ROW_TYPES
 from .schema import SCHEMA_VERSION as SCHEMA_VERSION

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import HubAccessError, HubError, HubNotFoundError, SelectionError
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
+from hf_task2vec.zoo.experts import Expert, expert_of_card
 from hf_task2vec.zoo.schema import LOCAL_PREFIX, CheckpointRow, as_slug
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Candidates:
     """Facts of those that the index does not know."""
     queries: tuple[str, ...] = ()
     """The queries that were asked."""
+    experts: tuple[Expert, ...] = ()
+    """Those of `rows` whose cards say what they were fine-tuned from and on."""
 
 
 def is_query(text: str) -> bool:
@@ -137,12 +140,12 @@ def resolve_candidates(given: str | Sequence[str] | None, zoo: ZooIndex, token: 
         found = _listed(query, text, session)
         infos |= {info.id: info for info in found if info.id not in known}
         ids += [info.id for info in found]
-    rows = _rows(infos, list(zoo.by_name(CheckpointRow).values()), session)
+    rows, experts = _rows(infos, list(zoo.by_name(CheckpointRow).values()), session)
     left_out = set(infos) - {row.hub_id for row in rows}
     ids = [hub_id for hub_id in dict.fromkeys(ids) if hub_id not in left_out or hub_id in named]
     if queries and not ids:
         raise SelectionError(f"no model that the Hub lists for {' or '.join(map(repr, queries))} can be judged")
-    return Candidates(tuple(ids), tuple(rows), tuple(queries))
+    return Candidates(tuple(ids), tuple(rows), tuple(queries), tuple(experts))
 
 
 def _listed(query: dict[str, Any], text: str, session: HubSession) -> list[ModelInfo]:
@@ -172,8 +175,9 @@ def _is_image_model(info: ModelInfo) -> bool:
 
 def _rows(
     infos: dict[str, ModelInfo | None], known: Sequence[CheckpointRow], session: HubSession
-) -> list[CheckpointRow]:
+) -> tuple[list[CheckpointRow], list[Expert]]:
     """Return the rows of models that are listed, or named only; those that cannot be had are warned of."""
+    experts = list[Expert]()
 
     def attempt(hub_id: str) -> CheckpointRow | str:
         one = HubSession(hub_id, repo_type="model", token=session.token, timeout=max(session.left, 1e-3))
@@ -183,7 +187,10 @@ def _rows(
             )
             if info.gated:
                 one.call("asking for access", one.api.auth_check, hub_id, limit=REQUEST_TIMEOUT)
-            return _checkpoint_row(info, _read_config(one, info, whole=len(infos) <= _WHOLE_CONFIGS), known)
+            row = _checkpoint_row(info, _read_config(one, info, whole=len(infos) <= _WHOLE_CONFIGS), known)
+            if expert := expert_of_card(info.id, _card(info)):
+                experts.append(expert)
+            return row
         except HubError as error:
             if infos[hub_id] is not None and not isinstance(error, (HubAccessError, HubNotFoundError)):
                 raise
@@ -200,7 +207,11 @@ def _rows(
     if rows:
         families = Counter(row.family for row in rows)
         logger.info("%d candidates are not in the index and judged by their families: %s", len(rows), dict(families))
-    return rows
+    return rows, experts
+
+
+def _card(info: ModelInfo) -> dict[str, Any]:
+    return info.card_data.to_dict() if info.card_data else {}
 
 
 def _read_config(session: HubSession, info: ModelInfo, *, whole: bool) -> dict[str, Any]:
@@ -216,7 +227,7 @@ def _read_config(session: HubSession, info: ModelInfo, *, whole: bool) -> dict[s
 
 def _checkpoint_row(info: ModelInfo, config: dict[str, Any], known: Sequence[CheckpointRow]) -> CheckpointRow:
     """Return a row of ``checkpoints.csv`` for a model; what all checkpoints of its architecture share is taken over."""
-    card = info.card_data.to_dict() if info.card_data else {}
+    card = _card(info)
     model_type = str(config.get("model_type") or "")
     architecture = config.get("architecture") or model_type or next(iter(config.get("architectures") or ()), None)
     if not isinstance(architecture, str) or not architecture:

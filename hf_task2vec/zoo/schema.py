@@ -219,6 +219,9 @@ class TaskRow(Row):
     embedded: bool = False
 
 
+HUB_CARDS = "hub_cards"
+"""Source of scores that model cards of the Hub state; `source_model` is then the repository that was fine-tuned."""
+
 ZERO_SHOT = "zero_shot"
 """Protocol of scores that say what a checkpoint knows of a task without training: facts about it, no transfer."""
 

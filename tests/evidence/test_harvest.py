@@ -14,8 +14,8 @@ import pytest
 
 from hf_task2vec.errors import HubError, HubUnavailableError, ZooIndexError
 from hf_task2vec.evidence.harvest import Harvest, harvest
-from hf_task2vec.evidence.outcomes import SOURCE
 from hf_task2vec.zoo.index import ZooIndex
+from hf_task2vec.zoo.schema import HUB_CARDS
 from tests.support.cards import BASE, DATA, FORMS, HOSTILE, LEAVES, index, readme, trainer
 from tests.support.cli_stub import run
 from tests.support.hub import HubServer
@@ -67,7 +67,7 @@ def few(hub: HubServer) -> None:
 
 
 def found(result: Harvest) -> set[tuple[str, float]]:
-    return {(str(row.source_model), row.score) for row in result.index.score_rows if row.source == SOURCE}
+    return {(str(row.source_model), row.score) for row in result.index.score_rows if row.source == HUB_CARDS}
 
 
 def test_exactly_what_was_planted_is_found(classifiers: HubServer, base_index: ZooIndex, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_bases_are_followed_through_chains(classifiers: HubServer, base_index: Z
     plant(classifiers, "e/short", readme(base_model="vit-base-16", datasets=[DATA], model_index=index(**LEAVES)))
     classifiers.repo("a/one").private = False
     result = harvest(base_index, state=tmp_path / "state", query="author:c")
-    rows = {row.source_model: row for row in result.index.score_rows if row.source == SOURCE}
+    rows = {row.source_model: row for row in result.index.score_rows if row.source == HUB_CARDS}
     assert rows.keys() == {"c/three", "b/two", "a/one"}
     assert [rows[name].checkpoint_match for name in sorted(rows)] == ["exact", "likely", "likely"]
     assert {(row.checkpoint, row.split) for row in rows.values()} == {(BASE, "held_out")}
@@ -270,10 +270,10 @@ def test_the_command(classifiers: HubServer, own_cache: Path, tmp_path: Path) ->
     zoo().add_checkpoints([{**FACTS, "hub_id": BASE}]).save(folder)
     answer = run("index", "harvest", str(folder), "--max", "4")
     assert answer.exit_code == 0, answer.output
-    assert len([row for row in ZooIndex.load(folder).score_rows if row.source == SOURCE]) == 4
+    assert len([row for row in ZooIndex.load(folder).score_rows if row.source == HUB_CARDS]) == 4
     assert run("index", "harvest", str(folder), "--since", "yesterday").exit_code != 0
     assert run("index", "harvest", str(folder), "--max", "4").exit_code == 0  # goes on
-    assert len([row for row in ZooIndex.load(folder).score_rows if row.source == SOURCE]) == 8
+    assert len([row for row in ZooIndex.load(folder).score_rows if row.source == HUB_CARDS]) == 8
 
 
 def test_a_state_that_is_none(base_index: ZooIndex, tmp_path: Path) -> None:

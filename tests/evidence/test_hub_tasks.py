@@ -15,9 +15,8 @@ from sklearn.datasets import load_sample_images
 from hf_task2vec.errors import TaskError
 from hf_task2vec.evidence.build import build_index
 from hf_task2vec.evidence.hub_tasks import add_tasks
-from hf_task2vec.evidence.outcomes import SOURCE
 from hf_task2vec.zoo.index import ZooIndex
-from hf_task2vec.zoo.schema import TaskRow
+from hf_task2vec.zoo.schema import HUB_CARDS, TaskRow
 from tests.support.cards import LEAVES, index, readme
 from tests.support.cli_stub import run
 from tests.support.hub import HubServer, card
@@ -92,7 +91,7 @@ def test_datasets_with_most_outcomes_are_embedded(hub: HubServer, own: Path) -> 
     assert answer.exit_code == 0, answer.output
     rows = ZooIndex.load(own).by_name(TaskRow)
     assert (rows["org_leaves"].embedded, rows["org_rare"].embedded) == (True, False)
-    assert sum(row.source == SOURCE for row in ZooIndex.load(own).score_rows) == 3
+    assert sum(row.source == HUB_CARDS for row in ZooIndex.load(own).score_rows) == 3
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from hf_task2vec.evidence.cards import Outcome
-from hf_task2vec.evidence.outcomes import SOURCE, Added, add_outcomes
+from hf_task2vec.evidence.outcomes import Added, add_outcomes
 from hf_task2vec.zoo.index import ZooIndex
-from hf_task2vec.zoo.schema import ScoreRow, TaskRow
+from hf_task2vec.zoo.schema import HUB_CARDS, ScoreRow, TaskRow
 from tests.support.synthetic import zoo
 
 
@@ -24,7 +24,7 @@ def outcome(repository: str = "ann/net", **facts: Any) -> Outcome:
 
 
 def rows(added: Added) -> dict[str, ScoreRow]:
-    return {str(row.source_model): row for row in added.index.score_rows if row.source == SOURCE}
+    return {str(row.source_model): row for row in added.index.score_rows if row.source == HUB_CARDS}
 
 
 def groups(added: Added) -> set[frozenset[str]]:
