@@ -33,6 +33,7 @@ from hf_task2vec.metric.evaluation import near_duplicates
 from hf_task2vec.metric.experts import EXPERT_GAIN, Gain
 from hf_task2vec.metric.observations import logit
 from hf_task2vec.metric.task_space import KINDS_OF_DOMAINS
+from hf_task2vec.selection.experts import Experts
 from hf_task2vec.zoo.schema import TaskRow
 
 BASE_SAW = "imagenet1k"
@@ -172,6 +173,7 @@ def main() -> None:
         "other tasks": judged([rows[i] for i in other], expected[other], deviation[other], alone[other]),
         "near duplicates too": judged(rows, expected, deviation, alone),
         "seen_images": mean_of(column([row for row in every if row["same_images"]], "points")),
+        "experts_in_the_index": len(Experts.of(index, (), None).by_id),
         "cards": on_cards(index, args.shared),
     }
     write("expert_gain", document)

@@ -178,6 +178,19 @@ def zoo(references: dict[str, TaskEmbedding] | None = None, *, weights_hash: str
     return index.add_scores(scores).with_embeddings(TaskEmbedding.stack(list(embeddings.values())), list(embeddings))
 
 
+def with_experts(index: ZooIndex, *experts: tuple[str, str, str], **changes: Any) -> ZooIndex:
+    """Return the index with scores on cards: of each repository its base and what it was fine-tuned on."""
+    source = {"source": "hub_cards", "repo": "cards", "protocol": "any", "split": "any", "metric": "accuracy"}
+    if "hub_cards" not in index.sources["source"].tolist():
+        index = index.add_sources([{**source, "license": "facts only"}])
+    shared = {"source": "hub_cards", "protocol": "full_finetune", "metric": "top1", "score": 0.9, "leak": False}
+    shared |= {"source_license": "facts only", "checkpoint_match": "exact"}
+    return index.add_scores(
+        {"source_model": name, "checkpoint": base, "task": task, "split": f"by_{i}", **shared, **changes}
+        for i, (name, base, task) in enumerate(experts)
+    )
+
+
 def measured_zoo(**groups: str) -> ZooIndex:
     """`zoo`, with scores of the source that defines the unit, a leaked score, and groups of near duplicates."""
     index = zoo()
