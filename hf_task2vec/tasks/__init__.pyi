@@ -1,3 +1,4 @@
+from .hub_datasets import commit_of as commit_of
 from .images import like_sample as like_sample
 from .labels import score_name as score_name
 from .progress import bar as bar
@@ -6,7 +7,6 @@ from .progress import say as say
 from .progress import stage as stage
 from .source import Sampling as Sampling
 from .sources import DIGITS as DIGITS
-from .sources import commit_of as commit_of
 from .sources import open_source as open_source
 from .task import Task as Task
 from .text import counted as counted

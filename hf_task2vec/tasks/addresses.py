@@ -6,14 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future, wait
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from hf_task2vec.errors import HubError, ImageDecodeError
 
-SECONDS_EACH, SECONDS_IN_ALL = 10.0, 45.0
-"""Time that one image, and the images of a sample together, may take to come."""
-
+SECONDS_EACH, SECONDS_IN_ALL = 10.0, 45.0  # that one image, and the images of a sample together, may take to come
 _MOST_LOST = 3  # connections of one host that fail in a row before it is asked no more
 _CONNECT = 4.0
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -73,18 +72,17 @@ class Fetcher:
             left = ends - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"did not answer within {SECONDS_EACH:.0f} s")
+            limits = httpx.Timeout(left, connect=min(left, _CONNECT))
             try:
                 with (
-                    httpx.Client(
-                        timeout=httpx.Timeout(left, connect=min(left, _CONNECT)), follow_redirects=True
-                    ) as client,
+                    httpx.Client(timeout=limits, follow_redirects=True) as client,
                     client.stream("GET", address) as response,
                 ):
                     status, data = response.status_code, bytearray()
+                    if (status >= 500 or status == 429) and attempt == 1:
+                        time.sleep(min(0.5, left))
+                        continue
                     if status >= 500 or status == 429:
-                        if attempt == 1:
-                            time.sleep(min(0.5, max(left, 0)))
-                            continue
                         raise ConnectionError(f"answers with status {status}")
                     if status >= 400:
                         raise ImageDecodeError(f"not at its address: status {status}")
@@ -123,20 +121,15 @@ class Fetcher:
 
 def _within(seconds: float, function: Callable[[], _T]) -> _T:
     """Return what a function returns, or raise what it raises, if it is done in time; else it is left alone."""
-    found: list[Any] = []
+    done: Future[_T] = Future()
 
     def run() -> None:
         try:
-            found.extend((True, function()))
+            done.set_result(function())
         except BaseException as error:  # noqa: BLE001  (raised by the caller)
-            found.extend((False, error))
+            done.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="hf_task2vec-fetch")
-    thread.start()
-    thread.join(seconds)
-    if not found:
+    threading.Thread(target=run, daemon=True, name="hf_task2vec-fetch").start()
+    if not wait([done], seconds).done:
         raise TimeoutError(f"did not answer within {seconds:.0f} s")
-    if not found[0]:
-        raise found[1]
-    result: _T = found[1]
-    return result
+    return done.result()

@@ -176,7 +176,7 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
     Of several, the first that is named as in `IMAGE_NAMES` is taken, or the only one that is no mask by its name.
     """
     if requested is not None:
-        _require(features, requested, "image_column")
+        _check_there(features, requested, "image_column")
         if not (is_image(features[requested]) or _is_encoded(features[requested])):
             raise ColumnError(
                 f"column {requested!r} is of type {type_name(features[requested])} and holds no images; columns "
@@ -221,7 +221,7 @@ def find_label_column(
             _check_requested(features, each, image_column)
         return LabelChoice(names)
     others = {name: feature for name, feature in features.items() if name != image_column}
-    boxes, mask = _box_column(others), _mask_column(others)
+    boxes = _box_column(others)
     name: str | None = _by_class_label(features, [x for x, feature in others.items() if is_class_label(feature)])
     if name is not None and {folder.lower() for folder in features[name].names} in _MASK_FOLDERS:
         raise ColumnError(
@@ -239,8 +239,9 @@ def find_label_column(
     if name is not None:
         logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
         return LabelChoice((name,))
-    if mask is not None:
-        raise _unsupported(features, mask, _MASKS)
+    for name, feature in others.items():
+        if is_image(element(feature)) or (is_image(feature) and name.lower() in MASK_NAMES):
+            raise _unsupported(features, name, _MASKS)
     return _by_values(features, {name: kind for name, kind in others.items() if not is_bookkeeping(name)}, values)
 
 
@@ -334,7 +335,7 @@ def _several(features: Mapping[str, Any], found: list[str], flags: Sequence[str]
 
 
 def _check_requested(features: Mapping[str, Any], name: str, image_column: str) -> None:
-    _require(features, name, "label_column")
+    _check_there(features, name, "label_column")
     feature = features[name]
     if name == image_column:
         raise ColumnError(f"image_column and label_column are both {name!r}")
@@ -349,7 +350,7 @@ def _check_requested(features: Mapping[str, Any], name: str, image_column: str) 
         )
 
 
-def _require(features: Mapping[str, Any], name: str, argument: str) -> None:
+def _check_there(features: Mapping[str, Any], name: str, argument: str) -> None:
     if name not in features:
         raise ColumnError(f"{argument}={name!r} is not a column; columns found: {describe_columns(features)}")
 
@@ -364,12 +365,6 @@ def _box_column(features: Mapping[str, Any]) -> str | None:
         if coordinates or (nested and name.lower() in _DETECTION_NAMES) or {*map(str.lower, fields)} & {*_BOX_NAMES}:
             return name
     return None
-
-
-def _mask_column(features: Mapping[str, Any]) -> str | None:
-    """Return the column of pictures that is a mask by its name, or of lists of pictures; None if there is none."""
-    masks = (x for x, feature in features.items() if is_image(feature) and x.lower() in MASK_NAMES)
-    return next((x for x, feature in features.items() if is_image(element(feature))), next(masks, None))
 
 
 def _unsupported(features: Mapping[str, Any], column: str, what: str) -> ColumnError:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from hf_task2vec.errors import DatasetNotFoundError, ImageDecodeError
 from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, MAX_BYTES, is_heic, looks_like_image, not_fetched, reads_heic
-from hf_task2vec.tasks.splits import split_of
+from hf_task2vec.tasks.source import split_of
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
 _SYSTEM |= {"system volume information", "icon\r"}

@@ -18,8 +18,7 @@ from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
 from hf_task2vec.tasks.layout import lay_out
 from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files
-from hf_task2vec.tasks.source import Sampling, Source
-from hf_task2vec.tasks.splits import pick_split
+from hf_task2vec.tasks.source import Sampling, Source, pick_split
 
 if TYPE_CHECKING:
     import datasets

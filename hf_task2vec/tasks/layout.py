@@ -24,8 +24,7 @@ from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, Ta
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_schema
 from hf_task2vec.tasks.folders import CURES, MASKS, PICTURE_FOLDERS, Files, above, joined, name_of, text
 from hf_task2vec.tasks.rows import Listed
-from hf_task2vec.tasks.source import Reading, Sampling, Source
-from hf_task2vec.tasks.splits import by_split, pick_split, split_of
+from hf_task2vec.tasks.source import Reading, Sampling, Source, by_split, pick_split, split_of
 from hf_task2vec.tasks.tables import SIDES, Names, Sheet, pairs, read_sheet, side_files
 from hf_task2vec.tasks.text import listed, without_folders
 

@@ -18,13 +18,12 @@ from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
 from hf_task2vec.files import expanded
 from hf_task2vec.tasks.columns import Feature, find_image_column, of_schema
 from hf_task2vec.tasks.folders import ARCHIVES, TABLES, Files, suffix_of, walk
-from hf_task2vec.tasks.hub_datasets import commit_of, open_hub, reading
+from hf_task2vec.tasks.hub_datasets import open_hub
 from hf_task2vec.tasks.layout import lay_out
 from hf_task2vec.tasks.objects import read_object
 from hf_task2vec.tasks.parquet.local import LocalSplit, beside, understood
 from hf_task2vec.tasks.rows import Data, Listed
-from hf_task2vec.tasks.source import Reading, Sampling, Source
-from hf_task2vec.tasks.splits import pick_split, shard_split, split_of
+from hf_task2vec.tasks.source import Reading, Sampling, Source, pick_split, shard_split, split_of
 from hf_task2vec.tasks.text import listed, shown
 
 if TYPE_CHECKING:
@@ -32,17 +31,12 @@ if TYPE_CHECKING:
 
     from hf_task2vec.tasks.labels import Warn
 
-__all__ = ["DIGITS", "Source", "commit_of", "open_source", "reading"]
-
 logger = logging.getLogger(__name__)
 
-DIGITS = "sklearn:digits"
-"""Name of the built-in offline sample: the 1,797 handwritten 8x8 digits that come with scikit-learn."""
-
+DIGITS = "sklearn:digits"  # the offline sample: 1,797 handwritten 8x8 digits that come with scikit-learn
+# Datasets of the time before names had an organisation, to which the Hub still redirects.
 _OLD_NAMES = {"mnist", "fashion_mnist", "cifar10", "cifar100", "food101", "beans", "svhn", "cats_vs_dogs"}
 _OLD_NAMES |= {"imagenet-1k", "imagenet_sketch"}
-"""Datasets of the time before names had an organisation, to which the Hub still redirects."""
-
 _PAGE = re.compile(
     r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?datasets/(?P<id>[\w.-]+(?:/[\w.-]+)?)"
     r"(?:@(?P<at>[\w.-]+)|/(?:tree|blob|resolve)/(?P<revision>[^/?#]+)[^?#]*|/(?:viewer|discussions)[^?#]*)?/?(?:[?#].*)?"

@@ -14,13 +14,14 @@ import numpy as np
 
 from hf_task2vec.errors import ImageDecodeError
 from hf_task2vec.files import canonical_json, sha256_bytes
+from hf_task2vec.tasks.hub_datasets import reading
 from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, identify, settle
 from hf_task2vec.tasks.labels import LabelKind, Labels
 from hf_task2vec.tasks.progress import stage
 from hf_task2vec.tasks.rows import Rows, open_rows
 from hf_task2vec.tasks.sampling import Unusable
 from hf_task2vec.tasks.source import Reading, Sampling, Source
-from hf_task2vec.tasks.sources import open_source, reading
+from hf_task2vec.tasks.sources import open_source
 from hf_task2vec.tasks.text import counted, listed, shown
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that was drawn and found broken."""
+    """An image that was drawn and found broken; the name of its file, with the folder, where it has one."""
 
     row: int
     reason: str
     name: str = ""
-    """Of its file, and the folder of that, where it has one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,9 @@ class Sample:
     indices: np.ndarray
     images: ImageSample
     skipped: tuple[SkippedImage, ...]
-    notes: tuple[str, ...] = ()
-    """What the pixels are, where not plain 8-bit colours."""
-    warnings: tuple[str, ...] = ()
-    """What makes the images less fit to judge by."""
-    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Black and white of its pictures by kind of number (``"integer"``, ``"float"``), where not plain 8 bits."""
+    notes: tuple[str, ...] = ()  # what the pixels are, where not plain 8-bit colours
+    warnings: tuple[str, ...] = ()  # what makes the images less fit to judge by
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)  # black and white by kind, where not 8 bits
 
     @cached_property
     def content_digest(self) -> str:
@@ -193,11 +190,16 @@ class Task:
         sampling = Sampling(
             name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed
         )
-        warnings = _Warnings()
+        warnings: list[str] = []
+
+        def warn(text: str) -> None:
+            logger.warning("%s", text)
+            warnings.append(text)
+
         with stage("reading the dataset"):
-            source = open_source(dataset, sampling, token, warnings.add)
+            source = open_source(dataset, sampling, token, warn)
             with reading(source.dataset, token):
-                rows = open_rows(source, sampling, warnings.add)
+                rows = open_rows(source, sampling, warn)
                 fingerprint = _fingerprint(source, rows, seed)
         labels = rows.labels
         return cls(
@@ -366,14 +368,6 @@ class Task:
             "content_digest": self.content_digest,
             "fingerprint": self.fingerprint,
         }
-
-
-class _Warnings(list[str]):
-    """What a user should know of how the dataset was read, logged as it is found."""
-
-    def add(self, text: str) -> None:
-        logger.warning("%s", text)
-        self.append(text)
 
 
 def _fingerprint(source: Source, rows: Rows, seed: int) -> str:

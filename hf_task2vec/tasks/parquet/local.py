@@ -16,9 +16,7 @@ from hf_task2vec.tasks.parquet.split import Entry, NotCheap, ParquetSplit, leaf_
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-EXACT_BYTES = 2 << 30
-"""Up to so many bytes to read, the sample may be drawn from anywhere in the files."""
-
+EXACT_BYTES = 2 << 30  # up to so many to read, the sample may be drawn from anywhere in the files
 _ROWS, _BYTES, _BUFFER = 64, 1 << 20, 1 << 20  # rows and bytes that are decoded, and bytes that are read, at a time
 
 
@@ -28,8 +26,8 @@ class LocalSplit(ParquetSplit):
     def __init__(self, root: Path, paths: Sequence[str]) -> None:
         super().__init__([_LocalFile(root, path) for path in paths], EXACT_BYTES)
         facts = [(path, (root / path).stat()) for path in paths]
+        # Tells whether the files have changed, without reading an image.
         self.stamp = [[path, found.st_size, found.st_mtime_ns] for path, found in facts]
-        """Tells whether the files have changed, without reading an image."""
 
 
 class _LocalFile:

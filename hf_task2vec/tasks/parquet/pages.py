@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-#: Codecs of which a prefix can be decompressed.
-CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"})
-#: Encodings that are understood: of values, of dictionary indices, and of levels.
+CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"})  # of which a prefix can be decompressed
+# Of values, of dictionary indices, and of levels.
 ENCODINGS = frozenset({"PLAIN", "RLE", "BIT_PACKED", "RLE_DICTIONARY", "PLAIN_DICTIONARY"})
-#: Uncompressed bytes of a page beyond which it is taken for a trap.
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30  # uncompressed; a page of more is taken for a trap
 
-Fetch = Callable[[int, int], bytes]
-"""Returns so many bytes from an offset in the file on, fewer only at the end of what may be read."""
+T = TypeVar("T")
+Fetch = Callable[[int, int], bytes]  # so many bytes from an offset on, fewer only at the end of what may be read
 
 _DATA, _INDEX, _DICTIONARY = range(3)  # and 3: data of the second version
 _PLAIN, _DICTIONARY_ENCODINGS = 0, (2, 8)
@@ -53,28 +52,17 @@ class IncompleteError(Exception):
 class Leaf:
     """What decoding a column chunk needs to know of it."""
 
-    codec: str
-    """One of `CODECS`."""
-    max_level: int
-    """Definition level of a value that is there."""
-    dictionary: int | None
-    """Offset of the dictionary page in the file, None without one."""
-    mean: float
-    """Mean size of a value in the file, bytes: how much to fetch at first."""
+    codec: str  # one of `CODECS`
+    max_level: int  # definition level of a value that is there
+    dictionary: int | None  # offset of the dictionary page in the file, None without one
+    mean: float  # mean size of a value in the file, bytes: how much to fetch at first
 
 
 def first_values(fetch: Fetch, offset: int, count: int, leaf: Leaf) -> list[bytes | None]:
-    """Return the first `count` values from the data page at `offset` on, and the pages that follow it.
-
-    Raises
-    ------
-    DamagedPageError
-        The bytes are not what they should be, or end too soon.
-    """
+    """Return the first `count` values of the data page at `offset` and those that follow, or a `DamagedPageError`."""
     small = leaf.dictionary is not None  # then the page holds a few bytes a row
     length = _HEADER + 4 * count if small else expected_bytes(count, leaf.mean)
-    found: list[bytes | None] = _growing(fetch, offset, length, lambda data: _values(data, count, leaf, fetch))
-    return found
+    return _growing(fetch, offset, length, lambda data: _values(data, count, leaf, fetch))
 
 
 def expected_bytes(count: int, mean: float) -> int:
@@ -174,7 +162,7 @@ class _Reader:
         raise DamagedPageError(f"Thrift type {kind} is not understood")
 
 
-def _growing(fetch: Fetch, offset: int, length: int, parse: Callable[[bytes], Any]) -> Any:
+def _growing(fetch: Fetch, offset: int, length: int, parse: Callable[[bytes], list[T]]) -> list[T]:
     data = b""
     while True:
         more = fetch(offset + len(data), length)
@@ -277,12 +265,9 @@ def _zstd(data: bytes, whole: int) -> bytes:
     import pyarrow as pa
 
     found = bytearray()
-    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-        try:
-            while len(found) < whole and (part := stream.read(1 << 10)):  # a read that hits the end gives nothing
-                found += part
-        except OSError:  # the end of what there is
-            pass
+    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream, suppress(OSError):  # at the end of the data
+        while len(found) < whole and (part := stream.read(1 << 10)):  # a read that hits the end gives nothing
+            found += part
     return bytes(found)
 
 

@@ -37,10 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXACT_BYTES = 32 << 20
-"""Up to so many bytes the sample is the one that a download would give."""
-MOST_SHARE = 0.5
-"""Beyond this share of all images (and `EXACT_BYTES`) the split is downloaded instead."""
+EXACT_BYTES = 32 << 20  # up to so many the sample is the one that a download would give
+MOST_SHARE = 0.5  # of all images (and `EXACT_BYTES`), beyond which the split is downloaded instead
 
 _TAIL = 4 << 10, 64 << 10  # bytes at the end of a file where its footer is looked for
 _MAGIC = b"PAR1"

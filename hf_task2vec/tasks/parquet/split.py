@@ -45,13 +45,10 @@ class NotCheap(Exception):
 class Entry:
     """Rows of a column that are read from their first one on."""
 
-    first: int
-    """First row in the split."""
+    first: int  # its number in the split
     rows: int
-    mean: float
-    """Mean size of a cell in the file, bytes."""
-    at: Callable[[Sequence[int]], Sequence[Any]]
-    """Returns the cells at some positions."""
+    mean: float  # size of a cell in the file, bytes
+    at: Callable[[Sequence[int]], Sequence[Any]]  # returns the cells at some positions
 
     def cost(self, count: int) -> int:
         """Return about how many bytes the first `count` rows take."""
@@ -108,7 +105,7 @@ class ParquetSplit:
 
     @cached_property
     def _footers(self) -> list[pq.FileMetaData]:
-        return in_threads(lambda part: part.metadata, self._parts)
+        return _in_threads(lambda part: part.metadata, self._parts)
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -127,7 +124,7 @@ class ParquetSplit:
         import pyarrow as pa
 
         kind = self._schema.field(name).type
-        parts = in_threads(lambda part: _column(part, name, kind), self._parts)
+        parts = _in_threads(lambda part: _column(part, name, kind), self._parts)
         return pa.chunked_array([chunk for chunks in parts for chunk in chunks], kind)
 
     def first_value(self, name: str) -> Any:
@@ -139,9 +136,8 @@ class ParquetSplit:
     def sample(
         self, name: str, labels: Labels, size: int | None, seed: int
     ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Return `draw`, `read` and `note` of `rows.Rows` for the images in column `name`.
-
-        The sample is drawn from all rows if that takes few bytes, else from those near the start of a page.
+        """Return a sample drawn from all rows if that takes few bytes, else from those near the start of a page; what
+        reads the images in column `name` at some rows; and a note of what was drawn from.
         """
         entries = self.entries(name)
         rows, classes = labels.sampling_pairs()
@@ -163,7 +159,7 @@ class ParquetSplit:
         """Return the places where a column can be entered."""
         if name not in self._entered:
             starts = accumulate((footer.num_rows for footer in self._footers), initial=0)
-            found = in_threads(
+            found = _in_threads(
                 lambda item: list(item[0].entries(name, item[1])), zip(self._parts, starts, strict=False)
             )
             self._entered[name] = _Entries([entry for entries in found for entry in entries])
@@ -199,7 +195,7 @@ class _Entries:
         wanted: dict[int, list[int]] = defaultdict(list)
         for entry, depth in zip(entries, self.depth(rows).tolist(), strict=True):
             wanted[entry].append(depth)
-        values = in_threads(lambda item: iter(self.entries[item[0]].at(item[1])), wanted.items())
+        values = _in_threads(lambda item: iter(self.entries[item[0]].at(item[1])), wanted.items())
         found = dict(zip(wanted, values, strict=True))
         for entry in entries:
             yield next(found[entry])
@@ -220,7 +216,7 @@ def _near(depth: np.ndarray, classes: np.ndarray, draw: Draw) -> np.ndarray:
     return np.sort(np.concatenate(kept))
 
 
-def in_threads(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+def _in_threads(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """Return ``function(item)`` of every item, several at a time."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hf_task2vec-read") as pool:
         return list(pool.map(function, items))
