@@ -140,6 +140,13 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
     help="What the accuracies are predicted for: all weights trained, or a linear classifier on frozen features.",
 )
 @click.option(
+    "--domain",
+    type=click.Choice(
+        ("natural", "fine-grained", "nature", "satellite", "histology", "medical", "synthetic", "glyphs", "texture")
+    ),
+    help="What the images show, if you know; otherwise told from the reference tasks that are near.",
+)
+@click.option(
     "--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Make everything anew and keep nothing."
 )
 @click.pass_obj

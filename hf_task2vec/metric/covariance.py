@@ -224,12 +224,13 @@ def same_checkpoints(a: tuple[str, ...], b: tuple[str, ...]) -> NDArray[np.int64
 
 
 def at_home(home: Any, kinds: Any) -> Array:
-    """How far a checkpoint is made for a task: its domain's share in the task, or what it loses on others.
+    """How far a checkpoint is made for a task: its domain's share in the task, less that of other domains.
 
-    `home` and `kinds`, shapes (..., kinds), are multiplied by rows. Checkpoints for all domains get 0.
+    `home` and `kinds`, shapes (..., kinds), are multiplied by rows. Checkpoints for all domains get 0, and so does what
+    is not known of a task.
     """
     share = (home * kinds).sum(axis=-1)
-    return np.asarray(share - AWAY * home.any(axis=-1) * (1.0 - share))
+    return np.asarray(share - AWAY * home.any(axis=-1) * (np.sum(kinds, axis=-1) - share))
 
 
 def task_kernel(p: Any, a: Any, b: Any, same: Any, xp: Any = np) -> Any:

@@ -49,6 +49,13 @@ KINDS_OF_DOMAINS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 KINDS = tuple(KINDS_OF_DOMAINS)
 
 
+def check_domain(domain: str | None) -> str | None:
+    """Return a kind of task, or None; raise MetricError for what is none."""
+    if domain is not None and domain not in KINDS:
+        raise MetricError(f"domain {domain!r} is unknown; choose one of {', '.join(KINDS)}")
+    return domain
+
+
 @dataclass(frozen=True, eq=False)
 class TaskFeatures:
     """Tasks as the metric sees them.
@@ -85,6 +92,10 @@ class TaskFeatures:
         names = tuple(self.names[i] for i in rows)
         arrays = ("profiles", "moments", "descriptors", "embedded", "values", "kinds")
         return TaskFeatures(names, **{name: getattr(self, name)[rows] for name in arrays})
+
+    def of_kind(self, kind: str) -> TaskFeatures:
+        """Return them with one kind, that is known."""
+        return replace(self, kinds=np.tile(np.array(KINDS) == kind, (len(self.names), 1)).astype(np.float64))
 
     def of_domains(self, domains: Mapping[str, str | None]) -> TaskFeatures:
         """Return them with the kinds that their domains, by task, belong to."""

@@ -42,11 +42,19 @@ SAME_DATASET = 0.94
 class Recommender:
     """Ranks checkpoints for one embedded task and a protocol, in the light of what was measured on the task."""
 
-    def __init__(self, embedding: TaskEmbedding, metric: Metric, eligible: Eligible, protocol: str) -> None:
+    def __init__(
+        self,
+        embedding: TaskEmbedding,
+        metric: Metric,
+        eligible: Eligible,
+        protocol: str,
+        domain: str | None = None,
+    ) -> None:
         import pandas as pd
 
         check_descriptors(embedding)
-        self.embedding, self.metric, self.eligible, self.protocol = embedding, metric, eligible, protocol
+        self.embedding, self.metric, self.eligible = embedding, metric, eligible
+        self.protocol, self.domain = protocol, domain
         self.index, self.checkpoints = index, checkpoints = eligible.index, eligible.checkpoints
         self.score_name = score_name(embedding.task.get("label_kind"))
         self._judged, self._chance = can_judge(embedding.task), chance(embedding.task)
@@ -55,7 +63,8 @@ class Recommender:
         self.known = {str(name): probe_score(embedding.descriptors) for name in probe["hub_id"]}
         if not probe["hub_id"].isin(checkpoints["hub_id"]).all():
             checkpoints = pd.concat([checkpoints, probe], ignore_index=True)
-        self._task = metric.space.of_embedding(embedding)
+        task = metric.space.of_embedding(embedding)
+        self._task = task if domain is None else task.of_kind(domain)
         self._similar, self._heirs = dict[str, float](), None
         if (experts := eligible.experts) is not None:
             # Experts are judged by their bases, be these candidates or not.
@@ -98,6 +107,7 @@ class Recommender:
                 "index": self.index.fingerprint,
                 "metric": self.metric.name,
                 "protocol": self.protocol,
+                "domain": self.domain,
                 "score": self.score_name,
                 "versions": self.embedding.versions,
                 **self.eligible.provenance,

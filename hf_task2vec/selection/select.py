@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.embedding import Computing, TaskEmbedding, cached_embedding, load_probe
 from hf_task2vec.errors import ProbeMismatchError, SelectionError, check_count
-from hf_task2vec.metric import check_protocol, load_metric
+from hf_task2vec.metric import check_domain, check_protocol, load_metric
 from hf_task2vec.probes import DEFAULT_PROBE
 from hf_task2vec.selection.limits import Budget, Constraints, Eligible
 from hf_task2vec.selection.ranking import Ranking
@@ -50,6 +50,7 @@ def select_backbone(
     refine_seconds: float | None = None,
     metric: str = "trained",
     protocol: str = "fine-tune",
+    domain: str | None = None,
     seed: int = 0,
     device: str | None = None,
     token: str | None = None,
@@ -93,6 +94,10 @@ def select_backbone(
     protocol
         What the accuracies are predicted for: ``"fine-tune"``, all weights trained on the whole dataset, or
         ``"linear-probe"``, a linear classifier on frozen features of the sample. Other checkpoints are good at either.
+    domain
+        What the images show, for those who know: ``"natural"``, ``"fine-grained"``, ``"nature"``, ``"satellite"``,
+        ``"histology"``, ``"medical"``, ``"synthetic"``, ``"glyphs"`` or ``"texture"``. It says which encoders made for
+        one domain are at home. None tells it from the reference tasks that are near.
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
@@ -127,6 +132,7 @@ def select_backbone(
     check_count(SelectionError, 1, top_k=top_k)
     check_count(SelectionError, 0, refine=refine)
     check_protocol(protocol)
+    check_domain(domain)
     sampling = Sampling(name, split, revision, image_column, label_column, labels_from, streaming, max_samples, seed)
     computing = Computing(device, batch_size, token, cache, progress)
     limits = Constraints(max_params, max_gmacs, device_memory, latency, licenses, library, input_size)  # type: ignore[arg-type]
@@ -135,7 +141,7 @@ def select_backbone(
     eligible = Eligible.of(zoo, limits, candidates, token, experts=experts)
     ranker = load_metric(metric, eligible.index)
     task, embedding = _embedded(dataset, sampling, probe, eligible.index, computing, measurable=refine > 0)
-    recommender = Recommender(embedding, ranker, eligible, protocol)
+    recommender = Recommender(embedding, ranker, eligible, protocol, domain)
     if refine and task is not None:
         from hf_task2vec.selection.refinement import refine_ranking
 
@@ -149,8 +155,10 @@ def select_backbone(
         "top_k": top_k,
         "metric": metric,
         "experts": experts,
+        "protocol": protocol,
+        "domain": domain,
     }
-    request = _request({"dataset": dataset, **vars(sampling), **vars(limits), **wanted, "protocol": protocol})
+    request = _request({"dataset": dataset, **vars(sampling), **vars(limits), **wanted})
     return replace(ranking, request=request, sample=task)
 
 

@@ -95,7 +95,7 @@ class Oracle:
 
     def made_for(self, checkpoint: np.ndarray, kinds: np.ndarray) -> float:
         share = sum(checkpoint * kinds)
-        return share - AWAY * (1.0 - share) if checkpoint.any() else 0.0
+        return share - AWAY * (sum(kinds) - share) if checkpoint.any() else 0.0
 
     def kinds(self) -> np.ndarray:
         """Of the task asked about: its own, or what known tasks near it are."""
