@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.common import RESULTS, ROOT, parser, read, read_matrix, records, write
 from benchmarks.index.matrix import matrix_name, with_matrix
 from benchmarks.selection.baselines import ALL_METRICS, TARGET_BLIND
-from benchmarks.selection.published import run_cold_start, run_domains, run_new_tasks, run_published
+from benchmarks.selection.published import run_cold_start, run_domains, run_kinds, run_new_tasks, run_published
 from hf_task2vec import RankingMetric, ZooIndex
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
@@ -261,6 +261,7 @@ PARTS: dict[str, Callable[[Matrix], Any]] = {
     "methods": run_methods,
     "cold_start": lambda _: run_cold_start(ZooIndex.load(ROOT / "zoo_index")),
     "new_tasks": lambda _: run_new_tasks(ZooIndex.load(ROOT / "zoo_index")),
+    "kinds": lambda _: run_kinds(ZooIndex.load(ROOT / "zoo_index")),
     "domains": lambda _: run_domains(ZooIndex.load(ROOT / "zoo_index")),
     "ablations": run_ablations,
     "refine": run_refine,

@@ -26,6 +26,7 @@ from hf_task2vec.metric.evaluation import (
     predict_without,
     regret_at_k,
     summarise,
+    without,
 )
 from hf_task2vec.metric.observations import PROTOCOLS, Observations, is_tuned
 from hf_task2vec.metric.ranking_metric import additive_fit
@@ -152,6 +153,26 @@ def run_domains(index: ZooIndex) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def run_kinds(index: ZooIndex) -> dict[str, Any]:
+    """How well the embeddings of other tasks tell what kind a task is, near duplicates left out with it."""
+    metric, groups = RankingMetric.from_index(index), near_duplicates(index)
+    tasks, found = metric.data.tasks, []
+    for t in np.flatnonzero(tasks.embedded & tasks.kinds.any(axis=1)):
+        group = groups.get(tasks.names[t], tasks.names[t])
+        others = without(metric, [name for name in tasks.names if groups.get(name, name) == group])
+        told = others.kinds_of(replace(tasks.take(np.array([t])), kinds=np.zeros((1, len(KINDS)))))
+        own = int(tasks.kinds[t].argmax())
+        found.append({"task": tasks.names[t], "kind": KINDS[own], "told": KINDS[told.argmax()], "p": float(told[own])})
+    frame = pd.DataFrame(found)
+    frame["loss"] = -np.log(np.maximum(frame["p"], 1e-6))
+    return {
+        "right": int((frame["kind"] == frame["told"]).sum()),
+        "commonest": int(frame["kind"].value_counts().max()),
+        "loss_by_kind": float(frame.groupby("kind")["loss"].mean().mean()),
+        "rows": records(frame),
+    }
 
 
 def run_cold_start(index: ZooIndex) -> dict[str, Any]:

@@ -97,12 +97,14 @@ def leave_one_out_cases(
 def without(metric: Metric, held_out: Iterable[str], inverse: Array | None = None) -> Metric:
     """Return a metric that does not know the scores of some tasks.
 
-    It still knows their embeddings, which say nothing without scores but are among those that the space is centred on.
+    It still knows their embeddings, which say nothing without scores and kinds but are among those that the space is
+    centred on.
     With the `inverse` of the trained metric's covariance nothing is solved again (the scales of groups then stay).
     """
     data = metric.data
-    held = np.isin(np.array(data.tasks.names)[data.task], list(held_out))
-    changes: dict[str, Any] = {"data": data.rows(~held)}
+    tasks = np.isin(np.array(data.tasks.names), list(held_out))
+    held, untold = tasks[data.task], replace(data.tasks, kinds=data.tasks.kinds * ~tasks[:, None])
+    changes: dict[str, Any] = {"data": replace(data.rows(~held), tasks=untold)}
     if isinstance(metric, RankingMetric):
         changes["solved"] = None if inverse is None else forget(metric, inverse, held)[~held]
     return replace(metric, **changes)  # type: ignore[type-var]  # every metric is a dataclass

@@ -79,8 +79,9 @@ LEVEL = 10.0
 _CLIP = 3.5
 # Weight, in scores, of a source's typical scale in that of a group, and of all sources' in that of a source.
 _SCALE_SCORES, _SOURCE_SCORES = 3.0, 10.0
-# How much nearer tasks count when the kind of a task is told from them.
-_KIND_POWER = 6.0
+# Ridge and sharpness by which the kind of a task is told, chosen so that embedded tasks, left out with their near
+# duplicates, tell theirs best (mean logarithmic loss over kinds).
+_KIND_RIDGE, _KIND_SHARPNESS = 0.5, 12.0
 # Weight, in scores, of the assumption that a checkpoint is average: keeps one lucky score from ruling.
 _SHRINKAGE = 0.1
 # Rows of the observations' covariance made at a time: their temporary arrays then stay in the processor's cache.
@@ -361,21 +362,34 @@ class RankingMetric(Metric):
         query = Groups(
             np.array([protocol == FINE_TUNE]),
             np.array([source]),
-            self.kinds_of(task, similarity)[None],
+            self.kinds_of(task)[None],
             task.descriptors * task.embedded[:, None],
         )
         shared = group_kernels(similarity[None, data.task[data.first]], query, data.groups)
         return query, np.concatenate(shared).astype(np.float64)
 
-    def kinds_of(self, task: TaskFeatures, similarity: Array) -> Array:
-        """Shares of the kinds of one task, shape (kinds,): known, or told from the reference tasks near it."""
-        if task.kinds.any():
+    @cached_property
+    def _tells_kinds(self) -> tuple[TaskFeatures, Array]:
+        """The embedded tasks of known kind, and what each says for the kinds, shape (tasks, kinds).
+
+        Kernel ridge regression on indicators of the kinds (Rasmussen and Williams 2006, section 6.5), in which each
+        kind weighs the same, however many tasks are of it; nothing says for a kind of which there is no task.
+        """
+        known = self.data.tasks
+        known = known.take(np.flatnonzero(known.embedded & known.kinds.any(axis=1)))
+        count = known.kinds.sum(axis=0)
+        there = max(int((count > 0).sum()), 1)
+        weight = len(known.names) / (there * (known.kinds @ count))
+        centred = np.where(count > 0, known.kinds - 1.0 / there, 0.0)
+        return known, np.asarray(np.linalg.solve(_alike(known, known) + np.diag(_KIND_RIDGE / weight), centred))
+
+    def kinds_of(self, task: TaskFeatures) -> Array:
+        """Probabilities of the kinds of one task, shape (kinds,): known, or told from the embedded reference tasks."""
+        known, says = self._tells_kinds
+        if task.kinds.any() or not task.embedded[0] or not len(known.names):
             return np.asarray(task.kinds[0])
-        known = self.data.tasks.kinds
-        near = np.where(known.any(axis=1), similarity, 0.0)
-        votes = near**_KIND_POWER @ known
-        # As sure as the nearest is near.
-        return np.asarray(votes / votes.sum() * near.max() if votes.sum() > 0.0 else votes)
+        told = np.exp(_KIND_SHARPNESS * (_alike(task, known) @ says)[0]) * known.kinds.any(axis=0)
+        return np.asarray(told / told.sum())
 
     def predict_features(
         self,
@@ -491,6 +505,11 @@ class RankingMetric(Metric):
         found = np.zeros((len(data.tasks.names), len(candidates.ids)))
         np.add.at(found, data.task[data.first], parts.T)
         return p.scales.get(protocol, 1.0) * found.T
+
+
+def _alike(a: TaskFeatures, b: TaskFeatures) -> Array:
+    """Mean correlation of the tasks' Fisher profiles and of their moments, shape (n, m)."""
+    return np.asarray((a.profiles @ b.profiles.T + a.moments @ b.moments.T) / 2.0)
 
 
 def _rows_of(group: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:

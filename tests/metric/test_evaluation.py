@@ -161,6 +161,9 @@ def test_forgetting_tasks_is_solving_without_them() -> None:
     a, b = (one.predict_features(query, candidates) for one in (found, again))
     np.testing.assert_allclose(a.mean, b.mean, rtol=1e-8, atol=1e-10)
     assert not np.allclose(a.mean, metric.predict_features(query, candidates).mean)
+    for one in (found, again):  # nor do they tell what kind of images a task holds
+        kept = np.isin(one.data.tasks.names, ["task0", "task3"], invert=True)
+        np.testing.assert_array_equal(one.data.tasks.kinds, metric.data.tasks.kinds * kept[:, None])
 
 
 def test_cold_start() -> None:

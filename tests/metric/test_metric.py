@@ -98,13 +98,26 @@ class Oracle:
         return share - AWAY * (sum(kinds) - share) if checkpoint.any() else 0.0
 
     def kinds(self) -> np.ndarray:
-        """Of the task asked about: its own, or what known tasks near it are."""
+        """Of the task asked about: its own, or what embedded tasks tell by weighted least squares."""
         if self.task.kinds.any():
             return self.task.kinds[0]
         known = self.data.tasks
-        near = [self.near(self.task, 0, known, t) * known.kinds[t].any() for t in range(len(known.names))]
-        votes = sum(near[t] ** 6 * known.kinds[t] for t in range(len(near)))
-        return votes / votes.sum() * max(near)
+        rows = [t for t in range(len(known.names)) if known.embedded[t] and known.kinds[t].any()]
+        kinds = [known.kinds[t].argmax() for t in rows]
+        there = sorted(set(kinds))
+
+        def alike(a: Any, i: int, b: Any, j: int) -> float:
+            return float(a.profiles[i] @ b.profiles[j] + a.moments[i] @ b.moments[j]) / 2
+
+        gram = np.array([[alike(known, a, known, b) for b in rows] for a in rows])
+        weight = np.array([len(rows) / len(there) / kinds.count(kind) for kind in kinds])
+        told = np.zeros(len(KINDS))
+        for kind in there:
+            target = np.array([k == kind for k in kinds]) - 1 / len(there)
+            # The minimum of the weighted squared error and 0.5 times the squared norm of the function.
+            dual = np.linalg.inv(np.diag(weight) @ gram + 0.5 * np.eye(len(rows))) @ (weight * target)
+            told[kind] = math.exp(12 * sum(d * alike(self.task, 0, known, t) for d, t in zip(dual, rows, strict=True)))
+        return told / told.sum()
 
     def is_tuned(self, i: int) -> bool:
         return self.data.sources[self.data.source[i]] == observed.PUBLISHED

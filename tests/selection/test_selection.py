@@ -142,6 +142,21 @@ def test_a_protocol_is_asked_for(select: Select, query: TaskEmbedding) -> None:
         select(query, protocol="zero-shot")
 
 
+def test_what_the_images_show_is_told_or_asked_for() -> None:
+    """By the shipped index, in which encoders made for histology have been measured on nothing else."""
+    index = ZooIndex.load()
+    own = index.embeddings["pcam"]
+    others = [i for i, name in enumerate(index.embeddings.names) if name != "pcam"]
+    index = index.with_embeddings(index.embeddings.take(others), replace=True)
+    asked = (None, "histology", "natural")
+    names = {told: ids(select_backbone(own, index=index, domain=told, protocol="linear-probe")) for told in asked}
+    domain = dict(zip(index.checkpoints["hub_id"], index.checkpoints["domain"], strict=True))
+    assert [domain[names[told][0]] for told in asked] == ["histology", "histology", "general"]
+    assert "histology" not in {domain[name] for name in names["natural"]}
+    with pytest.raises(MetricError, match="domain 'cells' is unknown; choose one of natural, fine-grained, nature, "):
+        select_backbone(own, domain="cells")
+
+
 def test_the_probe_need_not_be_among_the_candidates(select: Select, query: TaskEmbedding) -> None:
     everything = {c.hub_id: c for c in select(query, top_k=20)}
     few = select(query, candidates=["org/mid", "org/small"])
@@ -343,7 +358,10 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 ) -> None:
     own_cache.write_bytes(b"a file where the folder should be")
     assert select(dataset(24)).best.hub_id == "org/huge"
-    assert "cannot be written to (Not a directory); set HF_HOME to a folder that can" in caplog.text
+    assert (
+        "cannot be written to (Not a directory), so nothing is kept for the next time; set HF_HOME to a folder"
+        in caplog.text
+    )
 
 
 # ---------------------------------------------------------------------- explanations
