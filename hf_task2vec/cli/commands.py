@@ -144,7 +144,9 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
     type=click.Choice(
         ("natural", "fine-grained", "nature", "satellite", "histology", "medical", "synthetic", "glyphs", "texture")
     ),
-    help="What the images show, if you know; otherwise told from the reference tasks that are near.",
+    metavar="KIND",
+    help="What the images show, if you know: natural, fine-grained, nature, satellite, histology, medical, synthetic, "
+    "glyphs or texture. Otherwise told from their embedding.",
 )
 @click.option(
     "--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Make everything anew and keep nothing."

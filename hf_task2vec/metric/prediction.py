@@ -94,6 +94,11 @@ class Posterior:
     known: Array
     match: Array
 
+    @property
+    def away(self) -> NDArray[np.bool_]:
+        """Shape (n,): encoders made for a domain that this task is of with less than one to three."""
+        return np.asarray(self.match < -0.5 * np.sqrt(self.parameters.match))
+
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""
         b = self.candidates.take(columns)

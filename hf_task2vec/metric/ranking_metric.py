@@ -80,8 +80,8 @@ _CLIP = 3.5
 # Weight, in scores, of a source's typical scale in that of a group, and of all sources' in that of a source.
 _SCALE_SCORES, _SOURCE_SCORES = 3.0, 10.0
 # Ridge and sharpness by which the kind of a task is told, chosen so that embedded tasks, left out with their near
-# duplicates, tell theirs best (mean logarithmic loss over kinds).
-_KIND_RIDGE, _KIND_SHARPNESS = 0.5, 12.0
+# duplicates, tell theirs well (logarithmic loss over tasks and over kinds).
+_KIND_RIDGE, _KIND_SHARPNESS = 0.2, 10.0
 # Weight, in scores, of the assumption that a checkpoint is average: keeps one lucky score from ruling.
 _SHRINKAGE = 0.1
 # Rows of the observations' covariance made at a time: their temporary arrays then stay in the processor's cache.
@@ -369,26 +369,28 @@ class RankingMetric(Metric):
         return query, np.concatenate(shared).astype(np.float64)
 
     @cached_property
-    def _tells_kinds(self) -> tuple[TaskFeatures, Array]:
-        """The embedded tasks of known kind, and what each says for the kinds, shape (tasks, kinds).
+    def _tells_kinds(self) -> tuple[TaskFeatures, Array, Array]:
+        """The embedded tasks of known kind, how common kinds are, and what each task says for each of them.
 
-        Kernel ridge regression on indicators of the kinds (Rasmussen and Williams 2006, section 6.5), in which each
-        kind weighs the same, however many tasks are of it; nothing says for a kind of which there is no task.
+        Kernel ridge regression on indicators of the kinds (Rasmussen and Williams 2006, section 6.5). Tasks of a common
+        kind weigh less, so that a kind counts as the square root of its tasks: what the index holds most of is not what
+        users ask about most.
         """
         known = self.data.tasks
         known = known.take(np.flatnonzero(known.embedded & known.kinds.any(axis=1)))
-        count = known.kinds.sum(axis=0)
-        there = max(int((count > 0).sum()), 1)
-        weight = len(known.names) / (there * (known.kinds @ count))
-        centred = np.where(count > 0, known.kinds - 1.0 / there, 0.0)
-        return known, np.asarray(np.linalg.solve(_alike(known, known) + np.diag(_KIND_RIDGE / weight), centred))
+        weight = 1.0 / np.sqrt(known.kinds @ known.kinds.sum(axis=0))
+        weight = weight / weight.mean()
+        common = (weight @ known.kinds) / weight.sum()
+        ridge = np.diag(_KIND_RIDGE / weight)
+        return known, common, np.asarray(np.linalg.solve(_alike(known, known) + ridge, known.kinds - common))
 
     def kinds_of(self, task: TaskFeatures) -> Array:
         """Probabilities of the kinds of one task, shape (kinds,): known, or told from the embedded reference tasks."""
-        known, says = self._tells_kinds
-        if task.kinds.any() or not task.embedded[0] or not len(known.names):
+        known = self.data.tasks
+        if task.kinds.any() or not (task.embedded[0] and (known.embedded & known.kinds.any(axis=1)).any()):
             return np.asarray(task.kinds[0])
-        told = np.exp(_KIND_SHARPNESS * (_alike(task, known) @ says)[0]) * known.kinds.any(axis=0)
+        known, common, says = self._tells_kinds
+        told = common * np.exp(_KIND_SHARPNESS * (_alike(task, known) @ says)[0])
         return np.asarray(told / told.sum())
 
     def predict_features(

@@ -56,9 +56,9 @@ class Contenders:
     twin
         Shape (n,): codes of family and all facts together.
     away
-        Shape (n,): encoders made for another domain than this task's, and experts expected to be no better than what
-        they were fine-tuned from. None of them is chosen: their prediction is a guess so wide that chance alone would
-        recommend them.
+        Shape (n,): encoders made for another domain than this task most likely is of, and experts expected to be no
+        better than what they were fine-tuned from. None of them is chosen: their prediction is a guess so wide that
+        chance alone would recommend them.
     """
 
     position: Rows
@@ -88,7 +88,7 @@ class Contenders:
         if posterior is not None:
             bases = prediction.bases(rows)
             features, heirs = posterior.candidates.take(bases), prediction.heirs
-            family, away = features.family, posterior.match[bases] < 0.0
+            family, away = features.family, posterior.away[bases]
             if heirs is not None:  # experts are a kind of their own, and none is tried that is no better than its base
                 tuned, better = heirs.tuned[rows], heirs.gain[rows] > 0.0
                 family, away = np.where(tuned & better, -1 - family, family), away | (tuned & ~better)

@@ -104,19 +104,21 @@ class Oracle:
         known = self.data.tasks
         rows = [t for t in range(len(known.names)) if known.embedded[t] and known.kinds[t].any()]
         kinds = [known.kinds[t].argmax() for t in rows]
-        there = sorted(set(kinds))
 
         def alike(a: Any, i: int, b: Any, j: int) -> float:
             return float(a.profiles[i] @ b.profiles[j] + a.moments[i] @ b.moments[j]) / 2
 
         gram = np.array([[alike(known, a, known, b) for b in rows] for a in rows])
-        weight = np.array([len(rows) / len(there) / kinds.count(kind) for kind in kinds])
+        weight = np.array([kinds.count(kind) ** -0.5 for kind in kinds])
+        weight = weight / (sum(weight) / len(weight))
         told = np.zeros(len(KINDS))
-        for kind in there:
-            target = np.array([k == kind for k in kinds]) - 1 / len(there)
-            # The minimum of the weighted squared error and 0.5 times the squared norm of the function.
-            dual = np.linalg.inv(np.diag(weight) @ gram + 0.5 * np.eye(len(rows))) @ (weight * target)
-            told[kind] = math.exp(12 * sum(d * alike(self.task, 0, known, t) for d, t in zip(dual, rows, strict=True)))
+        for kind in set(kinds):
+            own = np.array([float(k == kind) for k in kinds])
+            common = sum(weight * own) / sum(weight)
+            # The minimum of the weighted squared error and 0.2 times the squared norm of the function.
+            dual = np.linalg.inv(np.diag(weight) @ gram + 0.2 * np.eye(len(rows))) @ (weight * (own - common))
+            said = sum(d * alike(self.task, 0, known, t) for d, t in zip(dual, rows, strict=True))
+            told[kind] = common * math.exp(10 * said)
         return told / told.sum()
 
     def is_tuned(self, i: int) -> bool:

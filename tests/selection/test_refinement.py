@@ -46,7 +46,7 @@ def predicted(means: Mapping[str, float], variances: Collection[float] | None = 
     values = np.array(list(means.values()))
     n = len(values)
     features = CheckpointFeatures(tuple(means), np.zeros((n, 1)), np.arange(n), np.zeros((n, 1)))
-    posterior: Any = SimpleNamespace(covariance=covariance, candidates=features, match=np.zeros(n))
+    posterior: Any = SimpleNamespace(covariance=covariance, candidates=features, away=np.zeros(n, dtype=bool))
     return Prediction(tuple(means), values, np.zeros(n), 1.0, noise=0.0, posterior=posterior)
 
 
