@@ -97,7 +97,7 @@ def select_backbone(
     domain
         What the images show, for those who know: ``"natural"``, ``"fine-grained"``, ``"nature"``, ``"satellite"``,
         ``"histology"``, ``"medical"``, ``"synthetic"``, ``"glyphs"`` or ``"texture"``. It says which encoders made for
-        one domain are at home. None tells it from the reference tasks that are near.
+        one domain are at home. None tells it from the embedding.
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
