@@ -12,6 +12,7 @@ from .observations import check_protocol as check_protocol
 from .observations import checkpoint_features as checkpoint_features
 from .observations import embedded_as as embedded_as
 from .observations import is_tuned as is_tuned
+from .observations import log_logistic as log_logistic
 from .observations import logit as logit
 from .own_cases import OwnCases as OwnCases
 from .own_cases import read_scores as read_scores

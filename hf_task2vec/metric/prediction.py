@@ -17,7 +17,7 @@ from hf_task2vec.metric.covariance import (
     checkpoint_kernels,
     same_checkpoints,
 )
-from hf_task2vec.metric.observations import CheckpointFeatures
+from hf_task2vec.metric.observations import CheckpointFeatures, log_logistic
 from hf_task2vec.probes import Score
 
 Array = NDArray[np.float64]
@@ -328,17 +328,16 @@ def _normal_likelihood(mean: Array, covariance: Array, share: Array, n: Array) -
     tuple of ndarray
         How far the equivalent observations lie above `mean`, and their variances, shapes (m,).
     """
-    from scipy.special import expit, log_expit
 
     def log_posterior(weights: Array) -> float:
         f = mean + covariance @ weights
-        likelihood = n * (share * log_expit(f) + (1.0 - share) * log_expit(-f))
+        likelihood = n * (share * log_logistic(f) + (1.0 - share) * log_logistic(-f))
         return float(likelihood.sum() - 0.5 * weights @ covariance @ weights)
 
     def equivalent(weights: Array) -> tuple[Array, Array]:
         shift = covariance @ weights
-        right = expit(mean + shift)
-        spread = np.maximum(right * expit(-mean - shift), 1e-12)
+        right = np.exp(log_logistic(mean + shift))
+        spread = np.maximum(right * np.exp(log_logistic(-mean - shift)), 1e-12)
         return shift + (share - right) / spread, 1.0 / (n * spread)
 
     weights, excess, error = np.zeros(len(mean)), *equivalent(np.zeros(len(mean)))

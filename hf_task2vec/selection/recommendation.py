@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.embedding import DESCRIPTORS
 from hf_task2vec.errors import EmbeddingError
-from hf_task2vec.metric import Prediction, checkpoint_features, logit
+from hf_task2vec.metric import Prediction, checkpoint_features, log_logistic, logit
 from hf_task2vec.probes import Score
 from hf_task2vec.selection.explanation import FAR, explain
 from hf_task2vec.selection.fitness import can_judge, chance, weaknesses
@@ -169,8 +169,6 @@ class Recommender:
 
     def _table(self, prediction: Prediction, order: NDArray[np.int64], measured: Mapping[str, Score]) -> pd.DataFrame:
         """The ranked checkpoints."""
-        from scipy.special import expit
-
         level = 0.0
         if not self._judged:
             level = float(logit(np.mean(self.metric.data.score)))
@@ -181,11 +179,11 @@ class Recommender:
         sd = np.sqrt(prediction.variance(order))
         # Nothing below chance is a prediction.
         ends = (mean, prior_mean, mean - HALF_WIDTH_80 * sd, mean + HALF_WIDTH_80 * sd)
-        score, prior, low, high = (np.maximum(expit(end), self._chance) for end in ends)
+        score, prior, low, high = (np.maximum(np.exp(log_logistic(end)), self._chance) for end in ends)
         counts = self.metric.data.scores_by_checkpoint()
         gain, spread = np.full((2, len(order)), np.nan)
         if (heirs := prediction.heirs) is not None:
-            of_base = np.maximum(expit(mean - heirs.gain[order]), self._chance)
+            of_base = np.maximum(np.exp(log_logistic(mean - heirs.gain[order])), self._chance)
             gain = np.where(heirs.tuned[order], 100.0 * (score - of_base), np.nan)
             spread = 100.0 * score * (1.0 - score) * np.sqrt(heirs.variance[order])
         table = self.checkpoints.iloc[order].reset_index(drop=True)
