@@ -128,8 +128,9 @@ def run(words: list[str], folder: Path, seconds: float = SECONDS) -> Iterator[st
             print(*said[-40:], sep="\n", file=sys.stderr)
             told = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
             known = process.returncode > 1 and told and "unexpected" not in told[-1]
-            places = (f"{folder}{os.sep}", f"{Path(words[-1]).parent}{os.sep}")
-            raise RequestError(told[-1].replace(places[0], "").replace(places[1], "") if known else UNEXPECTED)
+            text = told[-1].replace(f"{folder}{os.sep}", "") if known else UNEXPECTED
+            dropped = Path(words[-1])  # where a zip lies here, unlike the id of a dataset, is nothing to visitors
+            raise RequestError(text.replace(f"{dropped.parent}{os.sep}", "") if dropped.is_absolute() else text)
         answer.seek(0)
         yield json.load(answer)
 

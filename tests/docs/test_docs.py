@@ -193,8 +193,10 @@ def test_shell_of_the_readme(hub: HubServer, tmp_path: Path) -> None:
     (block,) = [block for block in blocks("README.md", "bash") if not block.mark]
     outputs = {}
     for words, line in lines(block):
-        if "--refine" in words:
-            for found in json.loads((tmp_path / "ranking.json").read_text(encoding="utf-8"))["candidates"]:
+        if "--refine" in words or "finetune" in words:
+            limit = "--max-params 100M --library transformers" if "finetune" in words else ""
+            ranked = json.loads(bash(f"hf-task2vec select ./photos {limit} --top-k 300 --json", tmp_path))
+            for found in ranked["candidates"]:
                 hub.create_model(found["hub_id"], files_of(tmp_path / "checkpoint"))
         outputs[line.partition("#")[0].strip()] = bash(line, tmp_path)
     refined = outputs["hf-task2vec select ./photos --refine 3"]

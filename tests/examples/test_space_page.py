@@ -188,7 +188,7 @@ def test_a_folder_of_the_server_is_no_dataset(visit: Visit) -> None:
 def test_the_sample_from_click_to_report(visit: Visit) -> None:
     visit.tab("Sample")
     visit.page.click("#rank-sample")
-    assert "features" in "\n".join(visit.stages())
+    assert "embedding sklearn:digits" in "\n".join(visit.stages())
     document = json.loads(visit.download("json"))
     assert document["dataset"] == "sklearn:digits"
     said = visit.page.inner_text("#answer")

@@ -177,7 +177,8 @@ def test_samples_of_one_shared_task_are_near_duplicates(shared: Path, shipped: T
     table = ZooIndex.load().embeddings
     again = embed_task(Task.from_dataset(shared / "tasks" / "optdigits_8x8", split="train", max_samples=48, seed=5))
     found = map_tasks([again, *table], ["again", *table.names])
-    assert [{pair.first, pair.second} for pair in found.near_duplicates] == [{"again", "optdigits_8x8"}]
+    of_it = [{pair.first, pair.second} for pair in found.near_duplicates if "again" in (pair.first, pair.second)]
+    assert of_it == [{"again", "optdigits_8x8"}]
 
 
 # ---------------------------------------------------------------------- its page
