@@ -29,18 +29,18 @@ from hf_task2vec.tasks.source import split_of
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
 _SYSTEM |= {"system volume information", "icon\r"}
-TABLES = {"csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt"}
-_PARQUET, _ARROW = {"parquet", "pq"}, {"arrow", "feather"}
+_LISTS = dict.fromkeys(("csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt"), "tables")  # of `Files`, by suffix
+_LISTS |= {"parquet": "parquet", "pq": "parquet", "arrow": "arrow", "feather": "arrow"}
+_SIDES = ("cls", "txt", "json", "cls.txt", "label", "class")
 ARCHIVES = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
 _KNOWN = {"aae", "xmp", "npy", "npz", "dcm", "nii", "nii.gz", "md", "yaml", "yml", "py", "ini", "log"}
-MASKS = "a mask beside its picture"
-"""Why pictures of segmentation are left out."""
+MASKS = "a mask beside its picture"  # why pictures of segmentation are left out
 _MASK_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "annotations", "trimaps", "labels", "gt"}
 _MASK_FOLDERS |= {"ground_truth", "groundtruth", "ground truth"}
 PICTURE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
 _MASK_WORD = re.compile(r"[-_ ](?:mask|seg|gt)", re.IGNORECASE)
 _MASK_NAME = re.compile(r"(.+)[-_ ](?:mask|seg|segmentation|gt)(?:[-_ ]?\d+)?", re.IGNORECASE)
-CURES = {
+CURES = {  # reasons to leave a file out that a user should hear of, and what would help
     "HEIC": f"; {HEIC_CURE}",
     "a broken link": "",
     "cannot be read": "; check its permissions",
@@ -52,12 +52,9 @@ CURES = {
     "packed": "; unpack it to use it",
     "a MATLAB file": "; save what it says of the images as CSV to use it",
 }
-"""Reasons to leave a file out that a user should hear of, and what would help."""
-_UNREAD = dict.fromkeys(("xlsx", "xls", "ods"), "a spreadsheet") | dict.fromkeys(
-    ("gz", "bz2", "xz", "7z", "rar"), "packed"
-)
-_UNREAD |= {"xml": "an XML file", "mat": "a MATLAB file"}
 _HEIC = ("heic", "heif", "hif")
+_UNREAD = {"xml": "an XML file", "mat": "a MATLAB file"} | dict.fromkeys(("xlsx", "xls", "ods"), "a spreadsheet")
+_UNREAD |= dict.fromkeys((*ARCHIVES, "gz", "bz2", "xz", "7z", "rar"), "packed") | dict.fromkeys(_HEIC, "HEIC")
 _SAMPLED = 3  # names kept of the files left out for one reason
 _BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -146,28 +143,21 @@ class Files:
         suffix, path = suffix_of(name), joined(folder, name)
         if suffix in _images() or (suffix in _HEIC and reads_heic()):
             self.images.setdefault(folder, []).append(name)
-        elif in_tar and suffix in ("cls", "txt", "json", "cls.txt", "label", "class"):
+        elif in_tar and suffix in _SIDES:
             self.sides.setdefault(folder, []).append(name)
-        elif suffix in TABLES:
-            self.tables.append(path)
-        elif suffix in _PARQUET:
-            self.parquet.append(path)
-        elif suffix in _ARROW:
-            self.arrow.append(path)
-        elif suffix in _UNREAD or suffix in ARCHIVES:
-            self.leave_out(_UNREAD.get(suffix, "packed"), path)
-        elif suffix in _HEIC:
-            self.leave_out("HEIC", path)
+        elif suffix in _LISTS:
+            getattr(self, _LISTS[suffix]).append(path)
+        elif suffix in _UNREAD:
+            self.leave_out(_UNREAD[suffix], path)
         elif suffix in _KNOWN or (suffix and mimetypes.guess_type(f"x.{suffix}")[0] is not None):
             self.leave_out("not an image", path)
         else:
             data = start()
-            if data is None:
-                self.leave_out("cannot be read", path)
-            elif looks_like_image(data):
+            if data is not None and looks_like_image(data):
                 self.images.setdefault(folder, []).append(name)
             else:
-                self.leave_out("HEIC" if is_heic(data) else "not an image", path)
+                why = "cannot be read" if data is None else "HEIC" if is_heic(data) else "not an image"
+                self.leave_out(why, path)
 
 
 def joined(folder: str, name: str) -> str:

@@ -126,7 +126,13 @@ def open_rows(source: Source, sampling: Sampling, warn: Warn = logger.warning) -
             return _rows(source, source.remote, sampling, warn)
         except NotCheap as why:
             logger.info("%s is downloaded, not read in parts: %s", source, why)
-    return _rows(source, _opened(source, sampling), sampling, warn)
+    data = source.load()
+    if type(data).__module__.partition(".")[0] == "datasets":
+        import datasets
+
+        stream = isinstance(data, datasets.IterableDataset)
+        data = _Dataset(*_taken(source, data, sampling)) if stream else _Dataset(data)
+    return _rows(source, data, sampling, warn)
 
 
 def _rows(source: Source, data: Data, sampling: Sampling, warn: Warn) -> Rows:
@@ -161,17 +167,6 @@ def _rows(source: Source, data: Data, sampling: Sampling, warn: Warn) -> Rows:
     drawn, n, classes = len(rows.draw.slots), len(labels.labelled), len(labels.names)
     logger.info("%d of %d rows of %s drawn, %d classes", drawn, n, source.dataset, classes)
     return rows
-
-
-def _opened(source: Source, sampling: Sampling) -> Data:
-    data = source.load()
-    if type(data).__module__.partition(".")[0] != "datasets":
-        return data
-    import datasets
-
-    if isinstance(data, datasets.IterableDataset):
-        return _Dataset(*_taken(source, data, sampling))
-    return _Dataset(data)
 
 
 def _taken(source: Source, stream: datasets.IterableDataset, sampling: Sampling) -> tuple[datasets.Dataset, str | None]:

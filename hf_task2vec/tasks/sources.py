@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_task2vec.errors import ColumnError, DatasetNotFoundError, TaskError
 from hf_task2vec.files import expanded
 from hf_task2vec.tasks.columns import Feature, find_image_column, of_schema
-from hf_task2vec.tasks.folders import ARCHIVES, TABLES, Files, suffix_of, walk
+from hf_task2vec.tasks.folders import ARCHIVES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import open_hub
 from hf_task2vec.tasks.layout import lay_out
 from hf_task2vec.tasks.objects import read_object
@@ -118,17 +118,18 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
     place = f"the folder {path.name!r}" if path.is_dir() else repr(path.name)
     if path.is_dir():
         files = walk(path)
-    elif (suffix := suffix_of(path.name)) in ("parquet", "pq", "arrow", "feather"):
-        files = Files(path.parent, parquet=[path.name] if suffix in ("parquet", "pq") else [])
-        files.arrow = [] if files.parquet else [path.name]
-    elif suffix in TABLES:
-        files, labels_from = replace(walk(path.parent), parquet=[], arrow=[]), labels_from or path.name
-    elif suffix in ARCHIVES:
-        files = walk(path)
     else:
-        raise DatasetNotFoundError(
-            f"{path.name!r} is a file; pass the folder that holds it, or a .parquet, .arrow, .zip, .tar or .csv file"
-        )
+        files = Files(path.parent)
+        files.add("", path.name, lambda: None)
+        if files.tables:
+            files, labels_from = replace(walk(path.parent), parquet=[], arrow=[]), labels_from or path.name
+        elif suffix_of(path.name) in ARCHIVES:
+            files = walk(path)
+        elif not (files.parquet or files.arrow):
+            raise DatasetNotFoundError(
+                f"{path.name!r} is a file; pass the folder that holds it, or a .parquet, .arrow, .zip, .tar or .csv "
+                "file"
+            )
     config, declared = _configuration(path, name, warn) if path.is_dir() else (name, {})
     others: tuple[str, ...] = ()
     chosen: str | None = None
