@@ -389,45 +389,39 @@ class StoredImage:
 class ImageStore:
     """Checks images by decoding each once, in threads, and keeps their pixels while a budget lasts."""
 
-    def __init__(self, budget: int = DECODED_BUDGET) -> None:
-        self._left = budget
-        self._fetcher: Fetcher | None = None
+    def __init__(
+        self,
+        budget: int = DECODED_BUDGET,
+        token: str | bool | None = None,
+        may_read: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._left, self._may_read = budget, may_read
+        self._fetcher = Fetcher(token, _check_bytes)
         self._lock = threading.Lock()
 
-    def store(self, data: bytes) -> StoredImage:
-        """Decode one image and return it in the form in which it is kept; raises `ImageDecodeError`."""
-        image, facts = decode(data)
+    def store_all(self, cells: Iterable[Any]) -> list[StoredImage | Unusable]:
+        """Return for each cell the stored image, or why it is broken; a `HubError` if no address can be reached."""
+        found: list[StoredImage | Unusable] = []
+        cells = iter(cells)
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="task2vec-decode") as pool:
+            while part := list(islice(cells, _READ_AT_ONCE)):
+                found += pool.map(self._store, part)
+        if found and all(isinstance(image, Unusable) for image in found):
+            self._fetcher.check_all_lost(len(found))
+        return found
+
+    def _store(self, cell: Any) -> StoredImage | Unusable:
+        try:
+            data = read_encoded(cell, fetcher=self._fetcher, may_read=self._may_read)
+            image, facts = decode(data)
+        except ImageDecodeError as error:
+            return Unusable(str(error), _name(cell))
         size = (3 if facts.kind == "plain" else 4) * image.width * image.height
         with self._lock:
             keep = size <= self._left
             self._left -= size if keep else 0
         pixels = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
         return StoredImage(image if keep else data, hashlib.sha256(data).hexdigest(), pixels, facts)
-
-    def store_all(
-        self,
-        cells: Iterable[Any],
-        *,
-        token: str | bool | None = None,
-        may_read: Callable[[str], bool] | None = None,
-    ) -> list[StoredImage | Unusable]:
-        """Return for each cell the stored image, or why it is broken; a `HubError` if no address can be reached."""
-        fetcher = self._fetcher = self._fetcher or Fetcher(token, _check_bytes)
-
-        def attempt(cell: Any) -> StoredImage | Unusable:
-            try:
-                return self.store(read_encoded(cell, fetcher=fetcher, may_read=may_read))
-            except ImageDecodeError as error:
-                return Unusable(str(error), _name(cell))
-
-        found: list[StoredImage | Unusable] = []
-        cells = iter(cells)
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="task2vec-decode") as pool:
-            while part := list(islice(cells, _READ_AT_ONCE)):
-                found += pool.map(attempt, part)
-        if found and all(isinstance(image, Unusable) for image in found):
-            fetcher.check_all_lost(len(found))
-        return found
 
 
 def settle(

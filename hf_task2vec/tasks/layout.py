@@ -321,12 +321,12 @@ class _Folder:
         if folders.empty:
             reasons = []
             for folder in folders.empty:
-                why = [
-                    f"{sum(n for place, n in left.folders.items() if folder in (place, *above(place)))} {reason}"
+                inside = {
+                    reason: sum(n for place, n in left.folders.items() if folder in (place, *above(place)))
                     for reason, left in files.left_out.items()
-                    if any(folder in (place, *above(place)) for place in left.folders)
-                ]
-                reasons.append(f"{text(folder)!r} ({', '.join(why) or 'empty'})")
+                }
+                why = ", ".join(f"{n} {reason}" for reason, n in inside.items() if n)
+                reasons.append(f"{text(folder)!r} ({why or 'empty'})")
             none = f"no image that can be read in {len(reasons)} folders, which are no classes then"
             self.warn(f"{none}: {listed(reasons)}{CURES['HEIC'] if 'HEIC' in files.left_out else ''}")
         for folder in folders.strays:

@@ -394,10 +394,10 @@ def _fingerprint(source: Source, rows: Rows, seed: int) -> str:
 
 
 def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample:
-    store, labels = ImageStore(), rows.labels
+    store, labels = ImageStore(token=token, may_read=source.may_read), rows.labels
 
     def load(wanted: Sequence[int]) -> list[StoredImage | Unusable]:
-        return store.store_all(rows.read(wanted), token=token, may_read=source.may_read)
+        return store.store_all(rows.read(wanted))
 
     with stage("reading %d images", len(rows.draw.slots)), reading(source.dataset, token):
         filled = rows.draw.fill(load, content=lambda image: image.pixels)
