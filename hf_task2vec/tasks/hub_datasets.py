@@ -149,7 +149,9 @@ def _open_builder(
             builder.download_and_prepare()
             data = builder.as_dataset(split=chosen)
     facts["config_name"] = facts["config_name"] or data.info.config_name
-    facts["revision"] = facts["revision"] or _commit_of_cache(data)
+    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
+    if facts["revision"] is None and len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)):
+        facts["revision"] = folders.pop()  # `datasets` names the folder of a cached copy by its commit
     others = tuple(key for key in names if key != chosen)
     return Source(dataset, lambda: data, split=chosen, other_splits=others, **facts)
 
@@ -179,12 +181,6 @@ def _ask_commit(hub_id: str, revision: str | None, token: Any) -> str | None:
     if info.gated:  # anyone may know its commit; what is in the cache is for those with access only
         session.call("asking for access", session.api.auth_check, hub_id, repo_type="dataset", limit=REQUEST_TIMEOUT)
     return info.sha
-
-
-def _commit_of_cache(data: Any) -> str | None:
-    """Return the commit that a cached copy was made of: `datasets` names its folder by it."""
-    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
-    return folders.pop() if len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)) else None
 
 
 @contextmanager

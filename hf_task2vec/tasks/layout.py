@@ -361,14 +361,6 @@ class _Folder:
         table = pa.table({"label": pa.array(labels, pa.string())})
         return self._source(_paths(self.files, folders), table, chosen, list(flat))
 
-    @property
-    def _in_names(self) -> list[str]:
-        """Classes that the names of the files may hold."""
-        names = [name for found in self.files.images.values() for name in found[:_PROBED]]
-        counts = Counter(_label_in(name) for name in names)
-        enough = counts.pop(None, 0) <= len(names) // 2
-        return [str(label) for label in counts] if enough and 1 < len(counts) <= len(names) // 2 else []
-
     # --- tables
 
     def _by_tables(self) -> list[_Way]:
@@ -390,7 +382,12 @@ class _Folder:
                     continue
                 choices[path] = self._choice(sheet)
             except (ValueError, OSError, csv.Error, ColumnError) as error:
-                self._tell(path, error)
+                why = " ".join(str(error).split())[:160]
+                if isinstance(error, ColumnError):
+                    self.errors.append(f"{text(path)} of {self.place}: {error}")
+                    why = why.partition("; ")[0]
+                if self.table is not None or not path.lower().endswith((".txt", ".json")):  # which may be anything
+                    self.said[why].append(text(path))
                 continue
             key = "split" if split_of(name_of(path).partition(".")[0]) else name_of(path)
             groups[key, tuple(sheet.columns.column_names)].append(sheet)
@@ -403,16 +400,6 @@ class _Folder:
             title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
             ways.append(_Way(rank, title, partial(self._of_tables, group, choice), _classes(group, choice)))
         return ways
-
-    def _tell(self, path: str, error: Exception) -> None:
-        """Keep why a table has no labels; what is called .txt or .json may be anything."""
-        why = " ".join(str(error).split())[:160]
-        if isinstance(error, ColumnError):
-            self.errors.append(f"{text(path)} of {self.place}: {error}")
-            why = why.partition("; ")[0]
-        if path.lower().endswith((".txt", ".json")) and self.table is None:
-            return
-        self.said[why].append(text(path))
 
     def _choice(self, sheet: Sheet) -> LabelChoice:
         """Return which column has the labels; raises `ValueError` where the table is about something else."""
@@ -485,9 +472,9 @@ class _Folder:
     def _boxes(self) -> str | None:
         """The first file of boxes as Pascal VOC and YOLO write them, one an image; None if there is none."""
         names = Names(self.files)
-        written = self.files.left_out["an XML file"].names if "an XML file" in self.files.left_out else []
-        lists = (path for path in self.files.tables if path.endswith(".txt"))
-        written += [path for path in islice(lists, _PROBED) if _YOLO.match(self.files.read(path)[:200])]
+        xml = self.files.left_out["an XML file"].names if "an XML file" in self.files.left_out else []
+        lists = islice((path for path in self.files.tables if path.endswith(".txt")), _PROBED)
+        written = [*xml, *(path for path in lists if _YOLO.match(self.files.read(path)[:200]))]
         return next((path for path in written if names.knows(name_of(path)[:-4])), None)
 
     def _no_labels(self) -> TaskError:
@@ -516,7 +503,9 @@ class _Folder:
             only = f"no image, only {listed(map(text, files.tables), 3)}" if files.tables else ""
             what = f"holds no image that can be read{found}" if found else f"holds {only}" if only else "is empty"
             return DatasetNotFoundError(f"{place} {what}. {works}, or parquet files")
-        if in_names := self._in_names:
+        names = [name for inside in files.images.values() for name in inside[:_PROBED]]
+        in_names = Counter(map(_label_in, names))
+        if in_names.pop(None, 0) <= len(names) // 2 and 1 < len(in_names) <= len(names) // 2:
             return LabelError(
                 f"images without labels in {place}. The names of the files may hold the classes ({listed(in_names)}): "
                 f"labels_from='names' takes them from there{found}"

@@ -88,13 +88,9 @@ class Names:
         # .jpg for .JPG or .png, other forms of Unicode, 7 for 0007
         if name and (paths := self._alike.get(_plain(stem)) or self._by_number.get(_number(stem))):
             return self._nearest(paths, folder.strip("/").split("/"), table)
-        return self._outside(value, table)
-
-    def _outside(self, value: str, table: str) -> str | None:
-        """Return the path of a picture that lies elsewhere on this machine: ``../images/1.png``."""
         if "/" not in value or not _PICTURE.search(value) or self._files.archives:
             return None
-        path = str((self._files.root / table).parent / value)
+        path = str((self._files.root / table).parent / value)  # elsewhere on this machine: ../images/1.png
         return path if os.path.isfile(path) else None  # noqa: PTH113  (a name too long is no file either)
 
     def _nearest(self, paths: list[str], folders: list[str], table: str) -> str | None:

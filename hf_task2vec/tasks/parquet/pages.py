@@ -90,9 +90,6 @@ class _Reader:
             raise IncompleteError(self.position - len(self._data))
         return self._data[start : self.position]
 
-    def take_most(self, size: int) -> bytes:
-        return self.take(min(size, len(self._data) - self.position))
-
     def byte(self) -> int:
         return self.take(1)[0]
 
@@ -123,7 +120,8 @@ class _Reader:
         while have < count:
             head = self.varint()
             if head & 1:
-                raw = np.frombuffer(self.take_most(width * (head >> 1)), dtype=np.uint8)
+                there = len(self._data) - self.position
+                raw = np.frombuffer(self.take(min(width * (head >> 1), there)), dtype=np.uint8)
                 bits = np.unpackbits(raw, bitorder="little")
                 part = bits[: len(bits) // width * width].reshape(-1, width) @ weights
             else:

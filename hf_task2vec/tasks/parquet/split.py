@@ -231,18 +231,11 @@ def _column(part: ParquetPart, name: str, kind: pa.DataType) -> list[pa.Array]:
             raise ColumnError(f"{part.path} has no column {name!r}, as the first file has")
         for number in range(part.metadata.num_row_groups):
             group = part.metadata.row_group(number)
-            constant = _constant(group, name) if pa.types.is_integer(kind) else None
-            if constant is not None:
-                chunks.append(pa.repeat(pa.scalar(constant, kind), group.num_rows))
+            columns = (group.column(i) for i in range(group.num_columns))
+            facts = next((chunk.statistics for chunk in columns if chunk.path_in_schema == name), None)
+            known = facts if facts is not None and facts.has_min_max and facts.has_null_count else None
+            if known and pa.types.is_integer(kind) and (known.null_count, known.min) == (0, known.max):
+                chunks.append(pa.repeat(pa.scalar(int(known.min), kind), group.num_rows))
             else:
                 chunks += handle.read_row_group(number, columns=[name]).column(name).cast(kind).chunks
     return chunks
-
-
-def _constant(group: Any, name: str) -> int | None:
-    """Return the one value that a whole row group has in a column of integers, None if it has several or none."""
-    chunks = (group.column(number) for number in range(group.num_columns))
-    facts = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == name), None)
-    if facts is None or not (facts.has_min_max and facts.has_null_count):
-        return None
-    return int(facts.min) if facts.null_count == 0 and facts.min == facts.max else None
