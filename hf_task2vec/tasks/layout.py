@@ -189,14 +189,7 @@ def _copies(tree: _Tree, kids: Sequence[str]) -> list[str]:
 
 def lay_out(files: Files, place: str, sampling: Sampling, warn: Warn) -> Source:
     """Decide what the images and labels of a folder are, and read these; see `Task.from_dataset` for the arguments."""
-    source = _Folder(files, place, sampling, warn).read()
-    source.reading.left_out = {reason: left.count for reason, left in files.left_out.items()}
-    source.reading.examples = {reason: tuple(left.names) for reason, left in files.left_out.items()}
-    for reason, left in files.left_out.items():
-        if reason in CURES:
-            more = ", …" if left.count > len(left.names) else ""
-            warn(f"{left.count} left out: {reason} ({', '.join(left.names)}{more}){CURES[reason]}")
-    return source
+    return _Folder(files, place, sampling, warn).read()
 
 
 @dataclass(frozen=True)
@@ -258,7 +251,13 @@ class _Folder:
             for why, tables in self.said.items():
                 self.warn(f"{listed(tables)}: {why}; labels are taken from the folders")
             title += f" ({self.folders.note})" if self.folders.note else ""
-        return replace(source, reading=Reading(title, tuple(way.title for way in others)))
+        counts, examples = dict[str, int](), dict[str, tuple[str, ...]]()
+        for reason, left in self.files.left_out.items():
+            counts[reason], examples[reason] = left.count, tuple(left.names)
+            if reason in CURES:
+                more = ", …" if left.count > len(left.names) else ""
+                self.warn(f"{left.count} left out: {reason} ({', '.join(left.names)}{more}){CURES[reason]}")
+        return replace(source, reading=Reading(title, tuple(way.title for way in others), counts, examples))
 
     def _pick(self, splits: Sequence[str]) -> str | None:
         """Return the split to read, None if there are none."""

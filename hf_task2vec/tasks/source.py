@@ -52,7 +52,7 @@ class Sampling:
             raise TaskError(f"max_samples={self.max_samples}: at least 2 images are needed, or None for all")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reading:
     """What was read of a dataset, and what was not."""
 

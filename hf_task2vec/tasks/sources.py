@@ -139,7 +139,6 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
         chosen = pick_split(list(declared), split, place)
         files, split = files.only(partial(_matches, declared[chosen])), None
         others = tuple(key for key in declared if key != chosen)
-    said = Reading()
     if files.parquet or files.arrow:
         by_split: dict[str, list[str]] = defaultdict(list)
         for file in sorted(files.parquet or files.arrow):
@@ -155,7 +154,8 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
                 files.tables, labels_from = [path.name], labels_from or path.name
         if has_images or not (files.n_images and files.tables):
             chosen = chosen or at
-            said.left_out = {"a picture beside the data": files.n_images} if files.n_images else {}
+            left_out = {"a picture beside the data": files.n_images} if files.n_images else {}
+            said = Reading(left_out=left_out)
             others = others or tuple(key for key in by_split if key != at)
             return Source(path.name, lambda: data, config_name=config, split=chosen, other_splits=others, reading=said)
     wanted = replace(sampling, split=split, labels_from=labels_from)
