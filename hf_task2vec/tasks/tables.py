@@ -81,6 +81,9 @@ class Names:
         """Return the image that `value`, in a cell of a table, stands for."""
         value = str(value).strip().replace("\\", "/").rpartition("?d=")[2]
         folder, _, name = value.rpartition("/")
+        for exact in (joined(above(table)[0], value), value):
+            if exact in self._by_name.get(name, ()):
+                return exact
         for spelling in (name, unquote(name), _UPLOADED.sub("", name, count=1)):
             if paths := self._by_name.get(spelling) or self._by_stem.get(spelling):
                 return self._nearest(paths, folder.strip("/").split("/"), table)
