@@ -28,8 +28,7 @@ from hf_task2vec.metric.evaluation import (
     summarise,
     without,
 )
-from hf_task2vec.metric.observations import PROTOCOLS, Observations, is_tuned
-from hf_task2vec.metric.ranking_metric import additive_fit
+from hf_task2vec.metric.observations import PROTOCOLS, Observations, additive_fit, is_tuned
 from hf_task2vec.metric.task_space import KINDS
 
 #: Kinds of tasks that there are encoders for.

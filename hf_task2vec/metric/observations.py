@@ -28,6 +28,8 @@ REFERENCE_SOURCE = "hf_task2vec_measured/linear_probe_loo"
 #: What can be asked for: accuracy after fine-tuning all weights, or of a linear probe on frozen features.
 PROTOCOLS = ("fine-tune", "linear-probe")
 _TUNED = ("finetune", "lora")
+# Weight, in scores, of the assumption that a checkpoint is average: keeps one lucky score from ruling.
+_SHRINKAGE = 0.1
 #: Numeric facts of a checkpoint: their centre and spread, which bring each to unit order of magnitude.
 _NUMBERS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -319,3 +321,25 @@ def embedded_as(index: ZooIndex) -> dict[str, str]:
         if row.task in embedded and row.benchmark_name and row.benchmark_name not in embedded:
             alias.setdefault(str(row.benchmark_name), str(row.task))
     return alias
+
+
+def additive_fit(data: Observations) -> tuple[Array, Array]:
+    """Fit ``y = level(group) + standing(checkpoint)`` by least squares.
+
+    Returns
+    -------
+    tuple of ndarray
+        Standings, shape (C,), with a little shrinkage to 0 (all that checkpoints without a score get), and what is left
+        of the N scores.
+    """
+    c, g = len(data.checkpoints.ids), int(data.group.max(initial=-1)) + 1
+    # Levels are eliminated, so that only the C standings are solved for.
+    counts = np.zeros((g, c))
+    np.add.at(counts, (data.group, data.checkpoint), 1.0)
+    sizes = np.maximum(counts.sum(axis=1), 1.0)
+    level_y = np.bincount(data.group, data.y, minlength=g) / sizes
+    normal = np.diag(counts.sum(axis=0) + _SHRINKAGE) - counts.T @ (counts / sizes[:, None])
+    centred = np.bincount(data.checkpoint, data.y - level_y[data.group], minlength=c)
+    standing = np.linalg.solve(normal, centred)
+    level = level_y - (counts @ standing) / sizes
+    return standing, data.y - level[data.group] - standing[data.checkpoint]

@@ -46,12 +46,14 @@ from hf_task2vec.metric.covariance import (
     group_kernels,
     task_kernel,
 )
+from hf_task2vec.metric.kinds import KindTeller
 from hf_task2vec.metric.observations import (
     PROTOCOLS,
     REFERENCE_SOURCE,
     CheckpointFeatures,
     Groups,
     Observations,
+    additive_fit,
     check_protocol,
     checkpoint_features,
     is_tuned,
@@ -79,11 +81,6 @@ LEVEL = 10.0
 _CLIP = 3.5
 # Weight, in scores, of a source's typical scale in that of a group, and of all sources' in that of a source.
 _SCALE_SCORES, _SOURCE_SCORES = 3.0, 10.0
-# Ridge and sharpness by which the kind of a task is told, chosen so that embedded tasks, left out with their near
-# duplicates, tell theirs well (logarithmic loss over tasks and over kinds).
-_KIND_RIDGE, _KIND_SHARPNESS = 0.2, 10.0
-# Weight, in scores, of the assumption that a checkpoint is average: keeps one lucky score from ruling.
-_SHRINKAGE = 0.1
 # Rows of the observations' covariance made at a time: their temporary arrays then stay in the processor's cache.
 _CHUNK = 64
 # Scores whose weights take more than a second to solve for.
@@ -369,29 +366,14 @@ class RankingMetric(Metric):
         return query, np.concatenate(shared).astype(np.float64)
 
     @cached_property
-    def _tells_kinds(self) -> tuple[TaskFeatures, Array, Array]:
-        """The embedded tasks of known kind, how common kinds are, and what each task says for each of them.
-
-        Kernel ridge regression on indicators of the kinds (Rasmussen and Williams 2006, section 6.5). Tasks of a common
-        kind weigh less, so that a kind counts as the square root of its tasks: what the index holds most of is not what
-        users ask about most.
-        """
-        known = self.data.tasks
-        known = known.take(np.flatnonzero(known.embedded & known.kinds.any(axis=1)))
-        weight = 1.0 / np.sqrt(known.kinds @ known.kinds.sum(axis=0))
-        weight = weight / weight.mean()
-        common = (weight @ known.kinds) / weight.sum()
-        ridge = np.diag(_KIND_RIDGE / weight)
-        return known, common, np.asarray(np.linalg.solve(_alike(known, known) + ridge, known.kinds - common))
+    def _told(self) -> KindTeller | None:
+        return KindTeller.of(self.data.tasks)
 
     def kinds_of(self, task: TaskFeatures) -> Array:
         """Probabilities of the kinds of one task, shape (kinds,): known, or told from the embedded reference tasks."""
-        known = self.data.tasks
-        if task.kinds.any() or not (task.embedded[0] and (known.embedded & known.kinds.any(axis=1)).any()):
+        if task.kinds.any() or not task.embedded[0] or self._told is None:
             return np.asarray(task.kinds[0])
-        known, common, says = self._tells_kinds
-        told = common * np.exp(_KIND_SHARPNESS * (_alike(task, known) @ says)[0])
-        return np.asarray(told / told.sum())
+        return self._told(task)
 
     def predict_features(
         self,
@@ -509,11 +491,6 @@ class RankingMetric(Metric):
         return p.scales.get(protocol, 1.0) * found.T
 
 
-def _alike(a: TaskFeatures, b: TaskFeatures) -> Array:
-    """Mean correlation of the tasks' Fisher profiles and of their moments, shape (n, m)."""
-    return np.asarray((a.profiles @ b.profiles.T + a.moments @ b.moments.T) / 2.0)
-
-
 def _rows_of(group: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
     order = np.argsort(group, kind="stable")
     return np.split(order, np.searchsorted(group[order], np.arange(1, count)))
@@ -603,25 +580,3 @@ def evidence(index: ZooIndex) -> tuple[TaskSpace, Observations]:
     if not len(data.y):
         raise MetricError("the index holds no two comparable scores; add measurements with `hf-task2vec index build`")
     return space, data
-
-
-def additive_fit(data: Observations) -> tuple[Array, Array]:
-    """Fit ``y = level(group) + standing(checkpoint)`` by least squares.
-
-    Returns
-    -------
-    tuple of ndarray
-        Standings, shape (C,), with a little shrinkage to 0 (all that checkpoints without a score get), and what is left
-        of the N scores.
-    """
-    c, g = len(data.checkpoints.ids), int(data.group.max(initial=-1)) + 1
-    # Levels are eliminated, so that only the C standings are solved for.
-    counts = np.zeros((g, c))
-    np.add.at(counts, (data.group, data.checkpoint), 1.0)
-    sizes = np.maximum(counts.sum(axis=1), 1.0)
-    level_y = np.bincount(data.group, data.y, minlength=g) / sizes
-    normal = np.diag(counts.sum(axis=0) + _SHRINKAGE) - counts.T @ (counts / sizes[:, None])
-    centred = np.bincount(data.checkpoint, data.y - level_y[data.group], minlength=c)
-    standing = np.linalg.solve(normal, centred)
-    level = level_y - (counts @ standing) / sizes
-    return standing, data.y - level[data.group] - standing[data.checkpoint]
