@@ -65,9 +65,10 @@ def test_batches_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 800)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 400)
     assert default_batch_size(CUDA) == 64
+    real = torch.zeros(1)
     with FakeTensorMode(allow_non_fake_inputs=True):
         try:
-            torch.zeros(1).to(CUDA)
+            real.to(CUDA)
         except RuntimeError as error:
             pytest.skip(f"torch {torch.__version__} pretends no GPU without its driver: {error}")
         made = ImageBatches(pictures(10), to_tensor, batch_size=4, device=CUDA, keep=True)
