@@ -19,6 +19,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,23 @@ SERVED = {VIT: f"timm/{VIT}", **{name: f"zoo/{name}" for name in LOCAL}}
 POOL = (*PACKAGED, *SERVED.values())
 #: The short budget of every cell: at its own size, a checkpoint would take several times as long.
 BUDGET = {"--image-size": 128, "--epochs": 5, "--patience": 2, "--max-train": 250, "--batch-size": 16}
+
+
+@contextmanager
+def served_pool(cache: Path) -> Iterator[None]:
+    """Have the pool on a loopback Hub."""
+    from tests.support.hub import HubServer
+
+    hub = HubServer()
+    # Read when the libraries are imported, so none of them may have been before.
+    os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache.resolve() / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    try:
+        serve(hub)
+        yield
+    finally:
+        hub.stop()
 
 
 def serve(hub: Any) -> None:
@@ -159,18 +178,8 @@ def main() -> None:
     arguments.add_argument("--tasks", nargs="+", default=list(CHOSEN), choices=CHOSEN)
     arguments.add_argument("--random", type=int, default=3)
     args = arguments.parse_args()
-    from tests.support.hub import HubServer
-
-    hub = HubServer()
-    # Read when the libraries are imported, so none of them may have been before.
-    os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(args.cache.resolve() / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    os.environ.pop("HF_HUB_OFFLINE", None)
-    try:
-        serve(hub)
+    with served_pool(args.cache):
         rows = [row(args.cache, task, args.random) for task in args.tasks]
-    finally:
-        hub.stop()
     from hf_task2vec.embedding.embed import library_versions
 
     document = {"budget": BUDGET, "pool": list(POOL), "rows": rows, "versions": library_versions()}

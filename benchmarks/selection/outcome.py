@@ -13,7 +13,6 @@ and training took. Resumable, cell by cell.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import TASKS, parser, write
-from benchmarks.selection.examples import POOL, held_out, serve, static_pick
+from benchmarks.selection.examples import POOL, held_out, served_pool, static_pick
 
 CHOSEN = (
     "aid", "brain_tumor_mri", "busi_breast_ultrasound", "clothing_small", "dtd_10", "fer2013", "grocery_store",
@@ -119,18 +118,8 @@ def main() -> None:
     arguments.add_argument("--max-train", type=int, default=250)
     arguments.add_argument("--epochs", type=int, default=4)
     args = arguments.parse_args()
-    from tests.support.hub import HubServer
-
-    hub = HubServer()
-    # Read when the libraries are imported, so none of them may have been before.
-    os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(args.cache.resolve() / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    os.environ.pop("HF_HUB_OFFLINE", None)
-    try:
-        serve(hub)
+    with served_pool(args.cache):
         rows = [row(args.cache, task, args) for task in args.tasks]
-    finally:
-        hub.stop()
     from hf_task2vec.embedding.embed import library_versions
 
     budget = {"max_train": args.max_train, "epochs": args.epochs, "random": args.random}

@@ -31,6 +31,7 @@ DIGITS = "sklearn:digits"
 SECONDS, MEMORY, ARCHIVE = 600.0, 8 * 2**30, 200 * 10**6
 """Longest time and most memory of one request; largest zip."""
 SIZES = {"any size": None, "100 million": 100e6, "30 million": 30e6, "10 million": 10e6}
+PROTOCOLS = [("fine-tuned", "fine-tune"), ("frozen, under a linear classifier", "linear-probe")]
 UNEXPECTED = "Something went wrong here, and it is not your doing. The log of this page says what."
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -77,7 +78,13 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | caches | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def arguments(dataset: str, place: dict[str, str | None], max_params: float | None, licences: list[str]) -> list[str]:
+def arguments(
+    dataset: str,
+    place: dict[str, str | None],
+    max_params: float | None,
+    licences: list[str],
+    protocol: str = "fine-tune",
+) -> list[str]:
     """Return the words of ``hf-task2vec select`` for a dataset of the Hub, the sample or a dropped zip.
 
     What a visitor wrote is checked here: nothing of it can be a path of this machine, or an option.
@@ -92,6 +99,7 @@ def arguments(dataset: str, place: dict[str, str | None], max_params: float | No
                 raise RequestError(f"{name} {value[:100]!r} holds signs that the Hub does not use in such names")
             words += [f"--{name}", value] if value else []
     words += ["--max-params", f"{max_params:.0f}"] if max_params else []
+    words += ["--protocol", protocol]
     return [*words, *(word for licence in licences for word in ("--license", licence)), "--", dataset]
 
 
@@ -208,6 +216,7 @@ def build() -> gr.Blocks:
             most = gr.Dropdown(list(SIZES), value="any size", label="Most parameters", elem_id="max-params")
             names = [str(name) for name in ZooIndex.load().checkpoints["license"].value_counts().index[:12]]
             licences = gr.Dropdown(names, multiselect=True, label="Licences to accept", info="None chosen: all.")
+            protocol = gr.Radio(PROTOCOLS, value="fine-tune", label="To be used", elem_id="protocol")
         stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
         status = gr.HTML("<p>The answer appears here, usually within a minute.</p>", elem_id="status")
         with gr.Column(visible=False, elem_id="result") as result:
@@ -219,7 +228,9 @@ def build() -> gr.Blocks:
                 report = gr.HTML(elem_id="report")
         outputs = [status, result, answer, *files, report, stop]
 
-        def serve(dataset: str, where: list[str], most: str, licences: list[str] | None) -> Iterator[dict[Any, Any]]:
+        def serve(
+            dataset: str, where: list[str], most: str, licences: list[str] | None, protocol: str
+        ) -> Iterator[dict[Any, Any]]:
             yield {result: gr.Column(visible=False), stop: gr.Button(visible=True)}
             with tempfile.TemporaryDirectory(prefix="task2vec-") as name:
                 folder = Path(name)
@@ -227,7 +238,7 @@ def build() -> gr.Blocks:
                     given = {
                         k: (v or "").strip() or None for k, v in zip(("name", "split", "revision"), where, strict=False)
                     }
-                    for found in run(arguments(dataset, given, SIZES[most], licences or []), folder):
+                    for found in run(arguments(dataset, given, SIZES[most], licences or [], protocol), folder):
                         if isinstance(found, str):
                             yield {status: f'<p role="status"><b>{html.escape(found)}…</b></p>'}
                             continue
@@ -257,7 +268,7 @@ def build() -> gr.Blocks:
         handlers = ((from_zip, of_zip, [dropped]), (from_hub, of_hub, [hub_id, *place]), (from_digits, of_digits, []))
         starts: list[Any] = [
             button.click(
-                handler, [*inputs, most, licences], outputs, show_progress="hidden", concurrency_limit=1,
+                handler, [*inputs, most, licences, protocol], outputs, show_progress="hidden", concurrency_limit=1,
                 concurrency_id="selection", api_visibility="private",
             )
             for button, handler, inputs in handlers

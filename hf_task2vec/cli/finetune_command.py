@@ -96,8 +96,12 @@ def finetune(
     same = {
         "dataset": dataset,
         "checkpoint": checkpoint,
-        "max_train": max_train,
+        "max_params": max_params,
+        "candidates": candidates,
+        "index": index,
         "test_split": test_split,
+        "max_train": max_train,
+        **{key: chosen[key] for key in ("name", "image_column", "label_column")},
         **vars(recipe),
     }
     _same_run(output, json.loads(json.dumps(same)))
@@ -106,7 +110,7 @@ def finetune(
     folder = index_folder(index, token=chosen["token"])
     choice = choose(parts.sample, checkpoint, folder, candidates, max_params=max_params, library="transformers")
     logger.warning("%s: %d images to train on, %d to validate", choice.hub_id, len(parts.train), len(parts.validation))
-    outcome = Outcome(parts, choice, train(choice.hub_id, parts, output, recipe), seed=recipe.seed)
+    outcome = Outcome(parts, choice, train(choice.hub_id, parts, output, recipe, chosen["token"]), seed=recipe.seed)
     outcome.write(output)
     notes = outcome.text().split("\n")
     exit_code = 0

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hf_task2vec.embedding import Computing, cached_embedding
 from hf_task2vec.errors import DatasetNotFoundError, SelectionError, TaskError
 from hf_task2vec.files import atomic_path
-from hf_task2vec.probes import DEFAULT_PROBE, load_classifier, packaged_weights
+from hf_task2vec.probes import DEFAULT_PROBE, find_checkpoint, load_classifier, packaged_weights
 from hf_task2vec.selection import Candidate, Ranking, select_backbone
 from hf_task2vec.tasks import Task
 from hf_task2vec.zoo import ZooIndex
@@ -279,7 +279,7 @@ class Recipe:
     seed: int = 0
 
 
-def train(hub_id: str, parts: Parts, folder: Path, recipe: Recipe) -> dict[str, Any]:
+def train(hub_id: str, parts: Parts, folder: Path, recipe: Recipe, token: str | None = None) -> dict[str, Any]:
     """Fine-tune a checkpoint with the Trainer; timm's run through the wrapper of transformers, and any with a GPU in
     mixed precision.
 
@@ -292,7 +292,7 @@ def train(hub_id: str, parts: Parts, folder: Path, recipe: Recipe) -> dict[str, 
     from transformers.trainer_utils import get_last_checkpoint
 
     set_seed(recipe.seed)
-    model, processor, transform = build(hub_id, parts.names)
+    model, processor, transform = build(hub_id, parts.names, token)
     keep_statistics(model)
     on_gpu = torch.cuda.is_available()
     settings = TrainingArguments(
@@ -349,7 +349,7 @@ def train(hub_id: str, parts: Parts, folder: Path, recipe: Recipe) -> dict[str, 
     return {**metrics, "epochs": len(epochs), "head_alone": head_alone, "history": epochs, "resumed": last is not None}
 
 
-def build(hub_id: str, names: Sequence[str]) -> tuple[Any, Any, Transform]:
+def build(hub_id: str, names: Sequence[str], token: str | None = None) -> tuple[Any, Any, Transform]:
     """Return the network with a new head, its processor, and its own preprocessing."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, TimmWrapperImageProcessor
 
@@ -362,14 +362,15 @@ def build(hub_id: str, names: Sequence[str]) -> tuple[Any, Any, Transform]:
         model: Any = _wrapped(load_classifier(hub_id, len(names))[0], labels)
         processor: Any = TimmWrapperImageProcessor(model.config.pretrained_cfg)
     else:
-        config: Any = AutoConfig.from_pretrained(hub_id, **labels)
+        find_checkpoint(hub_id, revision=None, token=token)  # says in our words what is missing or not allowed
+        config: Any = AutoConfig.from_pretrained(hub_id, token=token, **labels)
         if getattr(config, "model_args", None):  # timm 1.0.31 writes it there too, which the wrapper does not expect
             config.model_args = {k: v for k, v in config.model_args.items() if k != "num_classes"}
         # Without dtype=, half-precision checkpoints stay so.
         model = AutoModelForImageClassification.from_pretrained(
-            hub_id, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+            hub_id, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, token=token
         )
-        processor = AutoImageProcessor.from_pretrained(hub_id)
+        processor = AutoImageProcessor.from_pretrained(hub_id, token=token)
     if isinstance(processor, TimmWrapperImageProcessor):
         return model, processor, processor.val_transforms
     return model, processor, lambda image: processor(image, return_tensors="pt")["pixel_values"][0]

@@ -23,6 +23,5 @@ from .ranking_metric import Metric as Metric
 from .ranking_metric import RankingMetric as RankingMetric
 from .ranking_metric import evidence as evidence
 from .ranking_metric import load_metric as load_metric
-from .task_space import KINDS as KINDS
 from .task_space import TaskFeatures as TaskFeatures
 from .task_space import check_domain as check_domain

@@ -44,7 +44,7 @@ class Gain:
         return cls(float(intercept), float(slope), float(deviation), float(np.mean(of_base)), near)
 
     def expected(self, nearness: float, of_base: float | None = None) -> float:
-        """Return the expected gain of an expert; None where nothing is known of its base's training set."""
+        """Return the expected gain; `of_base` is None where nothing of what the base was trained on is embedded."""
         gain = self.intercept + self.slope * (nearness - (self.usual if of_base is None else of_base))
         return gain if nearness >= self.near else min(gain, 0.0)
 

@@ -266,7 +266,7 @@ def logit(p: Any) -> Array:
 
 
 def log_logistic(x: Any) -> Array:
-    """Logarithm of the share that log-odds stand for; without scipy.special, whose import takes a tenth of `select`."""
+    """Logarithm of the share that log-odds stand for; in numpy, as `select` would wait for the import of scipy."""
     return np.asarray(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64)))
 
 

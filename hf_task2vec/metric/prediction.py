@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.errors import MetricError
 from hf_task2vec.metric.covariance import (
+    AWAY,
     LINEAR,
     Level,
     MetricParameters,
@@ -96,8 +97,8 @@ class Posterior:
 
     @property
     def away(self) -> NDArray[np.bool_]:
-        """Shape (n,): encoders made for a domain that this task is of with less than one to three."""
-        return np.asarray(self.match < -0.5 * np.sqrt(self.parameters.match))
+        """Shape (n,): encoders made for a domain that the task is of with a probability of less than a quarter."""
+        return np.asarray(self.match < (0.25 - 0.75 * AWAY) * np.sqrt(self.parameters.match))
 
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""

@@ -213,6 +213,9 @@ class RankingMetric(Metric):
             return cls(parameters, *evidence(index))
         stored = index.attachments.get(METRIC_FILE)
         parameters = MetricParameters() if stored is None else MetricParameters.from_json(stored)
+        # An index may call its checkpoints by other names than it was trained by.
+        loadings = {index.names.get(name, name): row for name, row in parameters.loadings.items()}
+        parameters = replace(parameters, loadings=loadings)
         found = cls(parameters, *evidence(index))
         return cls(parameters, found.space, found.data, found._read_weights(index.attachments.get(WEIGHTS_FILE)))
 
@@ -241,7 +244,7 @@ class RankingMetric(Metric):
     @property
     def _key(self) -> str:
         """What the weights of the scores depend on."""
-        solved_with = replace(self.parameters, spread=1.0, scales={}, levels={})
+        solved_with = replace(self.parameters, spread=1.0, scales={}, levels={}, loadings={})
         factors = self.parameters.factors(self.data.checkpoints.ids).tobytes() if self.parameters.loadings else b""
         return sha256_bytes(solved_with.to_json() + factors + self.data.digest.encode())
 

@@ -249,6 +249,7 @@ def _origin(ranking: Ranking) -> list[tuple[str, str]]:
     facts = {
         "limits": "; ".join(f"{name} = {_listed(value)}" for name, value in made.get("limits", {}).items()) or "none",
         "metric": made.get("metric"),
+        "domain asked for": made.get("domain"),
         "index": _written(made.get("index"), "{:.16}…"),
         "probe": probe.get("name"),
         "probe's weights": _written(probe.get("weights_hash"), "{:.16}…"),

@@ -26,6 +26,7 @@ from hf_task2vec.embedding.distance import DISTANCES, pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.metric.observations import PROTOCOLS
 from hf_task2vec.metric.ranking_metric import METRICS
+from hf_task2vec.metric.task_space import KINDS
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import RANKING, FakeRanking, candidate, run, stub
 from tests.support.doc_blocks import parse_only
@@ -409,6 +410,7 @@ def test_completion() -> None:
         ("distance", "kind", DISTANCES),
         ("select", "metric", METRICS),
         ("select", "protocol", PROTOCOLS),
+        ("select", "domain", KINDS),
         ("evaluate", "protocol", PROTOCOLS),
     ],
 )

@@ -57,10 +57,13 @@ def test_other_names_are_checked(app: ModuleType, name: str, value: str) -> None
 def test_the_command_of_a_request(app: ModuleType) -> None:
     from hf_task2vec.cli.commands import select
 
-    words = app.arguments("org/my.data_set-1", {"name": None, "split": "train[:10%]"}, 30e6, ["mit", "apache-2.0"])
+    words = app.arguments(
+        "org/my.data_set-1", {"name": None, "split": "train[:10%]"}, 30e6, ["mit", "apache-2.0"], "linear-probe"
+    )
     asked = select.make_context("select", words[1:]).params
     assert (asked["dataset"], asked["split"], asked["name"]) == ("org/my.data_set-1", "train[:10%]", None)
     assert (asked["max_params"], asked["licenses"]) == (30_000_000, ["mit", "apache-2.0"])
+    assert asked["protocol"] == "linear-probe"
     assert (asked["streaming"], asked["images"], asked["cache"]) == (True, False, False)
     assert "--streaming" not in app.arguments(app.DIGITS, NOWHERE, None, [])
 
@@ -86,7 +89,7 @@ def request_of(app: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     def start(body: str, seconds: float = 20) -> Iterator[Any]:
         monkeypatch.setattr(app, "_LIMITED", f"import os, sys, time\n{body}".replace("{", "{{").replace("}", "}}"))
-        return app.run(["select", "/tmp/up/x.zip"], tmp_path / "job", seconds)
+        return app.run(["select", "/drop/x.zip"], tmp_path / "job", seconds)
 
     return start
 
@@ -101,7 +104,7 @@ def test_what_a_request_tells(request_of: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("print(f'error: {os.getcwd()}/a.png and /tmp/up/x.zip are broken', file=sys.stderr); sys.exit(3)",
+        ("print(f'error: {os.getcwd()}/a.png and /drop/x.zip are broken', file=sys.stderr); sys.exit(3)",
          "a.png and x.zip are broken"),
         ("print('error: unexpected KeyError: 1', file=sys.stderr); sys.exit(1)", "Something went wrong here"),
         ("os.kill(os.getpid(), 9)", "Something went wrong here"),

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.index import checkpoints, facts
+from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.selection.limits import Constraints
 from hf_task2vec.zoo.index import ZooIndex, default_index_path
 from hf_task2vec.zoo.schema import ROW_TYPES, CheckpointRow, SourceRow, TaskRow
 
@@ -29,6 +31,21 @@ def test_size(index: ZooIndex) -> None:
     assert counts["tasks"] >= 115
     for name in ROW_TYPES:
         assert (default_index_path() / f"{name}.csv").stat().st_size < 2 << 20
+
+
+def test_its_metric_is_solved_by_whatever_names_checkpoints_go(index: ZooIndex) -> None:
+    """Asked for the names that transformers loads, nothing is solved again, and what was learned of each is kept."""
+    by_one, by_other = index, Constraints(library="transformers").in_their_names(index)
+    assert set(by_one.checkpoints["hub_id"]) != set(by_other.checkpoints["hub_id"])
+    one, other = (RankingMetric.from_index(zoo) for zoo in (by_one, by_other))
+    assert one.solved is not None
+    assert other.solved is not None
+    factors = [metric.parameters.factors(metric.data.checkpoints.ids) for metric in (one, other)]
+    assert factors[0].any()
+    order = [[by_one.names[name] for name in metric.data.checkpoints.ids] for metric in (one, other)]
+    assert dict(zip(order[0], factors[0].tolist(), strict=True)) == dict(
+        zip(order[1], factors[1].tolist(), strict=True)
+    )
 
 
 def test_every_row_is_sorted_and_round_trips(index: ZooIndex, tmp_path: Path) -> None:
