@@ -52,12 +52,13 @@ _FLAG_WEIGHT = 1.5
 #: regression on those that have one gives it; `benchmarks/index/train_metric.py` prints it.
 TYPICAL_ACCURACY = (0.3, 0.35, 0.15, 0.15, 0.1, 0.15)
 #: Kinds of tasks that a domain encoder is made for.
-_AT_HOME: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_AT_HOME: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        "histology": ("histology",),
-        "remote-sensing": ("satellite",),
-        "biology": ("nature",),
-        "radiology": ("medical",),
+        "histology": {"histology": 1.0},
+        "remote-sensing": {"satellite": 1.0},
+        "biology": {"nature": 1.0},
+        # Neither gain nor loss: no score of such an encoder is known, and medical tasks are of skin and cells too.
+        "radiology": {"medical": 0.5},
     }
 )
 
@@ -75,7 +76,7 @@ class CheckpointFeatures:
     family
         Shape (n,): codes of architecture family and objective together; unknown ones differ from all.
     home
-        Shape (n, kinds): 1 for the kinds of tasks (`KINDS`) that a domain encoder is made for.
+        Shape (n, kinds): 1 for the kinds of tasks (`KINDS`) that a domain encoder is made for, 0.5 for one it may be.
     """
 
     ids: tuple[str, ...]
@@ -137,7 +138,7 @@ def checkpoint_features(frame: pd.DataFrame) -> CheckpointFeatures:
         tuple(frame["hub_id"]),
         np.column_stack([numbers, *(np.asarray(flag, dtype=np.float64) for flag in flags)]),
         _codes(families, frame["hub_id"]),
-        np.array([[kind in _AT_HOME.get(d, ()) for kind in KINDS] for d in domain], dtype=np.float64).reshape(
+        np.array([[_AT_HOME.get(d, {}).get(kind, 0.0) for kind in KINDS] for d in domain], dtype=np.float64).reshape(
             -1, len(KINDS)
         ),
     )
