@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -333,4 +334,5 @@ for added in (select, finetune, embed, distance, map_tasks, search, push, pull, 
 
 def main() -> None:
     """Run the command line (the console script ``hf-task2vec``)."""
+    gc.set_threshold(100_000)  # an index is tens of thousands of objects that stay: looking for garbage takes 0.2 s
     cli(prog_name="hf-task2vec")

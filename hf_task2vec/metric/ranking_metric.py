@@ -470,8 +470,10 @@ class RankingMetric(Metric):
         np.add.at(by_group, (data.group, which), precision)
         total = np.maximum(by_group.sum(axis=1), 1e-12)
         told = np.diag(by_group.sum(axis=0)) - by_group.T @ (by_group / total[:, None])
-        found = np.linalg.solve(np.eye(2 * c) + told @ prior, told)
-        return np.asarray((found + found.T) / 2.0)
+        scored = np.ix_(*2 * [np.unique(which)])  # nothing is told of the others
+        found = np.zeros((2 * c, 2 * c))
+        found[scored] = np.linalg.solve(np.eye(len(told[scored])) + told[scored] @ prior[scored], told[scored])
+        return (found + found.T) / 2.0
 
     def task_similarity(self, task: TaskFeatures) -> Array:
         """Return the similarity of one task to the T known tasks, shape (T,), in [0, 1]."""
