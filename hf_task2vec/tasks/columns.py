@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError
 from hf_task2vec.tasks.images import looks_like_image
+from hf_task2vec.tasks.source import tell_splits
 from hf_task2vec.tasks.text import listed
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _BOX_NAMES = ("bbox", "bboxes", "boxes", "bounding_box", "bounding_boxes")
 _DETECTION_NAMES = ("objects", "annotations", "detections", *_BOX_NAMES)
 _MASK_FOLDERS = tuple({image, mask} for image in ("image", "images") for mask in ("mask", "masks", "annotations"))
 _BOXES, _MASKS = "boxes: object detection", "images as labels (masks): segmentation"
+_MOST_SPLITS = 8  # different names of splits in a column
 _MOST_NAMED = 8  # flags spelt out in a message
 
 
@@ -236,6 +238,9 @@ def find_label_column(
     if name is None:
         lists = [name for name, feature in others.items() if is_class_label(element(feature))]
         name = _by_class_label(features, lists) or _by_name(others)
+        if name is not None and _dtype(others[name]).startswith(("int", "uint")):  # names are better than their numbers
+            twins = [f"{name}_{end}" for end in ("name", "text", "str")]
+            name = next((twin for twin in twins if _dtype(others.get(twin)).endswith("string")), name)
     if name is not None:
         logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
         return LabelChoice((name,))
@@ -306,7 +311,8 @@ def is_flag(column: pa.ChunkedArray) -> bool:
         return True
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return False
-    found = set(pc.unique(column).to_pylist()) - {None}
+    plain = column.cast("float32") if pa.types.is_float16(column.type) else column  # Arrow before 26 counts no others
+    found = set(pc.unique(plain).to_pylist()) - {None}
     return len(found) == 2 and (found == {0, 1} or found == {-1, 1})
 
 
@@ -318,8 +324,9 @@ def _repeats(column: pa.ChunkedArray) -> bool:
     if not 2 <= distinct <= (len(column) - int(column.null_count)) // 2:
         return False
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        named = pc.match_substring_regex(pc.unique(column).drop_null(), f"{_DATE}|{_FILE}")
-        return not pc.all(named).as_py()
+        found = pc.unique(column).drop_null()
+        named = pc.match_substring_regex(found, f"{_DATE}|{_FILE}")
+        return not (pc.all(named).as_py() or (distinct < _MOST_SPLITS and tell_splits(found.to_pylist())))
     return True
 
 

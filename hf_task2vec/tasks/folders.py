@@ -29,11 +29,12 @@ from hf_task2vec.tasks.source import split_of
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
 _SYSTEM |= {"system volume information", "icon\r"}
-_LISTS = dict.fromkeys(("csv", "tsv", "tab", "json", "jsonl", "ndjson", "txt"), "tables")  # of `Files`, by suffix
+# Attributes of `Files`, by suffix.
+_LISTS = dict.fromkeys(("csv", "tsv", "tab", "json", "jsonl", "ndjson", "manifest", "txt"), "tables")
 _LISTS |= {"parquet": "parquet", "pq": "parquet", "arrow": "arrow", "feather": "arrow"}
 _SIDES = ("cls", "txt", "json", "cls.txt", "label", "class")
 ARCHIVES = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
-_KNOWN = {"aae", "xmp", "npy", "npz", "dcm", "nii", "nii.gz", "md", "yaml", "yml", "py", "ini", "log"}
+_KNOWN = {"aae", "xmp", "md", "yaml", "yml", "py", "ini", "log"}
 MASKS = "a mask beside its picture"  # why pictures of segmentation are left out
 _MASK_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "annotations", "trimaps", "labels", "gt"}
 _MASK_FOLDERS |= {"ground_truth", "groundtruth", "ground truth"}
@@ -51,9 +52,19 @@ CURES = {  # reasons to leave a file out that a user should hear of, and what wo
     "a spreadsheet": "; save it as CSV to use it",
     "packed": "; unpack it to use it",
     "a MATLAB file": "; save what it says of the images as CSV to use it",
+    "a raw photo of a camera": "; develop it to JPEG or PNG",
+    "an array of numpy": "; in Python, pass it as (X, y)",
+    "a file of HDF5, TensorFlow or LMDB": "; in Python, pass its images and labels as (X, y)",
+    "a medical image": "; save it as PNG, of 16 bits where it has more than 8",
+    "a pickle": ", which could run anything and is not read; in Python, pass its images and labels as (X, y)",
 }
 _HEIC = ("heic", "heif", "hif")
 _UNREAD = {"xml": "an XML file", "mat": "a MATLAB file"} | dict.fromkeys(("xlsx", "xls", "ods"), "a spreadsheet")
+_UNREAD |= {"svg": "a drawing in SVG"} | dict.fromkeys(("mp4", "avi", "mov", "mkv", "webm"), "a video")
+_UNREAD |= dict.fromkeys(("cr2", "cr3", "nef", "arw", "dng", "orf", "rw2", "raf"), "a raw photo of a camera")
+_UNREAD |= dict.fromkeys(("npy", "npz"), "an array of numpy") | dict.fromkeys(("pkl", "pickle", "pt"), "a pickle")
+_UNREAD |= dict.fromkeys(("h5", "hdf5", "tfrecord", "tfrecords", "mdb"), "a file of HDF5, TensorFlow or LMDB")
+_UNREAD |= dict.fromkeys(("dcm", "dicom", "nii", "nii.gz"), "a medical image")
 _UNREAD |= dict.fromkeys((*ARCHIVES, "gz", "bz2", "xz", "7z", "rar"), "packed") | dict.fromkeys(_HEIC, "HEIC")
 _SAMPLED = 3  # names kept of the files left out for one reason
 _BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -143,7 +154,7 @@ class Files:
         suffix, path = suffix_of(name), joined(folder, name)
         if suffix in _images() or (suffix in _HEIC and reads_heic()):
             self.images.setdefault(folder, []).append(name)
-        elif in_tar and suffix in _SIDES:
+        elif suffix == "cls" or (in_tar and suffix in _SIDES):
             self.sides.setdefault(folder, []).append(name)
         elif suffix in _LISTS:
             getattr(self, _LISTS[suffix]).append(path)

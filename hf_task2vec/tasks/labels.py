@@ -73,7 +73,8 @@ def read_labels(column: pa.ChunkedArray, feature: Any, name: str = "label", warn
     """Read a whole label column of the type `feature`.
 
     A list column is multi-label: its elements are the classes of the row, or, in lists of one length made of zeros and
-    ones (or booleans), the flags of classes ``"0"``, ``"1"``, …. Text that joins several labels is multi-label too.
+    ones (or booleans), the flags of classes ``"0"``, ``"1"``, …; with exactly one flag in every row that is its class.
+    Text that joins several labels is multi-label too.
 
     A row has no label where the cell is null, the empty string, or below zero in a `ClassLabel` column. In a plain
     integer column **-1 is a class**: two classes coded -1 and 1 are common and nothing tells them from a mark.
@@ -150,6 +151,8 @@ def _multi(values: pa.Array, feature: Any, name: str) -> Labels:
         positions, classes = np.nonzero(flags)
         rows = parents[:: flags.shape[1]][positions]
         names = tuple(map(str, range(flags.shape[1])))
+        if (flags.sum(axis=1) == 1).all():
+            return Labels("single_label", names, rows, classes.astype(np.int64), labelled)
     elif is_float(feature):
         raise _floats_error(name)
     else:

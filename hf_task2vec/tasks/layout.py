@@ -24,8 +24,8 @@ from hf_task2vec.errors import ColumnError, DatasetNotFoundError, LabelError, Ta
 from hf_task2vec.tasks.columns import Feature, LabelChoice, find_label_column, of_schema
 from hf_task2vec.tasks.folders import CURES, MASKS, PICTURE_FOLDERS, Files, above, joined, name_of, text
 from hf_task2vec.tasks.rows import Listed
-from hf_task2vec.tasks.source import Reading, Sampling, Source, by_split, pick_split, split_of
-from hf_task2vec.tasks.tables import SIDES, Names, Sheet, pairs, read_sheet, side_files
+from hf_task2vec.tasks.source import Reading, Sampling, Source, by_split, form_of, pick_split, split_of, tell_splits
+from hf_task2vec.tasks.tables import SIDES, Names, Sheet, names_of_numbers, read_sheet, side_files
 from hf_task2vec.tasks.text import listed, without_folders
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 _PART = re.compile(r"(?:.*[-_ ])?(?:fold|part|batch|chunk|shard|cv|session)s?[-_ ]?\d+", re.IGNORECASE)
 _NO_CLASS = re.compile(
     r"(?:.*[-_ ])?(?:images?|imgs?|pictures?|pics?|photos?|data|files?|jpe?gs?|pngs?"
-    r"|(?:part|batch|chunk|shard|set)?[-_ ]?\d+)",
+    r"|(?:part|batch|chunk|shard|set)?[-_ ]?\d+"
+    r"|(?:cam(?:era)?|site|location|station|patient|subject|session|user|day|week|month|year)[-_ ]?(?:\d+|[a-z]))",
     re.IGNORECASE,
 )
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _NUMBERED = re.compile(r"(.*[^\W\d_])[-_. (\[#]*\d+[)\]]*")
-_WORDNET = re.compile(r"n\d{8}")
+_NUMBER = re.compile(r"n?\d+")  # of WordNet, or plain
 _YOLO = re.compile(rb"\d+(?:[ \t]+-?[\d.]+){4,}\s*(?:\n|$)")
 _OF_SPLITS = re.compile(r"(?:^|.*[-_ ])(?:split|partition|fold)s?(?:[-_ ].*)?", re.IGNORECASE)
 _BOXES = {"xmin", "x_min", "x1", "bbox", "bbox_x1"}
@@ -108,6 +110,7 @@ class _ClassFolders:
     strays: list[str]  # folders whose images lie in no class
     note: str = ""
     copies: list[str] = field(default_factory=list)  # folders that hold the same again
+    forms: bool = False  # whether the splits are the same pictures in several forms
 
     @property
     def usable(self) -> bool:
@@ -144,6 +147,8 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     copies = _copies(tree, kids) if splits_too else []
     kids = [kid for kid in kids if kid not in copies]
     splits = by_split(kids) if splits_too else {}
+    forms = [] if splits or not splits_too else _forms(tree, kids)
+    splits = splits or {name_of(kid): [kid] for kid in forms}
     parts = kids if all(_PART.fullmatch(name_of(kid)) and len(tree.kids(kid)) > 1 for kid in kids) else []
     roots: dict[str | None, list[str]] = {None: parts or [top]}
     if splits:
@@ -175,10 +180,18 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
         left_out = (f"{place}/" for left in tree.files.left_out.values() for place in left.folders)
         used = {folder for path in (*tree.files.tables, *left_out) for folder in above(path)}
         result.empty += [kid for kid in tree.without(top) if kid not in used]
-    result.copies = copies
+    result.copies, result.forms = copies, bool(forms)
     if parts:
         result.note = f"{listed(map(name_of, parts))} taken together as parts"
     return result
+
+
+def _forms(tree: _Tree, kids: Sequence[str]) -> list[str]:
+    """Return folders with the same classes in several forms (colour, grey, augmented), the plainest first, or none."""
+    order = [form_of(name_of(kid)) for kid in kids]
+    inner = [{name_of(folder) for folder in tree.kids(kid)} for kid in kids]
+    several = len(kids) > 1 and min(order) >= 0 and len(set.intersection(*inner)) > 1
+    return sorted(kids, key=lambda kid: (form_of(name_of(kid)), kid)) if several else []
 
 
 def _copies(tree: _Tree, kids: Sequence[str]) -> list[str]:
@@ -222,6 +235,7 @@ class _Folder:
             self.folders = self.folders.innermost
         self.said: dict[str, list[str]] = defaultdict(list)  # tables that have no labels, by the reason
         self.errors: list[str] = []  # of these, what a user may cure by naming a column
+        self.legend = ""  # the list that names the classes
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
@@ -229,7 +243,8 @@ class _Folder:
         if self.way == "names":
             ways.append(_Way(1.0, "the names of the files", self._of_names))
         elif self.folders.usable and self.table is None and self.label_column is None:
-            mute = all(_NO_CLASS.fullmatch(n) and (self.files.sides or not n.isdigit()) for n in self.folders.names)
+            words = [n for n in self.folders.names if not _YEAR.fullmatch(n)]  # other numbers may be classes
+            mute = all(_NO_CLASS.fullmatch(n) and (self.files.sides or not n.isdigit()) for n in words)
             ways.append(_Way(1.5 if mute else 3.0, "the folders", self._of_folders))
         if self.way not in ("folders", "subfolders", "names"):
             ways += self._by_tables()
@@ -245,7 +260,7 @@ class _Folder:
             for way in others:
                 if way.rank < 2:
                     self.said["it has no name of a label"].append(way.title)
-                elif not way.names <= classes:
+                elif not way.names <= classes and not way.title.endswith(f" {self.legend}"):
                     table = way.title.split()[-1]
                     self.said[f"they may be the labels; labels_from={table!r} takes them"].append(way.title)
             for why, tables in self.said.items():
@@ -262,7 +277,8 @@ class _Folder:
     def _pick(self, splits: Sequence[str]) -> str | None:
         """Return the split to read, None if there are none."""
         if splits:
-            return pick_split(splits, self.split, self.place)
+            first = splits[0] if self.folders.forms else None
+            return pick_split(splits, self.split or first, self.place)
         if self.split is not None and split_of(self.split) != "train":
             raise DatasetNotFoundError(f"no split {self.split!r} in {self.place}; splits found: none")
         return None
@@ -300,21 +316,21 @@ class _Folder:
         order = [(names.index(name), folder) for name, below in folders.splits[chosen].items() for folder in below]
         counts = [len(files.images[folder]) for _, folder in order]
         codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
-        self._warn_of_folders()
+        self._warn_of_folders(chosen)
         paths, splits = _paths(files, [folder for _, folder in order]), [*labelled, *folders.flat]
         return self._source(paths, pa.table({"label": codes}), chosen, splits, names=self._in_words(names))
 
     def _in_words(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return what a list such as ImageNet's words.txt calls the classes, where they are numbers of WordNet."""
-        if all(map(_WORDNET.fullmatch, names)):
-            for path in sorted(self.files.tables, key=lambda path: path.count("/"))[:_MOST_TABLES]:
-                words = pairs(self.files, path) if path.endswith(".txt") else {}
-                found = [words.get(name, "0") for name in names]
-                if not any(word[0].isdigit() for word in found):  # else a list of other numbers
+        """Return what a list beside the images, such as ImageNet's words.txt, calls classes that are numbers."""
+        if all(map(_NUMBER.fullmatch, names)):
+            lists = [path for path in self.files.tables if path.endswith((".txt", ".json"))]
+            for path in sorted(lists, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]:
+                if found := names_of_numbers(self.files, path, names):
+                    self.legend = path
                     return tuple(w if found.count(w) == 1 else f"{w} ({n})" for n, w in zip(names, found, strict=True))
         return tuple(names)
 
-    def _warn_of_folders(self) -> None:
+    def _warn_of_folders(self, chosen: str | None) -> None:
         """Name what the classes lack, and why."""
         folders, files = self.folders, self.files
         if folders.empty:
@@ -334,8 +350,15 @@ class _Folder:
         if "in no class folder" in files.left_out:
             strays = files.left_out["in no class folder"]
             self.warn(f"{strays.count} images lie beside the class folders and are left out: {listed(strays.names)}, …")
+        if missing := [name for name in folders.names if name not in folders.splits[chosen]]:
+            self.warn(f"no image of {listed(missing)} in split {chosen!r}")
         if folders.flat:
             self.warn(f"{listed(folders.flat)} have no class folders, so no labels, and are not used")
+        if folders.forms:
+            self.warn(
+                f"{listed([*folders.splits])} hold the same classes in several forms, of which one is read; split=… "
+                "takes another, labels_from='folders' takes them as classes"
+            )
         for copy in folders.copies:
             n = sum(len(found) for folder, found in files.images.items() if copy in (folder, *above(folder)))
             files.leave_out("in a folder that holds the others again", copy, n)
@@ -436,6 +459,12 @@ class _Folder:
         kept = [i for i in there if chosen is None or where[i] == chosen]
         names = [f"{name} (column)" if name == "image" else name for name in columns.column_names]
         table = columns.take(kept).rename_columns(names)
+        if pa.types.is_integer((codes := columns.column(choice.columns[0])).type):
+            numbers = sorted(set(codes.drop_null().to_pylist()))
+            words = dict(zip(numbers, self._in_words([*map(str, numbers)]), strict=True))
+            if self.legend:
+                column = pa.array([words.get(code) for code in table.column(choice.columns[0]).to_pylist()])
+                table = table.set_column(table.column_names.index(choice.columns[0]), choice.columns[0], column)
         paths = [path for i in kept if (path := images[i]) is not None]
         return self._source(paths.__getitem__, table, chosen, [*found, *others], choice=choice)
 
@@ -444,9 +473,11 @@ class _Folder:
         stems = [split_of(name_of(sheet.path).partition(".")[0]) for sheet in group]
         if len(set(stems)) > 1:
             return [stem for stem, sheet in zip(stems, group, strict=True) for _ in sheet.images]
-        own = next((name for name in columns.column_names if name.lower() in ("split", "subset", "set", "fold")), None)
-        values = columns.column(own).to_pylist() if own else []
-        if own and all(value is None or split_of(str(value)) for value in set(values)):
+        own = [name for name in columns.column_names if name.lower() in ("split", "subset", "set", "fold")]
+        own += [name for name in columns.column_names if name.startswith("column ")]  # of a table without a heading
+        cells = {name: columns.column(name).to_pylist() for name in own}
+        told = (v for name, v in cells.items() if tell_splits(set(v), train=name.startswith("column ")))
+        if values := next(told, None):
             return [None if value is None else str(value) for value in values]
         return [None if image is None else self.folders.split_at(image) for image in images]
 

@@ -62,7 +62,10 @@ def _columns(dataset: Any) -> _Columns | None:
     if hasattr(dataset, "columns") and hasattr(dataset, "to_dict"):  # pandas, whose cells may be any objects
         return {str(name): list(dataset[name]) for name in dataset.columns}, {}
     if hasattr(dataset, "__arrow_c_stream__"):  # Arrow, polars, DuckDB …
-        table = pa.table(dataset)
+        try:
+            table = pa.table(dataset)
+        except pa.ArrowInvalid:  # a single column
+            return None
         return {name: table.column(name) for name in table.column_names}, of_schema(table.schema)
     if isinstance(dataset, dict):
         return {str(name): list(cells) for name, cells in dataset.items()}, {}

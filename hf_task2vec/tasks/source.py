@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,17 @@ _SPLITS = {
     "train": "train|training|trn",
     "validation": "val|valid|validation|dev|eval|evaluation",
     "test": "test|testing|tst",
-    "unlabelled": "pred|predict|prediction|unlabell?ed|submission|holdout|extra",
+    "unlabelled": "pred|predict|prediction|unlabell?ed|submission|holdout|extra|unassigned",
 }
 _SPLIT = re.compile(
     r"(?P<before>(?:\w*[_-])?)(?:"
     + "|".join(f"(?P<{name}>{words})" for name, words in _SPLITS.items())
     + r")(?:[-_. ]?(?:set|data|images?|imgs?|pictures?|folder|split|dir))*(?P<number>[-_]?\d*)",
+    re.IGNORECASE,
+)
+_FORM = re.compile(
+    r"(?:(orig(?:inal)?|raw|colou?r|rgb)|(gr[ae]y(?:[-_ ]?scale)?|bw)|((?:pre[-_ ]?)?processed|cropped|resized)"
+    r"|(segmented)|(aug(?:mented)?|augmentation|synthetic))(?:[-_ ]?(?:data|dataset|images?|imgs?|set))*",
     re.IGNORECASE,
 )
 _SHARD_SPLIT = re.compile(
@@ -90,6 +95,18 @@ def split_of(word: str) -> str | None:
     """Return which split a name stands for: ``train``, ``validation``, ``test`` or ``unlabelled``; None for none."""
     match = _SPLIT.fullmatch(word)
     return None if match is None else next(name for name in _SPLITS if match[name])
+
+
+def form_of(word: str) -> int:
+    """Return where a name stands among the forms that the same pictures are given in, the plainest 0; -1 for none."""
+    match = _FORM.fullmatch(word)
+    return -1 if match is None else (match.lastindex or 1) - 1
+
+
+def tell_splits(values: Iterable[Any], *, train: bool = True) -> bool:
+    """Return whether all values are names of splits, with `train` that to train on among them."""
+    found = {split_of(str(value)) for value in values if value is not None}
+    return None not in found and ("train" in found if train else bool(found))
 
 
 def shard_split(path: str) -> str | None:

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -35,6 +35,7 @@ _ADDRESS = re.compile(r"(https?|s3|gs|hf|az)://", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio writes before a name
 _PICTURE = re.compile(r"\.(?:jpe?g|png|gif|webp|tiff?|bmp|avif|ppm|jp2)$", re.IGNORECASE)
 _WORD = re.compile(r"train|val|test")
+_LIST_OF_CLASSES = re.compile(r"(?:.*[-_ ])?(?:class|label|categor|name)\w*\.txt", re.IGNORECASE)
 _PROBED = 1000  # rows of a column in which names of files are looked for at first
 
 
@@ -130,7 +131,7 @@ def read_sheet(files: Files, names: Names, path: str) -> Sheet:
     if (lists := _from_lists(files, path)) is not None:
         return match(path, lists, names)
     content = _decode(files.read(path))
-    is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson"))
+    is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson", "manifest"))
     columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, path) is not None)
     return match(path, columns, names)
 
@@ -151,7 +152,9 @@ def match(path: str, columns: pa.Table, names: Names) -> Sheet:
     if best is None:
         return Sheet(path, columns, None, [None] * n)
     cells = columns.column(best[2]).to_pylist()
-    found = [cell if _ADDRESS.match(str(cell)) else names.find(cell, path) for cell in cells]
+    found = [names.find(cell, path) for cell in cells]
+    if found.count(None) > n // 2:  # no copies of them lie here
+        found = [cell if _ADDRESS.match(str(cell)) else here for cell, here in zip(cells, found, strict=True)]
     return Sheet(path, columns, best[2], found)
 
 
@@ -203,6 +206,28 @@ def pairs(files: Files, path: str) -> dict[str, str]:
     return {pair[0]: pair[1].strip() for pair in found if len(pair) == 2}
 
 
+def names_of_numbers(files: Files, path: str, numbers: Sequence[str]) -> list[str]:
+    """Return what a list calls classes that are numbers, none if it is about something else.
+
+    A dictionary in JSON; lines of a number and a name, as in ImageNet's words.txt; ``classes.txt`` with a name a line.
+    """
+    if path.endswith(".json"):
+        try:
+            found = json.loads(_decode(files.read(path)))
+        except ValueError:
+            return []
+        words = found if isinstance(found, dict) else {}
+    else:
+        words = pairs(files, path)
+        lines = [line.strip() for line in _decode(files.read(path)).splitlines() if line.strip()]
+        first = min(map(int, numbers)) if all(map(str.isdigit, numbers)) else None
+        if _LIST_OF_CLASSES.fullmatch(name_of(path)) and first in (0, 1) and len(lines) == len(numbers) > len(words):
+            words = {number: lines[int(number) - first] for number in numbers if int(number) - first < len(lines)}
+    names = [words.get(number) for number in numbers]
+    told = [name for name in names if isinstance(name, str) and name and not name[0].isdigit()]
+    return told if len(told) == len(numbers) else []
+
+
 def _from_lists(files: Files, path: str) -> pa.Table | None:
     """Return the labels of CUB-200's lists (image, class of the image, name of the class), each after a number."""
     import pyarrow as pa
@@ -247,6 +272,8 @@ def _rows(found: Any) -> list[dict[str, Any]]:
             return _of_coco(**{name: found.get(name) or [] for name in ("images", "annotations", "categories")})
         if values and all(isinstance(value, (str, int)) for value in values):  # {file: class}
             return [{"file_name": name, "label": value} for name, value in found.items()]
+        if values and all(isinstance(value, dict) for value in values):  # {file: row}
+            return [{"file_name": name} | dict(_flat(value)) for name, value in found.items()]
         if len(lists) == 1 and "labels" not in found:  # {"data": [row, …]}
             return _rows(lists[0])
         if isinstance(found.get("labels"), (dict, list)) and set(found) <= {"classes", "labels"}:

@@ -193,8 +193,8 @@ READ = {
     ),
     "09 empty class folders": Case(
         several(classes, lambda r: (r / "plastic").mkdir(), lambda r: write(r, ["card/x.npy"], b"x")),
-        said=("no image that can be read in 2 folders", "'plastic' (empty)", "'card' (1 not an image)"),
-        left_out={"not an image": 1},
+        said=("no image that can be read in 2 folders", "'plastic' (empty)", "'card' (1 an array of numpy)"),
+        left_out={"an array of numpy": 1},
     ),
     "10 no suffix in the table": Case(
         several(lambda r: classes(r, "{c}{i}.png"), lambda r: table(r, rows("{c}{i}"))), labels_from=METADATA
@@ -334,10 +334,113 @@ READ = {
         lambda r: classes(r, "food/images/{c}/{i}.png") or write(r, ["food/meta/classes.md"], b"glass"),
         left_out={"not an image": 1},
     ),
-    "more: variants above the classes": Case(
-        lambda r: classes(r, "color/{c}/{i}.png") or classes(r, "grey/{c}/{i}.png"),
-        {"color": 12, "grey": 12},
-        said=("the classes color, grey hold folders of their own (glass, metal, paper); if those are the classes",),
+    "more: the same in several forms above the classes": Case(
+        lambda r: classes(r, "grey/{c}/{i}.png") or classes(r, "color/{c}/{i}.png", n=3),
+        dict.fromkeys(CLASSES, 3),
+        split="color",
+        said=("color, grey hold the same classes in several forms, of which one is read; split=",),
+    ),
+    "more: classes called as forms": Case(
+        lambda r: classes(r, "{c}/{i}.png", names=("color", "grey")),
+        {"color": 4, "grey": 4},
+    ),
+    "more: names of numbered folders in JSON": Case(
+        lambda r: (
+            classes(r, "train/{c}/{i}.png", names="123")
+            or table(r, json.dumps(dict(zip("123", CLASSES, strict=True))), "cat_to_name.json")
+        ),
+    ),
+    "more: names of numbered folders in a list": Case(
+        lambda r: classes(r, "{c}/{i}.png", names=("00", "01", "02")) or table(r, "\n".join(CLASSES), "labels.txt"),
+    ),
+    "more: names of numbers in a table": Case(
+        lambda r: (
+            classes(r, "train_images/{c}{i}.png")
+            or table(r, "file,label\n" + "".join(f"{c}{i}.png,{k}\n" for k, c in enumerate(CLASSES) for i in range(4)))
+            or table(r, json.dumps({str(k): c for k, c in enumerate(CLASSES)}), "label_num_to_disease_map.json")
+        ),
+        labels_from=METADATA,
+        split="train_images",
+    ),
+    "more: a list that names other things": Case(
+        lambda r: classes(r, "{c}/{i}.png", names="012") or table(r, "one\ntwo\n", "labels.txt"),
+        dict.fromkeys("012", 4),
+    ),
+    "more: names beside numbers": Case(
+        lambda r: classes(r, "{c}{i}.png") or table(r, rows(label="{i},{c}", head="file,label,label_name")),
+        labels_from="column 'label_name' of metadata.csv",
+    ),
+    "more: one folder a year": Case(
+        several(lambda r: classes(r, "202{i}/{c}{i}.png"), lambda r: table(r, rows(head="file,species"))),
+        labels_from="column 'species' of metadata.csv",
+    ),
+    "more: one folder a camera": Case(
+        several(lambda r: classes(r, "camera_{i}/{c}{i}.png"), lambda r: table(r, rows(head="file,species"))),
+        labels_from="column 'species' of metadata.csv",
+    ),
+    "more: a class of another split": Case(
+        several(lambda r: classes(r, "train/{c}/{i}.png"), lambda r: write(r, ["test/wolf/0.png"])),
+        dict.fromkeys(CLASSES, 4) | {"wolf": 0},
+        said=("no image of wolf in split 'train'",),
+    ),
+    "more: side files of WebDataset, unpacked": Case(
+        several(
+            lambda r: classes(r, "{c}{i}.png"),
+            lambda r: [write(r, [f"{c}{i}.cls"], c.encode()) for c in CLASSES for i in range(4)],
+        ),
+        labels_from="column 'cls' of the side files",
+    ),
+    "more: raw photographs beside their JPEG": Case(
+        several(classes, lambda r: write(r, ["glass/0.CR2"], b"II*\0CR")),
+        said=("1 left out: a raw photo of a camera (glass/0.CR2); develop it to JPEG or PNG",),
+        left_out={"a raw photo of a camera": 1},
+    ),
+    "more: JSON by file": Case(
+        lambda r: (
+            classes(r, "{c}{i}.png")
+            or table(
+                r, json.dumps({f"{c}{i}.png": {"class": c, "age": i} for c in CLASSES for i in range(4)}), "a.json"
+            )
+        ),
+        labels_from="column 'class' of a.json",
+    ),
+    "more: lines of SageMaker, whose addresses lie here too": Case(
+        lambda r: (
+            classes(r, "{c}{i}.png")
+            or table(
+                r,
+                "\n".join(
+                    json.dumps(
+                        {
+                            "source-ref": f"s3://bucket/{c}{i}.png",
+                            "what": CLASSES.index(c),
+                            "what-metadata": {"class-name": c, "confidence": 0.5 + i / 9},
+                        }
+                    )
+                    for c in CLASSES
+                    for i in range(4)
+                ),
+                "output.manifest",
+            )
+        ),
+        labels_from="column 'what-metadata.class-name' of output.manifest",
+    ),
+    "more: splits in a table without a heading": Case(
+        lambda r: (
+            classes(r, "imgs/{c}{i}.png")
+            or table(
+                r,
+                "".join(
+                    f"{split},gs://bucket/imgs/{c}{i}.png,{c}\n"
+                    for c in CLASSES
+                    for i, split in enumerate(("TRAIN", "TEST", "TRAIN", "VALIDATION"))
+                ),
+            )
+        ),
+        dict.fromkeys(CLASSES, 2),
+        "column 'column 3' of metadata.csv",
+        split="TRAIN",
+        said=("labels are taken from column 'column 3'",),
     ),
     "more: masks in the classes": Case(
         lambda r: classes(r, "{c}/images/{i}.png") or classes(r, "{c}/masks/{i}.png"),
@@ -592,7 +695,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "23 other files": (
         lambda r: write(r, ["a/0.npy", "b/1.dcm"], b"x"),
         DatasetNotFoundError,
-        r"holds no image that can be read; 2 not an image \(a/0.npy, b/1.dcm\)",
+        r"holds no image that can be read; 1 an array of numpy \(a/0.npy\); in Python, pass it as .* 1 a medical image",
     ),
     "more: a spreadsheet": (
         lambda r: write(r, ["0.png", "1.png"]) or write(r, ["labels.xlsx", "labels.csv.gz"], b"x"),

@@ -118,6 +118,12 @@ def test_multi_hot_lists(length: int, kind: str) -> None:
     assert labels.of(np.arange(3)).tolist() == values
 
 
+def test_one_hot_lists_are_one_class() -> None:
+    labels = labels_of([[1, 0, 0], [0, 0, 1], None, [0, 0, 1]], List(Value("int64")))
+    assert (labels.kind, labels.names) == ("single_label", ("0", "1", "2"))
+    assert labels.of(np.array([0, 1, 3])).tolist() == [0, 2, 2]
+
+
 def test_pairs_of_classes_zero_and_one_are_not_multi_hot() -> None:
     labels = labels_of([[0, 1], [1, 0], [0, 1], [5]], List(Value("int64")))
     assert labels.names == ("0", "1", "5")

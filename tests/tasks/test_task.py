@@ -15,6 +15,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, List, Value
@@ -246,6 +247,8 @@ def test_a_path_from_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -
 def test_not_a_dataset() -> None:
     with pytest.raises(TaskError, match="a list is no dataset; pass a Hub id, a folder"):
         Task.from_dataset([1, 2])  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match="a Series is no dataset"):
+        Task.from_dataset(pd.Series([0, 1], index=["a.png", "b.png"]))  # type: ignore[arg-type]
 
 
 def test_empty_split_names_the_others() -> None:
