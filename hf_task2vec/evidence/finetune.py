@@ -8,9 +8,10 @@ BatchNorm with its stored statistics. `train` does it with the Trainer of transf
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hf_task2vec.embedding import Computing, cached_embedding
-from hf_task2vec.errors import DatasetNotFoundError, SelectionError, TaskError
+from hf_task2vec.errors import DatasetNotFoundError, LabelError, SelectionError, TaskError
 from hf_task2vec.files import atomic_path
 from hf_task2vec.probes import DEFAULT_PROBE, find_checkpoint, load_classifier, packaged_weights
 from hf_task2vec.selection import Candidate, Ranking, select_backbone
@@ -84,7 +85,7 @@ def _test_split(read: Callable[..., Task], asked: str | None, used: str | None) 
             continue
         try:
             return read(split=split)
-        except DatasetNotFoundError:
+        except (DatasetNotFoundError, LabelError):  # none, or pictures without labels
             if asked:
                 raise
     return None
@@ -249,11 +250,28 @@ def parameter_groups(model: nn.Module, lr: float, num_classes: int) -> list[dict
 
 def judge(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> dict[str, float]:
     """Return accuracy and macro F1 of logits, shape (N, C)."""
-    from sklearn.metrics import f1_score
+    with tempfile.TemporaryDirectory() as folder:  # `evaluate` makes a folder where HF_HOME may not be written to
+        metric = _metric()(keep_in_memory=True, cache_dir=folder)
+        return dict(metric.compute(predictions=np.asarray(logits).argmax(axis=1), references=labels))
 
-    found = np.asarray(logits).argmax(axis=1)
-    f1 = f1_score(labels, found, average="macro", zero_division=0)
-    return {"accuracy": float(np.mean(found == labels)), "f1_macro": float(f1)}
+
+@cache
+def _metric() -> Any:
+    """Return accuracy and macro F1 as a metric of `evaluate`; the modules that it loads by name need the Hub."""
+    import evaluate
+    from datasets import Features, Value
+    from sklearn.metrics import accuracy_score, f1_score
+
+    class Classification(evaluate.Metric):
+        def _info(self) -> evaluate.MetricInfo:
+            classes = Features({name: Value("int64") for name in ("predictions", "references")})
+            return evaluate.MetricInfo("Accuracy and macro F1 of one class an image.", citation="", features=classes)
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            f1 = f1_score(references, predictions, average="macro", zero_division=0)
+            return {"accuracy": float(accuracy_score(references, predictions)), "f1_macro": float(f1)}
+
+    return Classification
 
 
 @dataclass(frozen=True)

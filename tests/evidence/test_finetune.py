@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from hf_task2vec.errors import Task2VecError
-from hf_task2vec.evidence.finetune import Parts, parameter_groups, start_head, with_names
+from hf_task2vec.errors import DatasetNotFoundError, LabelError, Task2VecError, TaskError
+from hf_task2vec.evidence.finetune import Parts, judge, parameter_groups, start_head, with_names
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import run
@@ -66,6 +67,32 @@ def test_a_folder_without_a_test_split_and_with_a_class_of_one(tmp_path: Path) -
     parts = [set(task.images.sha256) for task in (data.train, data.validation, data.test)]
     assert not parts[0] & parts[1]
     assert not (parts[0] | parts[1] | set(data.sample.images.sha256)) & parts[2]
+
+
+def test_a_test_split_without_labels_is_no_test_split(tmp_path: Path) -> None:
+    for i, row in enumerate(dataset(24, seed=3)):
+        place = tmp_path / (f"train/class {row['label']}" if i < 18 else "test" if i < 21 else f"val/{row['label']}")
+        place.mkdir(parents=True, exist_ok=True)
+        row["image"].save(place / f"{i}.png")
+    (tmp_path / "val").rename(tmp_path / "unlabeled")
+    data = Parts.of_dataset(tmp_path)
+    assert [len(data.train), len(data.validation), len(data.test)] == [12, 3, 3]
+    with pytest.raises(LabelError, match=r"split 'test' of .* has no class folders"):
+        Parts.of_dataset(tmp_path, test_split="test")
+    with pytest.raises(DatasetNotFoundError, match="no split 'other'"):
+        Parts.of_dataset(tmp_path, test_split="other")
+
+
+def test_several_labels_an_image_are_not_trained_on() -> None:
+    rows = [{**row, "label": [row["label"], 3]} for row in dataset(6)]
+    with pytest.raises(TaskError, match="one label each"):
+        Parts.of_dataset(rows)
+
+
+def test_accuracy_and_f1_by_hand() -> None:
+    logits = np.eye(3)[[0, 1, 1, 0]]
+    found = judge(logits, np.array([0, 1, 2, 0]))
+    assert found == pytest.approx({"accuracy": 0.75, "f1_macro": (1.0 + 2.0 / 3.0 + 0.0) / 3.0})
 
 
 def test_classes_of_the_test_split_in_another_order() -> None:

@@ -81,6 +81,12 @@ def packed(path: Path, members: dict[str, bytes]) -> None:
             archive.writestr(name, content)
 
 
+def encrypted(path: Path) -> None:
+    packed(path, pictures())
+    data = path.read_bytes().replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
+    path.write_bytes(data)
+
+
 def pictures(pattern: str = "{c}/{i}.png", n: int = 4) -> dict[str, bytes]:
     return {pattern.format(c=c, i=i): png(next(NUMBERS)) for c in CLASSES for i in range(n)}
 
@@ -395,6 +401,37 @@ READ = {
         said=("1 left out: a raw photo of a camera (glass/0.CR2); develop it to JPEG or PNG",),
         left_out={"a raw photo of a camera": 1},
     ),
+    "more: an archive beside the classes": Case(
+        several(classes, lambda r: packed(r / "glass.zip", pictures())),
+        said=("1 left out: an archive beside the data (glass.zip); pass it by itself to read it",),
+        left_out={"an archive beside the data": 1},
+    ),
+    "more: what systems put into archives": Case(
+        lambda r: packed(r / "all.zip", pictures() | {"__MACOSX/glass/._0.png": b"x", "glass/.DS_Store": b"x"}),
+    ),
+    "more: pairs in JSON, and other JSON": Case(
+        several(
+            lambda r: classes(r, "{c}{i}.png"),
+            lambda r: table(r, json.dumps([[f"{c}{i}.png", c] for c in CLASSES for i in range(4)]), "pairs.json"),
+            lambda r: table(r, "{broken", "config.json"),
+        ),
+        labels_from="column 'label' of pairs.json",
+    ),
+    "more: a side file that is no JSON": Case(
+        lambda r: tar(
+            r / "0.tar",
+            shard(
+                0,
+                lambda k: ("json", json.dumps({"label": CLASSES[k]}).encode()),
+                lambda i: "png",
+            )
+            | {"s000.json": b"{"},
+        ),
+        {"glass": 1, "metal": 2, "paper": 2},
+        "column 'label' of the side files",
+        said=("s000.json is no JSON and is left out",),
+        left_out={"not named in the table": 1},
+    ),
     "more: JSON by file": Case(
         lambda r: (
             classes(r, "{c}{i}.png")
@@ -696,6 +733,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         lambda r: write(r, ["a/0.npy", "b/1.dcm"], b"x"),
         DatasetNotFoundError,
         r"holds no image that can be read; 1 an array of numpy \(a/0.npy\); in Python, pass it as .* 1 a medical image",
+    ),
+    "more: an encrypted zip": (
+        lambda r: encrypted(r / "all.zip"),
+        DatasetNotFoundError,
+        r"'all.zip' cannot be read as an archive \(it is encrypted; unpack it\)",
     ),
     "more: a spreadsheet": (
         lambda r: write(r, ["0.png", "1.png"]) or write(r, ["labels.xlsx", "labels.csv.gz"], b"x"),
