@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +26,12 @@ from hf_task2vec.metric.evaluation import (
     inverse_covariance,
     leave_one_out_cases,
 )
-from hf_task2vec.metric.ranking_metric import evidence
-from hf_task2vec.metric.training import calibrate, fit_parameters
+from hf_task2vec.metric.training import train
 
 #: Kendall's tau, or share of images, that counts as no change.
 TOLERANCE = 0.005
 
 Figures = Mapping[str, Mapping[str, float]]
-
-
-def retrained(old: ZooIndex, new: ZooIndex, steps: int) -> ZooIndex:
-    """Return the new index with parameters of its own."""
-    before = RankingMetric.from_index(old).parameters
-    parameters, report = fit_parameters(evidence(new)[1], before, steps=steps)
-    own = RankingMetric(parameters, *evidence(new))
-    calibrated = replace(calibrate(own), spread=before.spread)
-    kept = {key: report[key] for key in ("n_scores", "n_tasks", "n_checkpoints", "objective_before", "objective_after")}
-    return new.with_attachments(replace(own, parameters=calibrated, solved=own.weights).files(kept))
 
 
 def figures(index: ZooIndex) -> Figures:
@@ -86,7 +74,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=100)
     args = arguments.parse_args()
     old, new = ZooIndex.load(args.old), ZooIndex.load(args.new)
-    retrained(old, new, args.steps).save(args.new)
+    train(new, RankingMetric.from_index(old).parameters, steps=args.steps)[0].save(args.new)
     comparison = compared(figures(old), figures(ZooIndex.load(args.new)))
     worse = is_worse(comparison)
     print(json.dumps({**comparison, "worse": worse}, indent=2))

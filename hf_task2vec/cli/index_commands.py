@@ -1,4 +1,4 @@
-"""The commands on zoo indexes: look into one, check one, build one, add a score to one."""
+"""The commands on zoo indexes: look into one, check one, build one, add to one, learn from one."""
 
 from __future__ import annotations
 
@@ -282,5 +282,32 @@ def add_task(settings: Settings, /, path: str, datasets: tuple[str, ...], **opti
     return facts_report(report.to_dict(), [str(report.path)])
 
 
-for added in (info, validate, build, add_score, add_task, harvest):
+@command()
+@click.argument("path", type=click.Path())
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Steps of the optimiser [default: 100].")
+@click.pass_obj
+def train(settings: Settings, /, path: str, steps: int | None) -> Report:
+    """Learn how rankings with the index at PATH weigh its scores from these scores, beginning with what it has.
+
+    Worth it after a harvest, or after many scores of your own; `evaluate` says what it brings. A hundred steps take a
+    minute or two for an index as large as the shipped one.
+
+    \b
+    Examples:
+      hf-task2vec index train my-index
+      hf-task2vec evaluate --index my-index
+    """  # noqa: D301 (click wants the control character)
+    from hf_task2vec import evidence
+    from hf_task2vec.metric import train as train_metric
+    from hf_task2vec.tasks import bar, say
+
+    zoo, steps = evidence.open_index(path), steps or 100
+    say(f"learning from {len(zoo.score_rows):,} scores")
+    with bar("learning", "step", steps, shown=settings.progress) as counter:
+        trained, report = train_metric(zoo, steps=steps, on_step=counter.update)
+    trained.save(path)
+    return facts_report({"path": path, **report}, [path])
+
+
+for added in (info, validate, build, add_score, add_task, harvest, train):
     index.add_command(added)

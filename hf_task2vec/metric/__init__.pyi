@@ -25,3 +25,4 @@ from .ranking_metric import evidence as evidence
 from .ranking_metric import load_metric as load_metric
 from .task_space import TaskFeatures as TaskFeatures
 from .task_space import check_domain as check_domain
+from .training import train as train

@@ -22,11 +22,14 @@ from hf_task2vec.metric.covariance import (
     task_kernel,
 )
 from hf_task2vec.metric.observations import PROTOCOLS, REFERENCE_SOURCE, Groups
-from hf_task2vec.metric.ranking_metric import LEVEL, RankingMetric
+from hf_task2vec.metric.ranking_metric import LEVEL, RankingMetric, evidence
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hf_task2vec.metric.observations import Observations
+    from hf_task2vec.zoo import ZooIndex
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +46,44 @@ _PRIOR_SPREAD = {"variances": 1.5, "noises": 0.7, "lengths": 0.7, "loadings": 0.
 _FACTORS, _LOADING_START, _LOADING_SCORES = 3, 0.2, 20
 
 
+def train(
+    index: ZooIndex,
+    start: MetricParameters | None = None,
+    *,
+    steps: int = 100,
+    on_step: Callable[[int], object] = lambda n: None,
+) -> tuple[ZooIndex, dict[str, Any]]:
+    """Learn the parameters of the metric from an index's own scores.
+
+    Parameters
+    ----------
+    index
+        What to learn from; with no scores it raises MetricError.
+    start
+        As for :func:`fit_parameters`; by default the index's own parameters.
+    steps, on_step
+        Steps of the optimiser, and what is called after each with 1. A hundred take a minute or two for the shipped
+        index.
+
+    Returns
+    -------
+    tuple
+        The index with the parameters and the solved weights of its scores, not saved, and the report.
+    """
+    start = RankingMetric.from_index(index).parameters if start is None else start
+    parameters, report = fit_parameters(evidence(index)[1], start, steps=steps, on_step=on_step)
+    own = RankingMetric(parameters, *evidence(index))
+    calibrated = replace(calibrate(own), spread=start.spread)
+    return index.with_attachments(replace(own, parameters=calibrated, solved=own.weights).files(report)), report
+
+
 def fit_parameters(
-    data: Observations, start: MetricParameters | None = None, *, steps: int = 80, scores: int = 1000
+    data: Observations,
+    start: MetricParameters | None = None,
+    *,
+    steps: int = 80,
+    scores: int = 1000,
+    on_step: Callable[[int], object] = lambda n: None,
 ) -> tuple[MetricParameters, dict[str, Any]]:
     """Maximise the marginal likelihood of the scores of random groups, times a weak prior on the parameters.
 
@@ -59,6 +98,8 @@ def fit_parameters(
         Steps of Adam.
     scores
         Scores that each step looks at, of groups drawn at random. The result is deterministic.
+    on_step
+        Called after each step with 1.
 
     Returns
     -------
@@ -91,6 +132,7 @@ def fit_parameters(
         for group in optimiser.param_groups:
             group["lr"] = _STEP * (1.0 - step / steps) + 0.01
         history.append(float(value.detach()))
+        on_step(1)
     fifth = max(steps // 5, 1)
     report = {
         "n_scores": len(data.y),

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from hf_task2vec.zoo.index import ZooIndex
+from hf_task2vec.metric import RankingMetric
+from hf_task2vec.zoo.index import ZooIndex, default_index_path
 from tests.support.architectures import files_of, save_timm
 from tests.support.cli_stub import RANKING, run, stub
 from tests.support.hub import HubServer
 from tests.support.pictures import TEST, TRAIN, parquet
-from tests.support.synthetic import dataset, embedding, zoo
+from tests.support.synthetic import dataset, embedding, measured_zoo, zoo
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +118,6 @@ def test_add_validate_add_again(small: None) -> None:
     assert document["score"]["task"] == "photos"
     assert (document["score"]["score"], document["score"]["n_test"]) == (0.93, 200)
     assert "moves no ranking yet" in document["notes"][0]
-    assert run("index", "validate", "mine").exit_code == 0
     again = run("index", "add-score", "mine", "--task", "photos", *SCORE)
     assert (again.exit_code, again.stdout) == (4, "")
     assert "mine already holds 0.93 of org/small on 'photos'" in again.stderr
@@ -245,3 +245,22 @@ def test_neither(
         assert (result.exit_code, result.stdout, chosen) == (code, "", [])
         for message in messages:
             assert message.format(tmp_path) in result.stderr
+
+
+def test_train_learns_from_the_scores_of_an_index_of_ones_own() -> None:
+    measured_zoo().save("mine")
+    result = run("index", "train", "mine", "--steps", "3", "--json")
+    assert result.exit_code == 0, result.stderr
+    trained = ZooIndex.load("mine")
+    assert {"metric.json", "metric.safetensors"} <= set(trained.attachments)
+    assert json.loads(result.stdout)["n_scores"] == len(RankingMetric.from_index(trained).y)
+    assert RankingMetric.from_index(trained).solved is not None
+    missing = run("index", "train", "none")
+    assert missing.exit_code == 4
+    assert "there is no index at none" in missing.stderr
+
+
+def test_the_shipped_index_is_not_trained() -> None:
+    result = run("index", "train", str(default_index_path()))
+    assert result.exit_code == 4
+    assert "comes with the package" in result.stderr
