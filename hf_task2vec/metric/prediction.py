@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -84,6 +84,9 @@ class Posterior:
         Shape (2C, 2C): what the scores know of these.
     match
         Shape (n,): by how much a domain encoder's gain or loss on this task varies, as a standard deviation.
+    other
+        `shared` of the results in columns, where these are of another protocol than those in rows; `blind` and `rest`
+        are then what the two have in common.
     """
 
     parameters: MetricParameters
@@ -94,6 +97,7 @@ class Posterior:
     shared: Array
     known: Array
     match: Array
+    other: Array | None = None
 
     @property
     def away(self) -> NDArray[np.bool_]:
@@ -103,7 +107,7 @@ class Posterior:
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""
         b = self.candidates.take(columns)
-        explained = self.known @ self._with_scored(columns).T
+        explained = self.known @ self._with_scored(columns, self.other).T
         found = [np.zeros((0, len(columns)))]
         for part in _chunks(rows):
             kernels = checkpoint_kernels(self.parameters, self.candidates.take(part), b)
@@ -119,10 +123,11 @@ class Posterior:
         explained = [((part @ self.known) * part).sum(axis=1) for part in parts]
         return np.asarray(self.parameters.spread * (before - np.concatenate([np.zeros(0), *explained])))
 
-    def _with_scored(self, rows: Rows) -> Array:
+    def _with_scored(self, rows: Rows, shared: Array | None = None) -> Array:
         """Covariances with the results of the scored checkpoints, frozen and tuned, shape (rows, 2C)."""
         kernels = checkpoint_kernels(self.parameters, self.candidates.take(rows), self.scored)
-        return np.concatenate([np.tensordot(weights, kernels, 1) for weights in self.shared.T], axis=1)
+        shared = self.shared if shared is None else shared
+        return np.concatenate([np.tensordot(weights, kernels, 1) for weights in shared.T], axis=1)
 
 
 def _chunks(rows: Rows) -> list[Rows]:
@@ -193,6 +198,9 @@ class Prediction:
     update: Array | float = 0.0
     measured: bool = False
     heirs: Heirs | None = None
+    # Rows of the m measured checkpoints, and how far each moves what is correlated with it, shape (m,).
+    _at: Rows | None = field(default=None, repr=False)
+    _pulls: Array | None = field(default=None, repr=False)
     # Shape (n, m): products of its rows are what m measurements take off the covariance, and that of the level.
     _learned: Array | None = field(default=None, repr=False)
     _level_variance: float = field(default=0.0, repr=False)
@@ -276,36 +284,46 @@ class Prediction:
         before = cross[at] + level_variance
         excess, error = _normal_likelihood((self.prior + self.residual)[at], before, share, n)
         inner = before + np.diag(error)
-        solved = np.linalg.solve(inner, excess)
+        solved = np.asarray(np.linalg.solve(inner, excess), dtype=np.float64)
         return replace(
             self,
             level=float(level_variance * solved.sum()),
             update=cross @ solved,
             measured=True,
+            _at=at,
+            _pulls=solved,
             _learned=np.linalg.solve(np.linalg.cholesky(inner), (cross + level_variance).T).T,
             _level_variance=level_variance,
         )
 
-    def at_level_of(self, probed: Prediction, level: Level) -> Prediction:
+    def at_level_of(self, probed: Prediction, level: Level, between: Posterior) -> Prediction:
         """Take over what measurements with linear probes told, `probed`, to predictions under another protocol.
 
-        What they told of the candidates' standings is worth the same in units; how hard the task is follows `level`.
-        Variances of the standings stay as they were: how much surer a probe makes of fine-tuning is not known.
+        What they told of the candidates' standings counts as far as results of both protocols go together, which
+        `between` says; how hard the task is follows `level`. Variances of the standings stay as they were.
         """
+        assert probed._at is not None
+        assert probed._pulls is not None
+        rows, units = np.arange(len(self.ids)), self.unit * probed.unit
+        cross = self._inherited(lambda a, b: units * between.covariance(a, b), rows, probed._at)
         return replace(
             self,
             level=level.intercept + level.slope * probed.level,
-            update=self.unit / probed.unit * probed.update,
+            update=cross @ probed._pulls,
             measured=probed.measured,
             _level_variance=level.deviation**2,
         )
 
     def _with_noise(self, rows: Rows, columns: Rows) -> Array:
+        return self._inherited(self._of_bases, rows, columns)
+
+    def _inherited(self, covariance: Callable[[Rows, Rows], Array], rows: Rows, columns: Rows) -> Array:
+        """Return a covariance of the checkpoints, given that of those which they inherit from."""
         if self.heirs is None:
-            return self._of_bases(rows, columns)
+            return covariance(rows, columns)
         (a, i), (b, j) = (np.unique(self.heirs.base[part], return_inverse=True) for part in (rows, columns))
         own = self.heirs.variance[rows][:, None] * (rows[:, None] == columns)
-        return np.asarray(self._of_bases(a, b)[np.ix_(i, j)] + own)
+        return np.asarray(covariance(a, b)[np.ix_(i, j)] + own)
 
     def _of_bases(self, rows: Rows, columns: Rows) -> Array:
         noise: Array = self.noise * (rows[:, None] == columns)

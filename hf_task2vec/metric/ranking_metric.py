@@ -358,7 +358,7 @@ class RankingMetric(Metric):
         """A group of scores of one task, and what it shares with the known groups, shape (shared, G)."""
         data, similarity = self.data, self.task_similarity(task)
         codes = {name: code for code, name in enumerate(data.sources)}
-        source = codes.get(REFERENCE_SOURCE, -1) if protocol == LINEAR_PROBE else -1
+        source = codes.get(REFERENCE_SOURCE, -1) if protocol == LINEAR_PROBE else -2  # of no source that is known
         query = Groups(
             np.array([protocol == FINE_TUNE]),
             np.array([source]),
@@ -393,7 +393,9 @@ class RankingMetric(Metric):
         if protocol == LINEAR_PROBE:
             return prediction.given(measured)
         probed = self._predict(task, candidates, LINEAR_PROBE).inherited_by(heirs).given(measured)
-        return prediction.at_level_of(probed, self._level_of(protocol))
+        return prediction.at_level_of(
+            probed, self._level_of(protocol), self._posterior(task, candidates, protocol, LINEAR_PROBE)
+        )
 
     def _level_of(self, protocol: str) -> Level:
         return self.parameters.levels.get(protocol, Level())
@@ -414,20 +416,8 @@ class RankingMetric(Metric):
         prior, residual = kernel_products(p, candidates, data.checkpoints, vectors).T
         home = at_home(candidates.home, query.kinds)
         unit = p.scales.get(protocol, 1.0)
-        # What a group of the same task and kind would share with this one.
-        itself = np.concatenate(group_kernels(np.ones((1, 1)), query, query, np.ones((1, 1), dtype=bool)))[:, 0]
-        itself = itself.astype(np.float64)
         near = float(similarity[data.tasks.embedded].max(initial=0.0))
-        posterior = Posterior(
-            p,
-            scored=data.checkpoints,
-            candidates=candidates,
-            blind=weights[:, :2].sum(axis=1),
-            rest=weights[:, 2:] @ itself[2:] * (1.0 - near**2 / 2.0),
-            shared=self._shared_with(protocol),
-            known=self._known,
-            match=np.sqrt(p.match) * home,
-        )
+        posterior = self._posterior(task, candidates, protocol)
         tuned = tuple(name for name in data.sources if is_tuned(name))
         noise = float(np.median(p.noise((REFERENCE_SOURCE,) if protocol == LINEAR_PROBE else tuned or ("",))))
         return Prediction(
@@ -438,6 +428,28 @@ class RankingMetric(Metric):
             noise=p.spread * unit**2 * noise,
             posterior=posterior,
             unit=unit,
+        )
+
+    def _posterior(
+        self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str, other: str | None = None
+    ) -> Posterior:
+        """What is known of the results under a protocol; with `other`, of how they go with those under that."""
+        p, data = self.parameters, self.data
+        (query, _), (beside, _) = self._query(task, protocol), self._query(task, other or protocol)
+        # What results on the same task have in common.
+        same = np.array([[other is None]])
+        itself = np.concatenate(group_kernels(np.ones((1, 1)), query, beside, same))[:, 0].astype(np.float64)
+        near = float(self.task_similarity(task)[data.tasks.embedded].max(initial=0.0))
+        return Posterior(
+            p,
+            scored=data.checkpoints,
+            candidates=candidates,
+            blind=p.weights[:, :2] @ itself[:2],
+            rest=p.weights[:, 2:] @ itself[2:] * (1.0 - near**2 / 2.0),
+            shared=self._shared_with(protocol),
+            known=self._known,
+            match=np.sqrt(p.match) * at_home(candidates.home, query.kinds),
+            other=None if other is None else self._shared_with(other),
         )
 
     def _shared_with(self, protocol: str) -> Array:

@@ -27,6 +27,7 @@ from hf_task2vec.metric.covariance import (
     SHARED_WITH,
     Level,
     MetricParameters,
+    at_home,
     checkpoint_diagonal,
     checkpoint_kernels,
     task_kernel,
@@ -394,8 +395,25 @@ def test_measurements_against_the_joint_gaussian(seed: int, count: int) -> None:
     np.testing.assert_allclose(found.variance_of_differences(3, rows), of_differences, rtol=1e-6)
 
 
+def together(metric: RankingMetric, task: TaskFeatures, candidates: CheckpointFeatures) -> np.ndarray:
+    """Covariance of fine-tuned with frozen results on a task: what all share, and what this task and its kind add."""
+    p, known, scored = metric.parameters, metric._known, metric.data.checkpoints
+    weights = dict(zip(SHARED_WITH, p.weights.T, strict=True))
+    kernels = checkpoint_kernels(p, candidates, candidates)
+    near = metric.task_similarity(task)[metric.data.tasks.embedded].max()
+    groups = metric._query(task, FINE_TUNE)[0], metric._query(task, LINEAR_PROBE)[0]
+    described = float(groups[0].described[0] @ groups[1].described[0]) / groups[0].described.shape[1]
+    rest = (weights["similar"] + described * weights["described"]) * (1.0 - near**2 / 2.0)
+    home = at_home(candidates.home, groups[0].kinds)
+    before = np.tensordot(weights["all"] + rest, kernels, 1) + p.match * np.outer(home, home)
+    of_scored = checkpoint_kernels(p, candidates, scored)
+    everywhere, both = (np.tensordot(w, of_scored, 1) for w in (weights["all"], weights["all"] + weights["protocol"]))
+    tuned, frozen = np.hstack([everywhere, both]), np.hstack([both, everywhere])
+    return np.asarray(p.spread * (before - tuned @ known @ frozen.T))
+
+
 def test_linear_probes_tell_of_fine_tuning() -> None:
-    """Of standings what they tell in units, of how hard the task is what the line says."""
+    """Of standings as far as both protocols go together, of how hard the task is what the line says."""
     metric, task, candidates = world()
     measured = some_measured(candidates, 3)
     probed = metric.predict_features(task, candidates)
@@ -403,11 +421,15 @@ def test_linear_probes_tell_of_fine_tuning() -> None:
     blind = metric.predict_features(task, candidates, None, FINE_TUNE)
     found = metric.predict_features(task, candidates, measured, FINE_TUNE)
     line, scales = metric.parameters.levels[FINE_TUNE], metric.parameters.scales
-    ratio = scales[FINE_TUNE] / scales[LINEAR_PROBE]
+    # Frozen results of the measured, their common mean taken out, pull at what goes together with them.
+    at = [candidates.ids.index(name) for name in measured]
+    before = probed.covariance(np.arange(len(candidates.ids)))
+    pulls = np.linalg.solve(before[at][:, at], (mean - level - probed.mean)[at])
+    cross = scales[FINE_TUNE] * scales[LINEAR_PROBE] * together(metric, task, candidates)[:, at]
     assert found.measured
     assert found.level == pytest.approx(line.intercept + line.slope * level, rel=1e-6)
     assert found.level == pytest.approx(metric.level(level, FINE_TUNE), rel=1e-6)
-    np.testing.assert_allclose(found.mean, found.level + blind.mean + ratio * (mean - level - probed.mean), rtol=1e-6)
+    np.testing.assert_allclose(found.mean, found.level + blind.mean + cross @ pulls, rtol=1e-6)
     np.testing.assert_allclose(found.variance(), blind.variance() + line.deviation**2, rtol=1e-9)
     rows = np.array([7, 2])  # how much surer a probe makes of the differences is not known
     differences = blind.variance_of_differences(1, rows)
