@@ -201,6 +201,10 @@ class Prediction:
     # Rows of the m measured checkpoints, and how far each moves what is correlated with it, shape (m,).
     _at: Rows | None = field(default=None, repr=False)
     _pulls: Array | None = field(default=None, repr=False)
+    # Root of the covariance of what was measured, shape (m, m).
+    _root: Array | None = field(default=None, repr=False)
+    # Where linear probes told of another protocol: their prediction, how both go together, and what that is of the m.
+    _probed: tuple[Prediction, Posterior, Array] | None = field(default=None, repr=False)
     # Shape (n, m): products of its rows are what m measurements take off the covariance, and that of the level.
     _learned: Array | None = field(default=None, repr=False)
     _level_variance: float = field(default=0.0, repr=False)
@@ -285,6 +289,7 @@ class Prediction:
         excess, error = _normal_likelihood((self.prior + self.residual)[at], before, share, n)
         inner = before + np.diag(error)
         solved = np.asarray(np.linalg.solve(inner, excess), dtype=np.float64)
+        root = np.asarray(np.linalg.cholesky(inner), dtype=np.float64)
         return replace(
             self,
             level=float(level_variance * solved.sum()),
@@ -292,7 +297,8 @@ class Prediction:
             measured=True,
             _at=at,
             _pulls=solved,
-            _learned=np.linalg.solve(np.linalg.cholesky(inner), (cross + level_variance).T).T,
+            _root=root,
+            _learned=np.asarray(np.linalg.solve(root, (cross + level_variance).T).T, dtype=np.float64),
             _level_variance=level_variance,
         )
 
@@ -311,8 +317,23 @@ class Prediction:
             level=level.intercept + level.slope * probed.level,
             update=cross @ probed._pulls,
             measured=probed.measured,
+            _probed=(probed, between, cross),
             _level_variance=level.deviation**2,
         )
+
+    def probing(self, rows: Rows) -> tuple[Array, Array]:
+        """How results of the checkpoints at `rows` go together with linear probes of them, and these with one another.
+
+        Covariances given what is measured already, shapes (rows, rows).
+        """
+        if self._probed is None:
+            return (covariance := self.covariance(rows)), covariance
+        probed, between, of_measured = self._probed
+        assert probed._root is not None
+        assert probed._learned is not None
+        cross = self._inherited(lambda a, b: self.unit * probed.unit * between.covariance(a, b), rows, rows)
+        known = np.linalg.solve(probed._root, of_measured[rows].T)
+        return cross - known.T @ probed._learned[rows].T, probed.covariance(rows)
 
     def _with_noise(self, rows: Rows, columns: Rows) -> Array:
         return self._inherited(self._of_bases, rows, columns)

@@ -276,9 +276,9 @@ class Ranking(Sequence[Candidate]):
         return len(set(near.family[near.as_good[0]].tolist()) - {int(near.family[0])})
 
     def promised(self, k: int) -> float:
-        """Return by how many points the best of a short list of `k` is expected to lie above the first candidate."""
+        """Return by how many points measuring a short list of `k` by linear probes is expected to better the pick."""
         near = self._contenders
-        return self._points(self.best.score) * (near.expected_maximum(near.choose(k)) - float(near.mean[0]))
+        return self._points(self.best.score) * (near.after_probing(near.choose(k)) - float(near.mean[0]))
 
     def _reason(self, found: Candidate, before: Sequence[Candidate]) -> str:
         """Say in a phrase why a candidate is in a short list, after those before it."""

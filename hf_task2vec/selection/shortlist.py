@@ -47,6 +47,8 @@ class Contenders:
         Shape (n,): their positions in the ranking, best first; the first is 0.
     mean, covariance
         Of their results, shapes (n,) and (n, n), in logits of the score (or in the score itself).
+    probing
+        Shapes (n, n): covariances of their results with linear probes of them, and of these with one another.
     size
         Shape (n,): parameters; infinite where unknown.
     known
@@ -64,6 +66,7 @@ class Contenders:
     position: Rows
     mean: Array
     covariance: Array
+    probing: tuple[Array, Array]
     size: Array
     known: NDArray[np.bool_]
     family: Rows
@@ -95,7 +98,9 @@ class Contenders:
             facts = np.column_stack([np.unique(family, return_inverse=True)[1], features.numbers])
             twin = np.unique(facts, axis=0, return_inverse=True)[1].reshape(-1)
         mean = prediction.mean[rows]
-        return cls(position, mean, prediction.covariance(rows), size, known, family, twin, away)
+        return cls(
+            position, mean, prediction.covariance(rows), prediction.probing(rows), size, known, family, twin, away
+        )
 
     @classmethod
     def independent(cls, table: pd.DataFrame) -> Contenders:
@@ -106,7 +111,7 @@ class Contenders:
         known = (rows["params_m"].notna() & rows["license"].notna()).to_numpy()
         spread = np.diag(rows["std"].to_numpy(np.float64) ** 2)
         mean, away = rows["score"].to_numpy(np.float64), np.zeros(len(rows), dtype=bool)
-        return cls(position, mean, spread, size[position], known, position, position, away)
+        return cls(position, mean, spread, (spread, spread), size[position], known, position, position, away)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -139,6 +144,14 @@ class Contenders:
     def expected_maximum(self, chosen: Collection[int]) -> float:
         """Expected result of the best of some."""
         return float(self.draws[list(chosen)].max(axis=0).mean(dtype=np.float64))
+
+    def after_probing(self, chosen: Sequence[int]) -> float:
+        """Expected result of the one that is best of some by linear probes of them."""
+        cross, frozen = (part[np.ix_(chosen, chosen)] for part in self.probing)
+        values, vectors = np.linalg.eigh(cross @ np.linalg.pinv(frozen, hermitian=True) @ cross.T)
+        noise = np.random.default_rng(0).standard_normal((len(chosen), _DRAWS // 2))
+        moves = (vectors * np.sqrt(np.maximum(values, 0.0))) @ noise
+        return float((self.mean[chosen][:, None] + np.concatenate([moves, -moves], axis=1)).max(axis=0).mean())
 
     def choose(self, k: int) -> list[int]:
         """The first and at most `k` - 1 more: each adds most to the expected maximum, or nearly so and is smaller.

@@ -436,6 +436,25 @@ def test_linear_probes_tell_of_fine_tuning() -> None:
     np.testing.assert_allclose(found.variance_of_differences(1, rows), differences, rtol=1e-9)
 
 
+def test_what_further_linear_probes_would_tell_of_fine_tuning() -> None:
+    metric, task, candidates = world()
+    measured, rows = some_measured(candidates, 2), np.array([1, 4, 6])
+    at = [candidates.ids.index(name) for name in measured]
+    frozen = metric.predict_features(task, candidates)
+    everything = np.arange(len(candidates.ids))
+    after = metric.predict_features(task, candidates, measured)
+    cross, left = metric.predict_features(task, candidates, measured, FINE_TUNE).probing(rows)
+    np.testing.assert_allclose(left, after.covariance(rows), rtol=1e-6)
+    # Normal conditioning of (fine-tuned, frozen) on the measured; their error follows from what is left of them.
+    before = frozen.covariance(everything) + LEVEL_VARIANCE
+    taken = before - after.covariance(everything)
+    inner = before[at][:, at] @ np.linalg.solve(taken[at][:, at], before[at][:, at])
+    scales = metric.parameters.scales
+    both = scales[FINE_TUNE] * scales[LINEAR_PROBE] * together(metric, task, candidates)
+    expected = both - both[:, at] @ np.linalg.solve(inner, before[at])
+    np.testing.assert_allclose(cross, expected[np.ix_(rows, rows)], rtol=1e-4, atol=1e-7)
+
+
 class Known:
     """Stands for a posterior whose covariance is given."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations
 from typing import Any
 
@@ -29,7 +30,8 @@ def contenders(mean: Any, covariance: Any, **changes: Any) -> Contenders:
         "twin": np.arange(n),
         "away": np.zeros(n, dtype=bool),
     }
-    return Contenders(**{**facts, **{name: np.asarray(value) for name, value in changes.items()}})
+    facts |= {name: np.asarray(value) for name, value in changes.items()}
+    return Contenders(**{"probing": (facts["covariance"], facts["covariance"]), **facts})
 
 
 def expected_maximum(near: Contenders, chosen: Any) -> float:
@@ -132,6 +134,21 @@ def test_in_a_budget_the_known_leads_where_it_is_as_good() -> None:
     assert near.best(near.size <= 1e8) == 2
     assert near.best(np.array([False, True, False, True])) == 1
     assert near.best(near.size <= 1e6) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_linear_probes_tell_as_much_as_they_go_together_with_fine_tuning(share: float) -> None:
+    """By plain Monte Carlo: draw both, condition on the frozen results, and take what is best then."""
+    rng = np.random.default_rng(3)
+    root = rng.normal(size=(4, 4))
+    tuned, mean = 0.1 * root @ root.T, np.array([0.5, 0.3, 0.2, -2.0])
+    near = dataclasses.replace(contenders(mean, tuned), probing=(share * tuned, tuned))
+    chosen = [0, 1, 2]
+    some = np.ix_(chosen, chosen)
+    frozen = rng.multivariate_normal(np.zeros(3), tuned[some], 100_000)
+    after = mean[chosen] + frozen @ np.linalg.solve(tuned[some], share * tuned[some])
+    assert near.after_probing(chosen) == pytest.approx(after.max(axis=1).mean(), abs=0.03)
+    assert near.after_probing(chosen) <= near.expected_maximum(chosen) + 0.06
 
 
 # ---------------------------------------------------------------------- of a ranking
