@@ -27,6 +27,8 @@ Rows = NDArray[np.int64]
 _NEWTON_STEPS = 100
 # Candidates compared with the scored checkpoints at a time.
 _CHUNK = 256
+# Candidates whose covariances with the scored checkpoints are kept.
+_KEPT = 5000
 #: Share of the sampling error that checkpoints measured on the same images have in common, because they fail on the
 #: same ones (mean correlation of right answers among a task's six best checkpoints: ``shared_error`` in
 #: ``benchmarks/results/selection.json``). It moves all of them alike, so it belongs to the task's level, and only the
@@ -87,6 +89,8 @@ class Posterior:
     other
         `shared` of the results in columns, where these are of another protocol than those in rows; `blind` and `rest`
         are then what the two have in common.
+    kept
+        Covariances with the scored checkpoints by what is shared, which posteriors of the same candidates hand on.
     """
 
     parameters: MetricParameters
@@ -98,6 +102,7 @@ class Posterior:
     known: Array
     match: Array
     other: Array | None = None
+    kept: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     @property
     def away(self) -> NDArray[np.bool_]:
@@ -125,9 +130,17 @@ class Posterior:
 
     def _with_scored(self, rows: Rows, shared: Array | None = None) -> Array:
         """Covariances with the results of the scored checkpoints, frozen and tuned, shape (rows, 2C)."""
-        kernels = checkpoint_kernels(self.parameters, self.candidates.take(rows), self.scored)
         shared = self.shared if shared is None else shared
-        return np.concatenate([np.tensordot(weights, kernels, 1) for weights in shared.T], axis=1)
+        if len(self.candidates.ids) > _KEPT:
+            return np.concatenate(self._sums(rows, [*shared.T]), axis=1)
+        if new := {weights.tobytes(): weights for weights in shared.T if weights.tobytes() not in self.kept}:
+            parts = [self._sums(part, [*new.values()]) for part in _chunks(np.arange(len(self.candidates.ids)))]
+            self.kept.update(zip(new, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        return np.concatenate([self.kept[weights.tobytes()][rows] for weights in shared.T], axis=1)
+
+    def _sums(self, rows: Rows, several: list[Array]) -> list[Array]:
+        kernels = checkpoint_kernels(self.parameters, self.candidates.take(rows), self.scored)
+        return [np.tensordot(weights, kernels, 1) for weights in several]
 
 
 def _chunks(rows: Rows) -> list[Rows]:

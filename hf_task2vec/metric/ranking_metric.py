@@ -387,14 +387,15 @@ class RankingMetric(Metric):
         heirs: Heirs | None = None,
     ) -> Prediction:
         """Predict from features of one task and of n checkpoints, or for heirs of these; see :meth:`predict`."""
-        prediction = self._predict(task, candidates, protocol).inherited_by(heirs)
+        kept = dict[bytes, Array]()
+        prediction = self._predict(task, candidates, protocol, kept).inherited_by(heirs)
         if not measured:
             return prediction
         if protocol == LINEAR_PROBE:
             return prediction.given(measured)
-        probed = self._predict(task, candidates, LINEAR_PROBE).inherited_by(heirs).given(measured)
+        probed = self._predict(task, candidates, LINEAR_PROBE, kept).inherited_by(heirs).given(measured)
         return prediction.at_level_of(
-            probed, self._level_of(protocol), self._posterior(task, candidates, protocol, LINEAR_PROBE)
+            probed, self._level_of(protocol), self._posterior(task, candidates, protocol, kept, LINEAR_PROBE)
         )
 
     def _level_of(self, protocol: str) -> Level:
@@ -405,7 +406,9 @@ class RankingMetric(Metric):
         line = self._level_of(protocol)
         return logit if protocol == LINEAR_PROBE else line.intercept + line.slope * logit
 
-    def _predict(self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str) -> Prediction:
+    def _predict(
+        self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str, kept: dict[bytes, Array]
+    ) -> Prediction:
         p, data = self.parameters, self.data
         query, shared = self._query(task, protocol)
         weights, similarity = p.weights, self.task_similarity(task)
@@ -417,7 +420,7 @@ class RankingMetric(Metric):
         home = at_home(candidates.home, query.kinds)
         unit = p.scales.get(protocol, 1.0)
         near = float(similarity[data.tasks.embedded].max(initial=0.0))
-        posterior = self._posterior(task, candidates, protocol)
+        posterior = self._posterior(task, candidates, protocol, kept)
         tuned = tuple(name for name in data.sources if is_tuned(name))
         noise = float(np.median(p.noise((REFERENCE_SOURCE,) if protocol == LINEAR_PROBE else tuned or ("",))))
         return Prediction(
@@ -431,7 +434,12 @@ class RankingMetric(Metric):
         )
 
     def _posterior(
-        self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str, other: str | None = None
+        self,
+        task: TaskFeatures,
+        candidates: CheckpointFeatures,
+        protocol: str,
+        kept: dict[bytes, Array],
+        other: str | None = None,
     ) -> Posterior:
         """What is known of the results under a protocol; with `other`, of how they go with those under that."""
         p, data = self.parameters, self.data
@@ -450,6 +458,7 @@ class RankingMetric(Metric):
             known=self._known,
             match=np.sqrt(p.match) * at_home(candidates.home, query.kinds),
             other=None if other is None else self._shared_with(other),
+            kept=kept,
         )
 
     def _shared_with(self, protocol: str) -> Array:
