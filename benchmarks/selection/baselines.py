@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hf_task2vec.embedding.distance import ALPHA, asymmetric, log_profile, symmetric
 from hf_task2vec.metric.observations import CheckpointFeatures
-from hf_task2vec.metric.ranking_metric import METRICS, Static
+from hf_task2vec.metric.static import METRICS, Static
 from hf_task2vec.metric.task_space import TaskFeatures
 
 Array = NDArray[np.float64]

@@ -107,8 +107,8 @@ def held_out(task: str) -> Any:
 
 def static_pick(index: Any) -> str:
     """The checkpoint of the pool with the best mean standing on the tasks of the index, whatever the task."""
+    from hf_task2vec.metric import load_metric
     from hf_task2vec.metric.observations import checkpoint_features
-    from hf_task2vec.metric.ranking_metric import load_metric
 
     frame = index.checkpoints.set_index("hub_id", drop=False).loc[list(POOL)].reset_index(drop=True)
     metric = load_metric("static", index)

@@ -2,7 +2,8 @@
 
 `observations` turns the index into evidence, `task_space` and `covariance` say what is alike, `training` learns the
 parameters, `prediction` conditions on evidence, `experts` is what fine-tuned checkpoints gain; `ranking_metric` is the
-trained metric. `evaluation` judges a metric by leaving groups out, `own_cases` by scores of the user's own.
+trained metric, `static` the rule to beat. `evaluation` judges a metric by leaving groups out, `own_cases` by scores of
+the user's own.
 Comes in: `ZooIndex`, `TaskEmbedding`. Goes out: `Prediction`.
 """
 

@@ -18,11 +18,11 @@ from .own_cases import OwnCases as OwnCases
 from .own_cases import read_scores as read_scores
 from .prediction import Heirs as Heirs
 from .prediction import Prediction as Prediction
-from .ranking_metric import METRICS as METRICS
 from .ranking_metric import Metric as Metric
 from .ranking_metric import RankingMetric as RankingMetric
 from .ranking_metric import evidence as evidence
-from .ranking_metric import load_metric as load_metric
+from .static import METRICS as METRICS
+from .static import load_metric as load_metric
 from .task_space import TaskFeatures as TaskFeatures
 from .task_space import check_domain as check_domain
 from .training import train as train

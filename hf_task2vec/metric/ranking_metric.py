@@ -26,7 +26,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -53,7 +52,6 @@ from hf_task2vec.metric.observations import (
     CheckpointFeatures,
     Groups,
     Observations,
-    additive_fit,
     check_protocol,
     checkpoint_features,
     is_tuned,
@@ -354,19 +352,22 @@ class RankingMetric(Metric):
         np.add.at(found, (self.data.group, self.data.checkpoint), self.weights)
         return found
 
-    def _query(self, task: TaskFeatures, protocol: str) -> tuple[Groups, Array]:
-        """A group of scores of one task, and what it shares with the known groups, shape (shared, G)."""
-        data, similarity = self.data, self.task_similarity(task)
-        codes = {name: code for code, name in enumerate(data.sources)}
+    def _query(self, task: TaskFeatures, protocol: str) -> Groups:
+        """A group of scores of one task."""
+        codes = {name: code for code, name in enumerate(self.data.sources)}
         source = codes.get(REFERENCE_SOURCE, -1) if protocol == LINEAR_PROBE else -2  # of no source that is known
-        query = Groups(
+        return Groups(
             np.array([protocol == FINE_TUNE]),
             np.array([source]),
             self.kinds_of(task)[None],
             task.descriptors * task.embedded[:, None],
         )
+
+    def _shared(self, query: Groups, similarity: Array) -> Array:
+        """What a group shares with the known groups, shape (shared, G), by the similarity of its task to theirs."""
+        data = self.data
         shared = group_kernels(similarity[None, data.task[data.first]], query, data.groups)
-        return query, np.concatenate(shared).astype(np.float64)
+        return np.concatenate(shared).astype(np.float64)
 
     @cached_property
     def _told(self) -> KindTeller | None:
@@ -410,8 +411,9 @@ class RankingMetric(Metric):
         self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str, kept: dict[bytes, Array]
     ) -> Prediction:
         p, data = self.parameters, self.data
-        query, shared = self._query(task, protocol)
         weights, similarity = p.weights, self.task_similarity(task)
+        query = self._query(task, protocol)
+        shared = self._shared(query, similarity)
         blind = np.array([name in TASK_BLIND for name in SHARED_WITH])
         vectors = np.stack(
             [(weights[:, part] @ shared[part]) @ self._weights_by_group for part in (blind, ~blind)], axis=2
@@ -443,7 +445,7 @@ class RankingMetric(Metric):
     ) -> Posterior:
         """What is known of the results under a protocol; with `other`, of how they go with those under that."""
         p, data = self.parameters, self.data
-        (query, _), (beside, _) = self._query(task, protocol), self._query(task, other or protocol)
+        query, beside = self._query(task, protocol), self._query(task, other or protocol)
         # What results on the same task have in common.
         same = np.array([[other is None]])
         itself = np.concatenate(group_kernels(np.ones((1, 1)), query, beside, same))[:, 0].astype(np.float64)
@@ -505,7 +507,8 @@ class RankingMetric(Metric):
     def residual_parts(self, task: TaskFeatures, candidates: CheckpointFeatures, protocol: str = LINEAR_PROBE) -> Array:
         """Split the residuals of n checkpoints by the T known tasks that they come from, shape (n, T), in logits."""
         data, p = self.data, self.parameters
-        query, shared = self._query(task, protocol)
+        query = self._query(task, protocol)
+        shared = self._shared(query, self.task_similarity(task))
         blind = np.array([name in TASK_BLIND for name in SHARED_WITH])
         kernels = checkpoint_kernels(p, candidates, data.checkpoints)
         of_groups = p.weights[:, ~blind] @ shared[~blind]
@@ -520,75 +523,6 @@ class RankingMetric(Metric):
 def _rows_of(group: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
     order = np.argsort(group, kind="stable")
     return np.split(order, np.searchsorted(group[order], np.arange(1, count)))
-
-
-@dataclass(frozen=True, eq=False)
-class Static(Metric):
-    """Each checkpoint's mean standing over the tasks of the index, whatever the task: the rule to beat."""
-
-    name: ClassVar[str] = "static"
-
-    space: TaskSpace
-    data: Observations
-
-    def predict_features(
-        self,
-        task: TaskFeatures,
-        candidates: CheckpointFeatures,
-        measured: Mapping[str, Score] | None = None,
-        protocol: str = LINEAR_PROBE,
-        heirs: Heirs | None = None,
-    ) -> Prediction:
-        """Predict from features of one task and of n checkpoints, or for heirs; see :meth:`Metric.predict`.
-
-        Protocols are alike.
-        """
-        prior = self.prior(candidates)
-        similarity = self.task_similarity(task)[self.data.tasks.embedded]
-        prediction = Prediction(
-            candidates.ids,
-            prior=prior,
-            residual=self.residual(task, candidates),
-            task_weight=float(similarity.max(initial=0.0)),
-            noise=float(np.mean(self.fit[1] ** 2)),
-        ).inherited_by(heirs)
-        return prediction.given(measured) if measured else prediction
-
-    def prior(self, candidates: CheckpointFeatures) -> Array:
-        """Mean standings, shape (n,); of a candidate without a score what a ridge regression on facts gives."""
-        scored = np.unique(self.data.checkpoint)
-        known, standing = self.data.checkpoints.take(scored), self.fit[0][scored]
-        x = np.column_stack([np.ones(len(scored)), known.numbers])
-        beta = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ standing)
-        guess = np.column_stack([np.ones(len(candidates.ids)), candidates.numbers]) @ beta
-        by_id = dict(zip(known.ids, standing, strict=True))
-        return np.array([by_id.get(name, value) for name, value in zip(candidates.ids, guess, strict=True)])
-
-    def residual(self, task: TaskFeatures, candidates: CheckpointFeatures) -> Array:
-        """What the task adds, shape (n,): nothing."""
-        return np.zeros(len(candidates.ids))
-
-    @cached_property
-    def fit(self) -> tuple[Array, Array]:
-        """The result of :func:`additive_fit` on the scores."""
-        return additive_fit(self.data)
-
-
-#: Every metric by name.
-METRICS: Mapping[str, type[Metric]] = MappingProxyType({metric.name: metric for metric in (RankingMetric, Static)})
-
-
-def load_metric(name: str, index: ZooIndex) -> Metric:
-    """Return the metric of that name, ready to predict from an index.
-
-    Raises
-    ------
-    MetricError
-        There is no such metric, or the index does not hold what it needs.
-    """
-    if name not in METRICS:
-        raise MetricError(f"metric {name!r} is unknown; choose one of {', '.join(METRICS)}")
-    return METRICS[name].from_index(index)
 
 
 def evidence(index: ZooIndex) -> tuple[TaskSpace, Observations]:

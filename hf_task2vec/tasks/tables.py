@@ -223,8 +223,10 @@ def names_of_numbers(files: Files, path: str, numbers: Sequence[str]) -> list[st
         first = min(map(int, numbers)) if all(map(str.isdigit, numbers)) else None
         if _LIST_OF_CLASSES.fullmatch(name_of(path)) and first in (0, 1) and len(lines) == len(numbers) > len(words):
             words = {number: lines[int(number) - first] for number in numbers if int(number) - first < len(lines)}
+    if len(words) > 2 * len(numbers) and numbers[0].isdigit():  # it numbers something else, such as the images
+        return []
     names = [words.get(number) for number in numbers]
-    told = [name for name in names if isinstance(name, str) and name and not name[0].isdigit()]
+    told = [x for x in names if isinstance(x, str) and x and not x[0].isdigit() and not _PICTURE.search(x)]
     return told if len(told) == len(numbers) else []
 
 

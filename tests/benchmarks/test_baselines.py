@@ -22,7 +22,8 @@ from benchmarks.selection.baselines import (
 from hf_task2vec.embedding.distance import asymmetric, relative_fisher, symmetric
 from hf_task2vec.errors import MetricError
 from hf_task2vec.metric.observations import CHECKPOINT_FACTS, Observations, additive_fit
-from hf_task2vec.metric.ranking_metric import METRICS, Metric, Static, load_metric
+from hf_task2vec.metric.ranking_metric import Metric
+from hf_task2vec.metric.static import METRICS, Static, load_metric
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS, TaskFeatures
 from hf_task2vec.probes.scores import Score
 from hf_task2vec.zoo.index import ZooIndex

@@ -24,8 +24,8 @@ from hf_task2vec.cli import cli
 from hf_task2vec.cli.options import Quantity
 from hf_task2vec.embedding.distance import DISTANCES, pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
+from hf_task2vec.metric import METRICS
 from hf_task2vec.metric.observations import PROTOCOLS
-from hf_task2vec.metric.ranking_metric import METRICS
 from hf_task2vec.metric.task_space import KINDS
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import RANKING, FakeRanking, candidate, run, stub

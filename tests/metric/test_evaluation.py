@@ -33,7 +33,8 @@ from hf_task2vec.metric.evaluation import (
     without,
 )
 from hf_task2vec.metric.observations import REFERENCE_SOURCE, CheckpointFeatures
-from hf_task2vec.metric.ranking_metric import LEVEL, RankingMetric, Static, evidence
+from hf_task2vec.metric.ranking_metric import LEVEL, RankingMetric, evidence
+from hf_task2vec.metric.static import Static
 from hf_task2vec.metric.task_space import TaskFeatures
 from tests.support import observed
 from tests.support.synthetic import CHECKPOINTS, REFERENCES, measured_zoo, records

@@ -401,7 +401,7 @@ def together(metric: RankingMetric, task: TaskFeatures, candidates: CheckpointFe
     weights = dict(zip(SHARED_WITH, p.weights.T, strict=True))
     kernels = checkpoint_kernels(p, candidates, candidates)
     near = metric.task_similarity(task)[metric.data.tasks.embedded].max()
-    groups = metric._query(task, FINE_TUNE)[0], metric._query(task, LINEAR_PROBE)[0]
+    groups = metric._query(task, FINE_TUNE), metric._query(task, LINEAR_PROBE)
     described = float(groups[0].described[0] @ groups[1].described[0]) / groups[0].described.shape[1]
     rest = (weights["similar"] + described * weights["described"]) * (1.0 - near**2 / 2.0)
     home = at_home(candidates.home, groups[0].kinds)

@@ -13,7 +13,8 @@ from hf_task2vec.errors import MetricError
 from hf_task2vec.metric import training
 from hf_task2vec.metric.covariance import CHECKPOINT_KERNELS, SHARED_WITH, Level, MetricParameters
 from hf_task2vec.metric.observations import CHECKPOINT_FACTS, REFERENCE_SOURCE, Observations
-from hf_task2vec.metric.ranking_metric import FINE_TUNE, LINEAR_PROBE, RankingMetric, Static
+from hf_task2vec.metric.ranking_metric import FINE_TUNE, LINEAR_PROBE, RankingMetric
+from hf_task2vec.metric.static import Static
 from hf_task2vec.metric.task_space import KINDS, TASK_DESCRIPTORS, TaskFeatures
 from hf_task2vec.metric.training import _Objective, calibrate, fit_parameters
 from tests.support import observed

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_task2vec.metric.ranking_metric import load_metric
+from hf_task2vec.metric import load_metric
 from hf_task2vec.selection.ranking import Ranking
 from hf_task2vec.tasks.task import Task
 from hf_task2vec.zoo.index import ZooIndex

@@ -29,8 +29,8 @@ from hf_task2vec.errors import (
     TaskError,
     ZooIndexError,
 )
+from hf_task2vec.metric import METRICS, RankingMetric
 from hf_task2vec.metric.observations import logit
-from hf_task2vec.metric.ranking_metric import METRICS, RankingMetric
 from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score

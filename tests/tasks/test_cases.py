@@ -372,6 +372,14 @@ READ = {
         lambda r: classes(r, "{c}/{i}.png", names="012") or table(r, "one\ntwo\n", "labels.txt"),
         dict.fromkeys("012", 4),
     ),
+    "more: lists that number the images": Case(
+        lambda r: (
+            classes(r, "{c}/{i}.png", names="012")
+            or table(r, "".join(f"{i} word{i}\n" for i in range(12)), "captions.txt")
+            or table(r, "".join(f"{i} {'abc'[i]}.png\n" for i in range(3)), "images.txt")
+        ),
+        dict.fromkeys("012", 4),
+    ),
     "more: names beside numbers": Case(
         lambda r: classes(r, "{c}{i}.png") or table(r, rows(label="{i},{c}", head="file,label,label_name")),
         labels_from="column 'label_name' of metadata.csv",
