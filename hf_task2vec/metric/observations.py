@@ -221,7 +221,7 @@ class Observations:
         tuned = np.array([is_tuned(name) for name in self.sources], dtype=bool)
         return Groups(tuned[source], source, self.tasks.kinds[task], self.tasks.descriptors[task])
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what the solution of the metric depends on: not of the names of the checkpoints."""
         names = "\0".join((*self.tasks.names, *self.sources))

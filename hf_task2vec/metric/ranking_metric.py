@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -215,31 +215,31 @@ class RankingMetric(Metric):
         loadings = {index.names.get(name, name): row for name, row in parameters.loadings.items()}
         parameters = replace(parameters, loadings=loadings)
         found = cls(parameters, *evidence(index))
-        return cls(parameters, found.space, found.data, found._read_weights(index.attachments.get(WEIGHTS_FILE)))
+        stored = index.attachments.get(WEIGHTS_FILE)
+        solved = None if stored is None else found._read("weights", stored, WEIGHTS_FILE)
+        return found if solved is None or solved.shape != found.data.y.shape else replace(found, solved=solved)
 
     def files(self, report: Mapping[str, object] | None = None) -> dict[str, bytes]:
         """Return the files that keep this metric in an index: its parameters, and the weights of its scores."""
-        return {METRIC_FILE: self.parameters.to_json(report), WEIGHTS_FILE: self._written(self.weights)}
+        return {METRIC_FILE: self.parameters.to_json(report), WEIGHTS_FILE: self._written("weights", self.weights)}
 
-    def _written(self, weights: Array) -> bytes:
+    def _written(self, what: str, array: Array) -> bytes:
         from safetensors.numpy import save
 
-        return save({"weights": weights, "key": np.frombuffer(self._key.encode(), dtype=np.uint8)})
+        return save({what: array, "key": np.frombuffer(self._key.encode(), dtype=np.uint8)})
 
-    def _read_weights(self, stored: bytes | None) -> Array | None:
+    def _read(self, what: str, stored: bytes, file: str) -> Array | None:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        if stored is None:
-            return None
         try:
             arrays = load(stored)
-            key, weights = arrays["key"].tobytes().decode(), arrays["weights"]
+            key, array = arrays["key"].tobytes().decode(), arrays[what]
         except (SafetensorError, ValueError, KeyError) as error:
-            raise MetricError(f"{WEIGHTS_FILE} cannot be read: {error}") from error
-        return weights if key == self._key and weights.shape == self.data.y.shape else None
+            raise MetricError(f"{file} cannot be read: {error}") from error
+        return array if key == self._key else None
 
-    @property
+    @cached_property
     def _key(self) -> str:
         """What the weights of the scores depend on."""
         solved_with = replace(self.parameters, spread=1.0, scales={}, levels={}, loadings={})
@@ -306,24 +306,27 @@ class RankingMetric(Metric):
     @cached_property
     def weights(self) -> Array:
         """Shape (N,): the inverse covariance of the scores, times them."""
-        if self.solved is not None:
-            return self.solved
-        kept = cache_dir() / "metric" / f"{self._key}.safetensors"
-        if len(self.y) >= _WORTH_KEEPING and os.path.isfile(kept):  # noqa: PTH113 (False where it may not be read)
+        return self._kept("weights", self._solve, self.data.y.shape) if self.solved is None else self.solved
+
+    def _kept(self, what: str, compute: Callable[[], Array], shape: tuple[int, ...]) -> Array:
+        """What `compute` gives for these scores and parameters, from the cache folder if it was computed before."""
+        if len(self.data.y) < _WORTH_KEEPING:
+            return compute()
+        file = cache_dir() / "metric" / f"{self._key}.{what}.safetensors"
+        if os.path.isfile(file):  # noqa: PTH113 (False where it may not be read)
             try:
-                found = self._read_weights(kept.read_bytes())
+                found = self._read(what, file.read_bytes(), str(file))
             except (OSError, MetricError) as error:
-                logger.info("the solved metric in the cache is not usable: %s", error)
+                logger.info("what is kept of the metric is not usable: %s", error)
             else:
-                if found is not None:
+                if found is not None and found.shape == shape:
                     return found
-        found = self._solve()
-        if len(self.y) >= _WORTH_KEEPING:
-            try:
-                with atomic_path(kept) as temporary:
-                    temporary.write_bytes(self._written(found))
-            except OSError as error:
-                logger.info("the solved metric is not kept: %s", why(error))
+        found = compute()
+        try:
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(self._written(what, found))
+        except OSError as error:
+            logger.info("nothing is kept of the metric: %s", why(error))
         return found
 
     def _solve(self) -> Array:
@@ -475,6 +478,10 @@ class RankingMetric(Metric):
 
         Each score's peculiarities are taken for noise of its own; several of a checkpoint on one task, for one.
         """
+        both = 2 * len(self.data.checkpoints.ids)
+        return self._kept("known", self._find_known, (both, both))
+
+    def _find_known(self) -> Array:
         data, p = self.data, self.parameters
         c, g = len(data.checkpoints.ids), len(data.first)
         kernels = checkpoint_kernels(p, data.checkpoints, data.checkpoints)

@@ -556,19 +556,27 @@ def test_damaged_weights() -> None:
 
 def test_many_scores_are_solved_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking_metric, "_WORTH_KEEPING", 1)
-    metric, _, _ = world()
-    first = metric.weights
-    monkeypatch.setattr(RankingMetric, "_solve", lambda _: pytest.fail("solved again"))
-    np.testing.assert_array_equal(replace(metric).weights, first)
+    metric, task, candidates = world()
+    first, rows = metric.predict_features(task, candidates), np.arange(3)
+    for what in ("_solve", "_find_known"):
+        monkeypatch.setattr(RankingMetric, what, lambda _: pytest.fail("solved again"))
+    again = replace(metric).predict_features(task, candidates)
+    np.testing.assert_array_equal(again.mean, first.mean)
+    np.testing.assert_array_equal(again.covariance(rows), first.covariance(rows))
 
 
 def test_a_damaged_copy_in_the_cache_is_solved_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking_metric, "_WORTH_KEEPING", 1)
-    metric, _, _ = world()
-    first = metric.weights
-    for file in own_cache.rglob("*.safetensors"):
+    metric, task, candidates = world()
+    first, rows = metric.predict_features(task, candidates), np.arange(3)
+    assert first.covariance(rows).any()
+    kept = list(own_cache.rglob("*.safetensors"))
+    assert len(kept) == 2
+    for file in kept:
         file.write_bytes(b"damaged")
-    np.testing.assert_allclose(replace(metric).weights, first)
+    again = replace(metric).predict_features(task, candidates)
+    np.testing.assert_allclose(again.mean, first.mean)
+    np.testing.assert_allclose(again.covariance(rows), first.covariance(rows))
 
 
 # ---------------------------------------------------------------------- metric.json
