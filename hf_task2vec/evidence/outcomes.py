@@ -8,7 +8,6 @@ the rest of a dataset's outcomes compare with each other.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,36 +15,27 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from hf_task2vec.evidence.cards import Outcome, sizes_agree
-from hf_task2vec.zoo import HUB_CARDS, ScoreRow, SourceRow, TaskRow, ZooIndex, as_slug
+from hf_task2vec.zoo import (
+    HUB_CARDS,
+    ScoreRow,
+    SourceRow,
+    TaskNames,
+    TaskRow,
+    ZooIndex,
+    as_slug,
+    current_id,
+    plain,
+)
 
 _PROTOCOLS = {"full": "full_finetune", "adapter": "lora", "frozen": "linear_probe"}
 # Flag of tasks whose data only the names of one author's repositories tell.
 _BY_NAME = "named_by_repository"
 #: Fewer test images than these tell nothing.
 LEAST_TEST_IMAGES = 30
-#: What the Hub or its users call tasks of the index, lower case and without other signs.
-_TASKS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("oxfordiiitpet", "oxfordiiitpets", "oxfordpets", "oxfordpet"), "pets"),
-        **dict.fromkeys(("stanfordcars", "stanfordcar"), "cars"),
-        **dict.fromkeys(("oxfordflowers", "oxfordflowers102", "oxford102flowers"), "flowers102"),
-        **dict.fromkeys(("imagenet", "imagenet1k", "ilsvrc2012"), "imagenet1k"),
-        **dict.fromkeys(("inaturalist2018", "inaturalist18"), "inat2018"),
-        **dict.fromkeys(("patchcamelyon", "pcam"), "pcam"),
-        "stanforddogs": "dogs",
-        "fgvcaircraft": "aircraft",
-    }
-)
 # Notebooks whose repositories' names say nothing of the data, and the images that the real ones hold out.
 _TEMPLATES: Mapping[str, int | None] = MappingProxyType(
     {"eurosat": 2700, "beans": None, "food": None, "my_awesome": None}
 )
-# Datasets that have moved on the Hub, by their new ids.
-_MOVED: Mapping[str, str] = MappingProxyType(
-    {"AI-Lab-Makerere/beans": "beans", "microsoft/cats_vs_dogs": "cats_vs_dogs"}
-)
-# Tasks of the index whose names anybody may give to other data.
-_COMMON_NAMES = frozenset({"cars", "dogs", "pets", "fungi", "plankton", "newt"})
 _SOURCE_ROW = {
     "source": HUB_CARDS,
     "repo": "model cards of the Hugging Face Hub",
@@ -89,7 +79,7 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     chain = {**(bases or {}), **{one.repository: one.base for one in outcomes}}
     resolve, skipped = _Bases(index, chain), Counter[str]()
     tasks = index.by_name(TaskRow)
-    known = _known_tasks(tasks)
+    known = TaskNames(tasks)
     new: dict[str, dict[str, Any]] = {}
     best = {_key(row.task, row.checkpoint, one): one for row, one in _earlier(index, set(chain))}
     copies = _copies(outcomes)
@@ -185,31 +175,16 @@ class _Bases:
         return self._names[base]
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _known_tasks(tasks: Mapping[str, TaskRow]) -> dict[str, str]:
-    """Return the tasks of an index by their names, and by the Hub datasets that they were read from."""
-    own = {_plain(name): name for name in tasks}
-    return (
-        own
-        | {name: task for name, task in _TASKS.items() if task in tasks}
-        | {row.source: name for name, row in tasks.items() if row.source}
-    )
-
-
-def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
+def _task(one: Outcome, known: TaskNames) -> dict[str, Any]:
     """Return the row of an outcome's task: one that the index knows, or that of its data.
 
     Data that only a repository's name tells are its author's own, whatever others call theirs.
     """
-    one = replace(one, dataset=_MOVED.get(one.dataset, one.dataset))
-    tail = one.dataset.rpartition("/")[2]
-    names = [one.dataset, *([_plain(one.config)] if one.config else []), _plain(tail)]
+    one = replace(one, dataset=current_id(one.dataset))
+    names = [one.dataset, *([plain(one.config)] if one.config else []), plain(one.dataset)]
     if one.dataset_from == "name":  # a word such as ham10000 among others
         names += [word for word in one.dataset.split("_") if len(word) > 5]
-    found = next((known[name] for name in names if name in known and name not in _COMMON_NAMES), None)
+    found = known.find(*names)
     if found is not None:
         return {"task": found, "flags": ()}
     by_name = one.dataset_from == "name"
@@ -217,7 +192,7 @@ def _task(one: Outcome, known: Mapping[str, str]) -> dict[str, Any]:
     slug = as_slug(whole)
     return {
         "task": slug,
-        "title": tail if by_name else f"{one.dataset} {one.config or ''}".strip(),
+        "title": one.dataset.rpartition("/")[2] if by_name else f"{one.dataset} {one.config or ''}".strip(),
         "domain": "other",
         "source": one.dataset if "/" in one.dataset and not by_name else None,
         "images_from": (slug,),

@@ -12,7 +12,7 @@ import numpy as np
 from hf_task2vec.embedding import TaskEmbedding, pairwise
 from hf_task2vec.errors import Task2VecError
 from hf_task2vec.metric import EXPERT_GAIN, Heirs, embedded_as
-from hf_task2vec.zoo import CheckpointRow, Expert, TaskRow, as_slug, experts_of
+from hf_task2vec.zoo import CheckpointRow, Expert, TaskNames, TaskRow, as_slug, current_id, experts_of, plain
 
 if TYPE_CHECKING:
     from hf_task2vec.zoo import ZooIndex
@@ -116,18 +116,15 @@ class _Tasks:
         self._embedded = {name: name for name in index.embeddings.names} | {
             name: task for name, task in embedded_as(index).items() if task in index.embeddings.names
         }
-        self._embedded |= {
-            row.source: self._embedded[name]
-            for name, row in index.by_name(TaskRow).items()
-            if row.source and name in self._embedded
-        }
         self._not_embedded = index.by_name(TaskRow).keys() - self._embedded.keys()
+        self._names = TaskNames(index.by_name(TaskRow))
         self.pulled: dict[str, TaskEmbedding | None] = {}
 
     def find(self, name: str) -> str | None:
         """Return the name of the embedding of a task or dataset; None if there is none."""
-        if name in self._embedded or name in self._not_embedded:
-            return self._embedded.get(name)
+        known = name if name in self._embedded else self._names.find(current_id(name), plain(name))
+        if known in self._embedded or known in self._not_embedded:
+            return self._embedded.get(known)
         if name not in self.pulled:
             self.pulled[name] = self._pull(name)
         return None if self.pulled[name] is None else name

@@ -19,6 +19,7 @@ from hf_task2vec.selection.fitness import can_judge, chance, weaknesses
 from hf_task2vec.selection.ranking import COLUMNS, HALF_WIDTH_80, Ranking, TaskGain
 from hf_task2vec.selection.shortlist import LOOKED_AT, SIZES, Contenders, looked_at
 from hf_task2vec.tasks import counted, score_name
+from hf_task2vec.zoo import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,13 +182,14 @@ class Recommender:
         ends = (mean, prior_mean, mean - HALF_WIDTH_80 * sd, mean + HALF_WIDTH_80 * sd)
         score, prior, low, high = (np.maximum(np.exp(log_logistic(end)), self._chance) for end in ends)
         counts = self.metric.data.scores_by_checkpoint()
+        table = self.checkpoints.iloc[order].reset_index(drop=True)
+        table.index = table.index.rename("rank") + 1
         gain, spread = np.full((2, len(order)), np.nan)
         if (heirs := prediction.heirs) is not None:
             of_base = np.maximum(np.exp(log_logistic(mean - heirs.gain[order])), self._chance)
-            gain = np.where(heirs.tuned[order], 100.0 * (score - of_base), np.nan)
+            expected = heirs.tuned[order] & ~table["hub_id"].isin(measured).to_numpy()
+            gain = np.where(expected, 100.0 * (score - of_base), np.nan)
             spread = 100.0 * score * (1.0 - score) * np.sqrt(heirs.variance[order])
-        table = self.checkpoints.iloc[order].reset_index(drop=True)
-        table.index = table.index.rename("rank") + 1
         table = table.assign(
             score=score,
             std=score * (1.0 - score) * sd,
@@ -207,6 +209,9 @@ class Recommender:
         return table[list(COLUMNS)]
 
     def _evidence(self, hub_id: str, count: int) -> str:
+        if self.eligible.experts and (expert := self.eligible.experts.by_id.get(hub_id)):
+            task = self.eligible.experts.nearest(hub_id, self._similar)
+            return f"measured here; fine-tuned on {task} from {expert.base}"
         if hub_id in self.eligible.not_in_index:
             return "not in the index; judged by its family"
         return f"{counted(count, 'score')} of it in the index" if count else "no scores; judged by checkpoints like it"
@@ -274,10 +279,10 @@ class Recommender:
         ``images_from``.
         """
         images_from = dict(zip(self.index.tasks["task"], self.index.tasks["images_from"], strict=True))
-        own = _plain(self.embedding.name)
+        own = plain(self.embedding.name)
         similarity, names = self.metric.task_similarity(self._task), self.metric.data.tasks.names
         alike = [names[t] for t in np.argsort(-similarity, kind="stable") if similarity[t] >= SAME_DATASET]
-        alike += [name for name in images_from if _plain(name) == own and name not in alike]
+        alike += [name for name in images_from if plain(name) == own and name not in alike]
         origins = {own}.union(*(images_from.get(task, ()) for task in alike))
         seen = {slug for row in candidates for slug in origins.intersection(row["trained_on"])}
         if not seen:
@@ -319,8 +324,3 @@ def _task_gain(prediction: Prediction, scores: Array, order: NDArray[np.int64]) 
         middle * (1.0 - middle) * float(np.sqrt(prediction.variance_of_differences(int(order[0]), order[[static]])[0]))
     )
     return TaskGain(name, 100.0 * float(scores[0] - scores[static]), 100.0 * float(std))
-
-
-def _plain(name: str) -> str:
-    """``"ILSVRC/imagenet-1k"`` and ``imagenet1k`` are the same."""
-    return "".join(c for c in name.rsplit("/", 1)[-1].lower() if c.isalnum())

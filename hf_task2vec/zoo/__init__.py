@@ -1,7 +1,8 @@
 """The index: checkpoints, tasks, scores, embeddings.
 
 `schema` declares a row of each table, `records` reads and writes them, `index` is the `ZooIndex` that holds them, and
-`hub_candidates` finds checkpoints on the Hub that are not in it, `experts` those that were fine-tuned from its own.
+`hub_candidates` finds checkpoints on the Hub that are not in it, `experts` those that were fine-tuned from its own;
+`datasets` knows what people call its tasks.
 """
 
 import lazy_loader

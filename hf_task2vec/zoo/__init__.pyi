@@ -1,3 +1,6 @@
+from .datasets import TaskNames as TaskNames
+from .datasets import current_id as current_id
+from .datasets import plain as plain
 from .experts import Expert as Expert
 from .experts import experts_of as experts_of
 from .hub_candidates import parse_query as parse_query

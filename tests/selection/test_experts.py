@@ -14,7 +14,11 @@ from hf_task2vec.embedding.distance import pairwise
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
 from hf_task2vec.metric.experts import EXPERT_GAIN
 from hf_task2vec.metric.observations import logit
+from hf_task2vec.metric.ranking_metric import RankingMetric
+from hf_task2vec.probes.scores import Score
+from hf_task2vec.selection.limits import Constraints, Eligible
 from hf_task2vec.selection.ranking import Candidate, Ranking
+from hf_task2vec.selection.recommendation import Recommender
 from hf_task2vec.zoo.index import ZooIndex
 from tests.support.cli_stub import run
 from tests.support.hub import HubServer
@@ -78,6 +82,25 @@ def test_without_being_asked_for_nothing_changes(
     asked = select(query, index=index, experts=True, top_k=20)  # of which there are none
     np.testing.assert_allclose([c.score for c in asked], [c.score for c in before])
     assert [c.gain for c in asked] == [None] * len(before)
+
+
+def test_of_a_measured_expert_no_gain_is_expected(query: TaskEmbedding, with_both: ZooIndex) -> None:
+    eligible = Eligible.of(with_both, Constraints(), None, None, experts=True)
+    recommender = Recommender(query, RankingMetric.from_index(with_both), eligible, "linear-probe")
+    found = by_id(recommender.rank({NEAR: Score.of_share(0.5, 200)}, top_k=20))
+    assert found[NEAR].evidence == "measured here; fine-tuned on twin from org/mid"
+    assert found[NEAR].gain is None
+    assert found[NEAR].score == pytest.approx(0.5, abs=0.05)
+    assert found[FAR].gain is not None
+    assert found[FAR].gain < 0.0
+
+
+def test_a_training_set_goes_by_all_names_that_an_index_knows(
+    select: Select, query: TaskEmbedding, with_both: ZooIndex, hub: HubServer
+) -> None:
+    hub.create_model("me/expert", model(25.0, base_model=BASE, datasets=["some-user/Twin"]))
+    found = by_id(select(query, index=with_both, experts=True, candidates=["me/expert", BASE]))
+    assert found["me/expert"].evidence.startswith("fine-tuned on twin, which is near (similarity 0.9")
 
 
 def test_where_the_base_is_as_near_the_expert_gains_nothing(
