@@ -102,9 +102,8 @@ def judged(index: ZooIndex, steps: int) -> dict[str, Any]:
 
 def variants(index: ZooIndex, shared: Path) -> Iterator[tuple[str, ZooIndex]]:
     """The index without and with the cards."""
-    without = index.without_scores(HUB_CARDS)
-    yield "without", without
-    yield "with", with_cards(without, shared)[0].index
+    yield "without", index.without_scores(HUB_CARDS)
+    yield "with", with_cards(index, shared)[0].index
 
 
 def main() -> None:

@@ -79,7 +79,10 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     chain = {**(bases or {}), **{one.repository: one.base for one in outcomes}}
     resolve, skipped = _Bases(index, chain), Counter[str]()
     tasks = index.by_name(TaskRow)
-    known = TaskNames(tasks)
+    # Of tasks that cards have made only the cards know what they are: their names bring no others to them.
+    elsewhere = {row.task for row in index.score_rows if row.source != HUB_CARDS}
+    made = {row.task for row in index.score_rows if not (row.task in elsewhere or tasks[row.task].embedded)}
+    known = TaskNames({name: row for name, row in tasks.items() if name not in made})
     new: dict[str, dict[str, Any]] = {}
     best = {_key(row.task, row.checkpoint, one): one for row, one in _earlier(index, set(chain))}
     copies = _copies(outcomes)

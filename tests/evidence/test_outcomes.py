@@ -82,6 +82,21 @@ def test_data_that_only_a_name_tells_are_their_authors_own(base: ZooIndex) -> No
     assert later.tasks == ("bob_flower",)
 
 
+def test_the_same_outcomes_again_change_nothing(base: ZooIndex) -> None:
+    """Also where a card calls its data what names of repositories call other data."""
+    said = [
+        outcome("ann/a", dataset="flower"), outcome("bob/b", dataset="flower", base="org/small"),
+        outcome("cy/c", dataset="flower", dataset_from="name"),
+        outcome("cy/d", dataset="flower", dataset_from="name", base="org/small"),
+        outcome("dan/e", dataset="dan/flower"), outcome("eve/f", dataset="ethz/food101"),
+    ]  # fmt: skip
+    once = add_outcomes(base, said)
+    again = add_outcomes(once.index, said)
+    assert (again.rows, again.tasks, again.skipped) == (0, (), once.skipped)
+    assert again.index.rows == once.index.rows
+    assert {row.task for row in rows(once).values()} == {"flower", "cy_flower", "dan_flower", "food101"}
+
+
 @pytest.mark.parametrize(
     ("dataset", "config", "task"),
     [
