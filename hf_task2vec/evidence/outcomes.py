@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from hf_task2vec.evidence.cards import Outcome, sizes_agree
 from hf_task2vec.zoo import (
     HUB_CARDS,
+    NAMED_BY_CARD,
     ScoreRow,
     SourceRow,
     TaskNames,
@@ -79,10 +80,7 @@ def add_outcomes(index: ZooIndex, outcomes: Iterable[Outcome], bases: Mapping[st
     chain = {**(bases or {}), **{one.repository: one.base for one in outcomes}}
     resolve, skipped = _Bases(index, chain), Counter[str]()
     tasks = index.by_name(TaskRow)
-    # Of tasks that cards have made only the cards know what they are: their names bring no others to them.
-    elsewhere = {row.task for row in index.score_rows if row.source != HUB_CARDS}
-    made = {row.task for row in index.score_rows if not (row.task in elsewhere or tasks[row.task].embedded)}
-    known = TaskNames({name: row for name, row in tasks.items() if name not in made})
+    known = TaskNames(tasks)
     new: dict[str, dict[str, Any]] = {}
     best = {_key(row.task, row.checkpoint, one): one for row, one in _earlier(index, set(chain))}
     copies = _copies(outcomes)
@@ -199,7 +197,7 @@ def _task(one: Outcome, known: TaskNames) -> dict[str, Any]:
         "domain": "other",
         "source": one.dataset if "/" in one.dataset and not by_name else None,
         "images_from": (slug,),
-        "flags": (_BY_NAME,) if by_name else (),
+        "flags": (NAMED_BY_CARD, _BY_NAME) if by_name else (NAMED_BY_CARD,),
     }
 
 

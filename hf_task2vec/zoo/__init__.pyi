@@ -1,3 +1,4 @@
+from .datasets import NAMED_BY_CARD as NAMED_BY_CARD
 from .datasets import TaskNames as TaskNames
 from .datasets import current_id as current_id
 from .datasets import plain as plain

@@ -22,6 +22,8 @@ _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
         "fgvcaircraft": "aircraft",
     }
 )
+#: Flag of tasks that cards of the Hub have made: what data they are only these know, so no other names lead to them.
+NAMED_BY_CARD = "named_by_card"
 # Datasets that have moved on the Hub, by their new ids.
 _MOVED: Mapping[str, str] = MappingProxyType(
     {"AI-Lab-Makerere/beans": "beans", "microsoft/cats_vs_dogs": "cats_vs_dogs"}
@@ -46,7 +48,7 @@ class TaskNames:
 
     def __init__(self, tasks: Mapping[str, TaskRow]) -> None:
         self._known = (
-            {plain(name): name for name in tasks}
+            {plain(name): name for name, row in tasks.items() if NAMED_BY_CARD not in row.flags}
             | {name: task for name, task in _OTHER_NAMES.items() if task in tasks}
             | {row.source: name for name, row in tasks.items() if row.source}
         )

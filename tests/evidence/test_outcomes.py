@@ -75,7 +75,7 @@ def test_data_that_only_a_name_tells_are_their_authors_own(base: ZooIndex) -> No
         outcome("ann/a", **named), outcome("ann/b", base="org/small", **named), outcome("bob/a", **named, value=0.7)
     ])  # fmt: skip
     task = added.index.by_name(TaskRow)["ann_flower"]
-    assert task.flags == ("named_by_repository",)
+    assert task.flags == ("named_by_card", "named_by_repository")
     assert groups(added) == {frozenset({"ann/a", "ann/b"})}
     assert list(added.skipped) == ["nothing to compare with: only the repository names its data"]
     later = add_outcomes(added.index, [outcome("bob/a", **named), outcome("bob/b", base="org/small", **named)])
