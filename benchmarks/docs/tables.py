@@ -64,7 +64,7 @@ def macros() -> dict[str, Any]:
     module = environment.get_template("tables.md.j2").module
     names = ("measured", "rules", "activations", "probes", "few-images", "resolution", "labels", "difficulty",
              "scores-of-features", "fisher-libraries", "fine-tuned-picks", "common-sense",
-             "answer", "experts")  # fmt: skip
+             "answer", "experts", "cards")  # fmt: skip
     return {name: getattr(module, name.replace("-", "_")) for name in names}
 
 

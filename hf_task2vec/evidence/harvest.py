@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _PIPELINE = "image-classification"
 _EXPAND = ("cardData", "model-index", "tags", "sha", "lastModified", "private", "library_name")
+# As many as @huggingface/hub, the Hub's own client of the same list, asks for with `expand`.
 _PAGE_SIZE, _LONGEST_PAGE = 500, 256 << 20
 PATIENCE = 900.0
 _THREADS = 8
