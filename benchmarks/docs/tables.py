@@ -18,7 +18,7 @@ import jinja2
 from benchmarks.common import ROOT, parser, read, read_matrix
 
 PAGES = ("README.md", "examples/README.md", "docs/method.md", "docs/questions.md", "docs/comparison.md",
-         "docs/first-five.md", "docs/growing.md")  # fmt: skip
+         "docs/first-five.md", "docs/growing.md", "docs/fine-tuning.md")  # fmt: skip
 _BLOCK = re.compile(
     r"(?P<start><!-- figures: (?P<name>[\w-]+), written by benchmarks/docs/tables\.py -->\n).*?"
     r"(?=<!-- end of figures -->)",
@@ -64,7 +64,7 @@ def macros() -> dict[str, Any]:
     module = environment.get_template("tables.md.j2").module
     names = ("measured", "rules", "activations", "probes", "few-images", "resolution", "labels", "difficulty",
              "scores-of-features", "fisher-libraries", "fine-tuned-picks", "common-sense",
-             "answer", "experts", "cards")  # fmt: skip
+             "answer", "experts", "cards", "outcome")  # fmt: skip
     return {name: getattr(module, name.replace("-", "_")) for name in names}
 
 
