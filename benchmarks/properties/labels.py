@@ -23,7 +23,6 @@ from hf_task2vec.embedding.distance import pairwise
 from hf_task2vec.embedding.embed import library_versions
 from hf_task2vec.metric.covariance import task_kernel
 from hf_task2vec.metric.ranking_metric import RankingMetric
-from hf_task2vec.metric.task_space import join_tasks
 
 
 def shuffled(task: Task, seed: int = 0) -> Task:
@@ -33,7 +32,7 @@ def shuffled(task: Task, seed: int = 0) -> Task:
 
 def distances(metric: RankingMetric, a: TaskEmbedding, b: TaskEmbedding) -> dict[str, float]:
     """Distance by the Fisher vector alone, and by what the selection uses."""
-    both = join_tasks(metric.space.of_embedding(a), metric.space.of_embedding(b))
+    both = metric.space.of_embedding(TaskEmbedding.stack([a, b], ["a", "b"]))
     similarity = task_kernel(metric.parameters, both, both, np.zeros((2, 2), dtype=bool))[0, 1]
     return {"fisher": float(pairwise([a, b])[0, 1]), "selection": float(-np.log(max(similarity, 1e-300)))}
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hf_task2vec.errors import MetricError
 from hf_task2vec.files import sha256_bytes
-from hf_task2vec.metric.task_space import KINDS, TaskFeatures, TaskSpace, join_tasks
+from hf_task2vec.metric.task_space import KINDS, TaskFeatures, TaskSpace
 from hf_task2vec.zoo import ZERO_SHOT
 
 if TYPE_CHECKING:
@@ -280,12 +280,10 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     columns = ["source", "protocol", "metric", "split", "task"]
     scores = index.scores[~index.scores["leak"] & (index.scores["protocol"] != ZERO_SHOT)]
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
-    embedded = index.embeddings if index.embedded is not None else None
     alias = embedded_as(index)
     named = [alias.get(task, task) for task in scores["task"]]
-    reference = space.unknown(()) if embedded is None else space.of_embedding(embedded, embedded.names)
-    other = tuple(sorted(set(named) - set(reference.names)))
-    tasks = join_tasks(reference, space.unknown(other))
+    reference = space.of_embedding(index.embeddings, index.embeddings.names)
+    tasks = reference.and_unknown(tuple(sorted(set(named) - set(reference.names))))
     tasks = tasks.of_domains(dict(zip(index.tasks["task"], index.tasks["domain"], strict=True)))
     position = {name: i for i, name in enumerate(tasks.names)}
     used = index.checkpoints[index.checkpoints["hub_id"].isin(set(scores["checkpoint"]))].reset_index(drop=True)

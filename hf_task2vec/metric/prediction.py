@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ class Posterior:
     def covariance(self, rows: Rows, columns: Rows) -> Array:
         """Covariance of two sets of candidates, shape (rows, columns)."""
         b = self.candidates.take(columns)
-        explained = self.known @ self._with_scored(columns, self.other).T
+        explained = self._told @ self._with_scored(columns, self.other).T
         found = [np.zeros((0, len(columns)))]
         for part in _chunks(rows):
             kernels = checkpoint_kernels(self.parameters, self.candidates.take(part), b)
@@ -125,18 +126,32 @@ class Posterior:
         diagonal = checkpoint_diagonal(self.parameters, self.candidates.take(rows))
         before = (self.blind + self.rest) @ diagonal + self.match[rows] ** 2
         parts = [self._with_scored(part) for part in _chunks(rows)]
-        explained = [((part @ self.known) * part).sum(axis=1) for part in parts]
+        explained = [((part @ self._told) * part).sum(axis=1) for part in parts]
         return np.asarray(self.parameters.spread * (before - np.concatenate([np.zeros(0), *explained])))
 
+    @cached_property
+    def _of(self) -> tuple[Rows, Rows]:
+        """The scored checkpoints of which something is known, frozen and tuned."""
+        frozen, tuned = self.known.any(axis=0).reshape(2, -1)
+        return np.flatnonzero(frozen), np.flatnonzero(tuned)
+
+    @cached_property
+    def _told(self) -> Array:
+        """What is known of their results, shape (told, told)."""
+        at = np.concatenate([self._of[0], len(self.scored.ids) + self._of[1]])
+        return self.known[np.ix_(at, at)]
+
     def _with_scored(self, rows: Rows, shared: Array | None = None) -> Array:
-        """Covariances with the results of the scored checkpoints, frozen and tuned, shape (rows, 2C)."""
+        """Covariances with results of the scored checkpoints of which something is known, shape (rows, told)."""
         shared = self.shared if shared is None else shared
         if len(self.candidates.ids) > _KEPT:
-            return np.concatenate(self._sums(rows, [*shared.T]), axis=1)
+            found = self._sums(rows, [*shared.T])
+            return np.concatenate([part[:, of] for part, of in zip(found, self._of, strict=True)], axis=1)
         if new := {weights.tobytes(): weights for weights in shared.T if weights.tobytes() not in self.kept}:
             parts = [self._sums(part, [*new.values()]) for part in _chunks(np.arange(len(self.candidates.ids)))]
             self.kept.update(zip(new, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-        return np.concatenate([self.kept[weights.tobytes()][rows] for weights in shared.T], axis=1)
+        kept = (self.kept[weights.tobytes()] for weights in shared.T)
+        return np.concatenate([part[np.ix_(rows, of)] for part, of in zip(kept, self._of, strict=True)], axis=1)
 
     def _sums(self, rows: Rows, several: list[Array]) -> list[Array]:
         kernels = checkpoint_kernels(self.parameters, self.candidates.take(rows), self.scored)

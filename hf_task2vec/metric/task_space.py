@@ -56,6 +56,9 @@ def check_domain(domain: str | None) -> str | None:
     return domain
 
 
+_ARRAYS = ("profiles", "moments", "descriptors", "embedded", "values", "kinds")
+
+
 @dataclass(frozen=True, eq=False)
 class TaskFeatures:
     """Tasks as the metric sees them.
@@ -90,8 +93,18 @@ class TaskFeatures:
     def take(self, rows: NDArray[np.int64]) -> TaskFeatures:
         """Return the tasks at `rows`."""
         names = tuple(self.names[i] for i in rows)
-        arrays = ("profiles", "moments", "descriptors", "embedded", "values", "kinds")
-        return TaskFeatures(names, **{name: getattr(self, name)[rows] for name in arrays})
+        return TaskFeatures(names, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+
+    def and_unknown(self, names: tuple[str, ...]) -> TaskFeatures:
+        """Return them and tasks without an embedding, which are similar to nothing but themselves."""
+
+        def more(rows: NDArray[Any]) -> NDArray[Any]:
+            found = np.zeros((len(rows) + len(names), *rows.shape[1:]), rows.dtype)  # takes no memory for zeros
+            found[: len(rows)] = rows
+            return found
+
+        arrays = {name: more(getattr(self, name)) for name in _ARRAYS}
+        return TaskFeatures((*self.names, *names), **arrays)
 
     def of_kind(self, kind: str) -> TaskFeatures:
         """Return them with one kind, that is known."""
@@ -164,14 +177,6 @@ class TaskSpace:
             embedding.task_descriptors,
         )
 
-    def unknown(self, names: tuple[str, ...]) -> TaskFeatures:
-        """Features of tasks without an embedding: similar to nothing but themselves."""
-        n, f, m = len(names), len(self.centre), len(self.moments_centre)
-        zeros = np.zeros((n, len(TASK_DESCRIPTORS)))
-        values = np.zeros((n, f), dtype=np.float32)
-        kinds, embedded = np.zeros((n, len(KINDS))), np.zeros(n, dtype=np.bool_)
-        return TaskFeatures(names, np.zeros((n, f)), np.zeros((n, m)), zeros, embedded, values, kinds)
-
 
 def _raw_moments(mean: Any, var: Any) -> Array:
     mean, var = np.asarray(mean, dtype=np.float64), np.asarray(var, dtype=np.float64)
@@ -203,16 +208,3 @@ def _descriptor_row(name: str, d: Mapping[str, float]) -> list[float]:
         (d["early_accuracy_gain"] - d["linear_probe_accuracy_gain"]) / 0.2,
         (d["mid_accuracy_gain"] - d["linear_probe_accuracy_gain"]) / 0.15,
     ]
-
-
-def join_tasks(first: TaskFeatures, second: TaskFeatures) -> TaskFeatures:
-    """Stack two sets of tasks."""
-    return TaskFeatures(
-        first.names + second.names,
-        np.concatenate([first.profiles, second.profiles]),
-        np.concatenate([first.moments, second.moments]),
-        np.concatenate([first.descriptors, second.descriptors]),
-        np.concatenate([first.embedded, second.embedded]),
-        np.concatenate([first.values, second.values]),
-        np.concatenate([first.kinds, second.kinds]),
-    )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -54,6 +55,7 @@ R = TypeVar("R", bound=Row)
 Rows: TypeAlias = "Iterable[Mapping[str, Any] | Row]"
 
 EMBEDDINGS_FILE = "embeddings.safetensors"
+_TABLE_OF = {row_type: name for name, row_type in ROW_TYPES.items()}
 
 
 def default_index_path() -> Path:
@@ -126,7 +128,7 @@ class ZooIndex(IndexOnHub):
         row_type, rows = ROW_TYPES[table], self.rows[table]
         return pd.DataFrame(
             {
-                name: pd.Series([getattr(row, name) for row in rows], dtype=column_dtype(row_type, name))
+                name: pd.Series([*map(attrgetter(name), rows)], dtype=column_dtype(row_type, name))
                 for name in row_type.model_fields
             }
         )
@@ -344,11 +346,14 @@ class ZooIndex(IndexOnHub):
 
     def by_name(self, row_type: type[R]) -> dict[str, R]:
         """Return the rows of a table by name: of `TaskRow`, `CheckpointRow` or `SourceRow`."""
+        if row_type not in self._by_name:
+            rows = self.rows[_TABLE_OF[row_type]]
+            self._by_name[row_type] = {getattr(row, row.KEY[0]): row for row in rows}
         return self._by_name[row_type]  # type: ignore[return-value]
 
     @cached_property
     def _by_name(self) -> dict[type[Row], dict[str, Row]]:
-        return {row_type: {row.key[0]: row for row in self.rows[table]} for table, row_type in ROW_TYPES.items()}
+        return {}
 
     def repeated_facts(self, task: str, checkpoint: str, source: str) -> dict[str, Any]:
         """Return what the row of a score repeats of its task, checkpoint and source."""

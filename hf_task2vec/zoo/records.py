@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,20 +100,20 @@ def _cell(value: object) -> str:
 
 def key_problems(tables: Mapping[str, Sequence[Row]]) -> list[str]:
     """List repeated keys and references to unknown keys, with row numbers as in the CSV file (the header is 1)."""
-    problems = []
-    known: dict[str, dict[tuple[str, ...], int]] = {}
+    problems, known = list[str](), dict[str, set[str]]()
     for name, rows in tables.items():
-        first = known.setdefault(name, {})
+        first = dict[Any, int]()
+        key = attrgetter(*ROW_TYPES[name].KEY)
         for number, row in enumerate(rows, start=2):
-            if (earlier := first.setdefault(row.key, number)) != number:
+            if (earlier := first.setdefault(key(row), number)) != number:
                 problems.append(f"{name}.csv: row {number} repeats the key of row {earlier}: {_key_text(row)}")
+        known[name] = set(map(attrgetter(ROW_TYPES[name].KEY[0]), rows))
     for name, column, target in REFERENCES:
-        for number, row in enumerate(tables[name], start=2):
-            value = getattr(row, column)
+        for number, value in enumerate(map(attrgetter(column), tables[name]), start=2):
             for item in value if isinstance(value, tuple) else (value,):
                 item = item.source if isinstance(item, Alias) else item
-                if (item,) not in known[target]:
-                    near = like(item, [key[0] for key in known[target]])
+                if item not in known[target]:
+                    near = like(item, sorted(known[target]))
                     problems.append(f"{name}.csv: row {number}, column {column}: {item!r} is not in {target}.csv{near}")
     return [*problems, *_shared_names(tables["checkpoints"])]
 
