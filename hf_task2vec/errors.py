@@ -34,11 +34,7 @@ class ImageDecodeError(TaskError):
 
 
 class ProbeError(Task2VecError):
-    """A checkpoint cannot be loaded or wrapped as a probe network."""
-
-
-class UnsupportedLayerError(ProbeError):
-    """A layer is used in a way for which a per-example gradient would silently be wrong."""
+    """A checkpoint cannot be loaded or wrapped as a probe, or a gradient of it per example would silently be wrong."""
 
 
 class FisherError(Task2VecError):
@@ -55,10 +51,6 @@ class ProbeMismatchError(EmbeddingError):
 
 class ZooIndexError(Task2VecError):
     """A zoo index is missing, malformed, inconsistent or fails its checksums."""
-
-
-class SchemaVersionError(Task2VecError):
-    """A file was written by a newer or unknown version of its format."""
 
 
 class MetricError(Task2VecError):

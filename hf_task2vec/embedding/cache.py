@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_task2vec.embedding.computing import Computing
 from hf_task2vec.embedding.task_embedding import DESCRIPTORS, SUFFIX, TaskEmbedding, embedding_config, embedding_key
-from hf_task2vec.errors import EmbeddingError, SchemaVersionError
+from hf_task2vec.errors import EmbeddingError
 from hf_task2vec.files import cache_dir, warn_not_kept
 from hf_task2vec.tasks import stage
 
@@ -82,7 +82,7 @@ def _kept(path: Path) -> TaskEmbedding | None:
         return None
     try:
         embedding = TaskEmbedding.load(path)
-    except (EmbeddingError, SchemaVersionError) as error:
+    except EmbeddingError as error:
         logger.warning("a cached embedding is not usable and is made again: %s", error)
         return None
     if set(DESCRIPTORS) - set(embedding.descriptors):  # made by an earlier version

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_task2vec.errors import EmbeddingError, ProbeMismatchError, SchemaVersionError
+from hf_task2vec.errors import EmbeddingError, ProbeMismatchError
 from hf_task2vec.files import atomic_path, canonical_json, sha256_bytes, why
 from hf_task2vec.hub import EmbeddingOnHub
 
@@ -203,9 +203,7 @@ class TaskEmbedding(EmbeddingOnHub):
         Raises
         ------
         EmbeddingError
-            It is missing, damaged or no embedding.
-        SchemaVersionError
-            It was written in another version of the format.
+            It is missing, damaged, no embedding, or one of another version of the format.
         """
         try:
             data = Path(path).read_bytes()
@@ -231,7 +229,7 @@ class TaskEmbedding(EmbeddingOnHub):
         if not isinstance(document, dict):
             raise EmbeddingError(f"{where} is no task embedding: its metadata have no {_METADATA_KEY!r}")
         if document.get("schema_version") != SCHEMA_VERSION:
-            raise SchemaVersionError(
+            raise EmbeddingError(
                 f"{where} has schema version {document.get('schema_version')!r}, this version of hf_task2vec reads "
                 f"{SCHEMA_VERSION}; upgrade the package, or make the embedding again"
             )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.errors import ProbeError
 from hf_task2vec.fisher.autotune import conv_squares, linear_squares
 from hf_task2vec.probes import CallInterceptor, FilterLayer, weight_owners
 
@@ -80,7 +80,7 @@ class SquareCapture(CallInterceptor):
             call = {**call, "weight": plan.weight, "bias": plan.bias}
         output: Tensor = func(**call)
         if not torch.is_grad_enabled():
-            raise UnsupportedLayerError(
+            raise ProbeError(
                 f"layer {plan.layer.name!r} runs under torch.no_grad(), so it has no gradient; remove that from the "
                 "network's forward"
             )
@@ -93,7 +93,7 @@ class SquareCapture(CallInterceptor):
 
         def accumulate(g: Tensor) -> None:
             if x._version != version:
-                raise UnsupportedLayerError(
+                raise ProbeError(
                     f"the input of layer {plan.layer.name!r} was overwritten in place after use, so its gradient "
                     "would be wrong; make the operation after it out-of-place"
                 )
@@ -184,7 +184,7 @@ def _by_example(t: Tensor, n: int, name: str) -> Tensor:
     if len(t) == n:
         return t
     if len(t) % n:
-        raise UnsupportedLayerError(f"layer {name!r} got {len(t)} inputs for a batch of {n} images")
+        raise ProbeError(f"layer {name!r} got {len(t)} inputs for a batch of {n} images")
     return t.unflatten(0, (n, -1))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_task2vec.errors import FisherError, UnsupportedLayerError
+from hf_task2vec.errors import FisherError, ProbeError
 from hf_task2vec.fisher.capture import SquareCapture, in_full
 from hf_task2vec.fisher.cotangents import LIKELIHOODS, SAMPLINGS, logit_cotangents
 from hf_task2vec.probes import FilterLayer, full_precision, send
@@ -112,7 +112,7 @@ def diagonal_fisher(
     FisherError
         Unknown `label_sampling` or likelihood, features of another dimension than the head's, or non-finite outputs
         or gradients.
-    UnsupportedLayerError
+    ProbeError
         An activation needed for a gradient was overwritten in place, or the network cuts gradients off.
     """
     if label_sampling not in SAMPLINGS:
@@ -133,7 +133,7 @@ def diagonal_fisher(
         with capture, torch.enable_grad(), full_precision(images.device):
             outputs = probe.module(images.clone() if images.is_inference() else images)
         if not outputs.requires_grad:
-            raise UnsupportedLayerError(
+            raise ProbeError(
                 "no gradient leads from the features back to any covered layer; remove .detach() and "
                 "torch.no_grad() from the network's forward"
             )

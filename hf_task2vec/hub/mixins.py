@@ -192,7 +192,7 @@ class IndexOnHub:
         ------
         HubError
             The repository or a file cannot be had, or arrived damaged.
-        ZooIndexError, SchemaVersionError
+        ZooIndexError
             What is there is no index, or one of another version.
         """
         from hf_task2vec.sharing import pull_index

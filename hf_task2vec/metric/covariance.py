@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from hf_task2vec.errors import MetricError, SchemaVersionError
+from hf_task2vec.errors import MetricError
 from hf_task2vec.metric.task_space import TASK_DESCRIPTORS
 
 if TYPE_CHECKING:
@@ -137,10 +137,8 @@ class MetricParameters:
 
         Raises
         ------
-        SchemaVersionError
-            The file was written by another version of the format.
         MetricError
-            The file is malformed.
+            The file is malformed, or was written by another version of the format.
         """
         try:
             document = json.loads(data)
@@ -148,9 +146,7 @@ class MetricParameters:
             raise MetricError(f"{METRIC_FILE} cannot be read as JSON: {error}") from error
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"{METRIC_FILE} has schema version {version!r}, this version reads {SCHEMA_VERSION}"
-            )
+            raise MetricError(f"{METRIC_FILE} has schema version {version!r}, this version reads {SCHEMA_VERSION}")
         try:
             found = TypeAdapter(cls).validate_json(json.dumps(document.get("parameters")))
         except ValidationError as error:

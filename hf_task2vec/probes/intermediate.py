@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.errors import ProbeError
 from hf_task2vec.probes.layers import CallInterceptor, FilterLayer, weight_owners
 from hf_task2vec.probes.probe import Probe
 
@@ -63,7 +63,7 @@ def pooled(kind: str, x: Tensor, n: int, name: str) -> Tensor:
     channels = x if kind == "linear" else x.movedim(1, -1)
     if len(x) != n:  # windows or patches of each example
         if len(x) % n:
-            raise UnsupportedLayerError(f"layer {name!r} got {len(x)} inputs for a batch of {n} images")
+            raise ProbeError(f"layer {name!r} got {len(x)} inputs for a batch of {n} images")
         channels = channels.unflatten(0, (n, -1))
     if channels.dim() == 2:
         return channels

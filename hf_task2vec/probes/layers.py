@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.errors import ProbeError
 
 #: Calls whose second argument is a weight with one row per filter.
 FILTER_CALLS: dict[Callable[..., Any], str] = {
@@ -252,7 +252,7 @@ def trace_layers(module: nn.Module, example: Tensor) -> LayerTrace:
             layers.append(FilterLayer(name, kind, shape[0], shape[1:].numel(), norm))
     if not layers:
         found = ", ".join(sorted({type(m).__name__ for m in module.modules() if not list(m.children())})[:8])
-        raise UnsupportedLayerError(
+        raise ProbeError(
             "no convolution or linear layer of the network is used in a way the Fisher information can cover "
             f"(layers found: {found}); wrap a float32 network with nn.Conv*d or nn.Linear layers"
         )
@@ -264,7 +264,7 @@ def _run(module: nn.Module, batch: Tensor) -> _Tracer:
     with torch.no_grad(), tracer:
         tracer.count_uses(module(batch))
     if tracer.train_mode_norm:
-        raise UnsupportedLayerError(
+        raise ProbeError(
             "the network normalises with batch statistics, which mix the examples; call .eval() on it first "
             "(and give each BatchNorm track_running_stats=True)"
         )

@@ -18,7 +18,7 @@ from hf_task2vec.tasks.columns import (
     is_bookkeeping,
 )
 from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
-from hf_task2vec.tasks.parquet.split import NotCheap, ParquetSplit
+from hf_task2vec.tasks.parquet.split import ParquetSplit, UseDownload
 from hf_task2vec.tasks.sampling import Draw
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def open_rows(source: Source, sampling: Sampling, warn: Warn = logger.warning) -
     if source.remote is not None:
         try:
             return _rows(source, source.remote, sampling, warn)
-        except NotCheap as why:
+        except UseDownload as why:
             logger.info("%s is downloaded, not read in parts: %s", source, why)
     data = source.load()
     if type(data).__module__.partition(".")[0] == "datasets":

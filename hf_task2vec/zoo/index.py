@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from hf_task2vec.embedding import TaskEmbedding
-from hf_task2vec.errors import EmbeddingError, SchemaVersionError, ZooIndexError
+from hf_task2vec.errors import EmbeddingError, ZooIndexError
 from hf_task2vec.files import atomic_path, canonical_json, json_bytes, sha256_bytes, sha256_file, why
 from hf_task2vec.hub import IndexOnHub
 from hf_task2vec.zoo.records import (
@@ -170,10 +170,9 @@ class ZooIndex(IndexOnHub):
 
         Raises
         ------
-        SchemaVersionError
-            If the index was written in another version of the format.
         ZooIndexError
-            If a file is missing or malformed, or a row is invalid or names an unknown task or checkpoint.
+            If the index was written in another version of the format, a file is missing or malformed, or a row is
+            invalid or names an unknown task or checkpoint.
         """
         folder = default_index_path() if path is None else Path(path)
         manifest = read_manifest(folder)
@@ -377,7 +376,7 @@ class ZooIndex(IndexOnHub):
                     )
         try:
             embedded = set() if self.embedded is None else set(self.embeddings.names)
-        except (ZooIndexError, SchemaVersionError) as error:
+        except ZooIndexError as error:
             return [*problems, str(error)]
         tasks = self.by_name(TaskRow)
         for number, task in enumerate(tasks.values(), start=2):

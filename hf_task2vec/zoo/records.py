@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from hf_task2vec.errors import SchemaVersionError, ZooIndexError
+from hf_task2vec.errors import ZooIndexError
 from hf_task2vec.zoo.schema import ROW_TYPES, SCHEMA_VERSION, Alias, CheckpointRow, Manifest, Row
 
 MANIFEST = "manifest.json"
@@ -168,7 +168,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ZooIndexError(f"{folder / MANIFEST}: not readable as JSON ({error})") from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
-        raise SchemaVersionError(
+        raise ZooIndexError(
             f"{folder / MANIFEST}: schema version {version!r}; this release reads version {SCHEMA_VERSION} "
             "(update hf-task2vec, or use an index written for this release)"
         )

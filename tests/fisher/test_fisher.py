@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_task2vec.errors import FisherError, UnsupportedLayerError
+from hf_task2vec.errors import FisherError, ProbeError
 from hf_task2vec.fisher.diagonal import FisherSums, diagonal_fisher
 from hf_task2vec.fisher.head import Head
 from hf_task2vec.probes.layers import FilterLayer
@@ -293,7 +293,7 @@ def without_grad(net: Any, x: Tensor) -> Tensor:
 )
 def test_networks_whose_gradients_would_be_wrong(function: Any, message: str) -> None:
     probe = bare(randomise(Function(function)), IMAGES)
-    with pytest.raises(UnsupportedLayerError, match=message):
+    with pytest.raises(ProbeError, match=message):
         fisher(probe)
 
 
@@ -352,5 +352,5 @@ def test_a_layer_that_changes_its_layout_with_the_batch_is_refused() -> None:
         return net.second(net.first(x).mean(0, keepdim=True)).expand(len(x), -1, -1, -1)
 
     module = randomise(Function(forward)).double().eval().requires_grad_(False)
-    with pytest.raises(UnsupportedLayerError, match="layer 'second' got 1 inputs for a batch of 3 images"):
+    with pytest.raises(ProbeError, match="layer 'second' got 1 inputs for a batch of 3 images"):
         fisher(Bare(module, (layer,)))

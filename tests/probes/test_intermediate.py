@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_task2vec.embedding.descriptors import describe_task
 from hf_task2vec.embedding.embed import embed_task
-from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.errors import ProbeError
 from hf_task2vec.probes.intermediate import IntermediateReader, pooled
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import ridge_leave_one_out
@@ -104,7 +104,7 @@ def test_shapes(kind: str, shape: tuple[int, ...], expected: tuple[int, int]) ->
 
 
 def test_inputs_that_fit_no_image() -> None:
-    with pytest.raises(UnsupportedLayerError, match="layer 'attn' got 13 inputs for a batch of 4 images"):
+    with pytest.raises(ProbeError, match="layer 'attn' got 13 inputs for a batch of 4 images"):
         pooled("linear", torch.randn(13, 3), 4, "attn")
 
 

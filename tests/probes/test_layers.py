@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_task2vec.errors import UnsupportedLayerError
+from hf_task2vec.errors import ProbeError
 from hf_task2vec.probes.layers import LayerTrace, trace_layers
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -193,13 +193,13 @@ def test_normalisation_without_the_batch_is_accepted(norm: nn.Module) -> None:
 def test_batch_statistics_are_refused(norm: nn.Module, message: str) -> None:
     net = Net(lambda net, x: net.norm(x), norm=norm).eval()
     norm.train(norm.track_running_stats)
-    with pytest.raises(UnsupportedLayerError, match=message):
+    with pytest.raises(ProbeError, match=message):
         trace_layers(net, IMAGE)
 
 
 def test_a_network_without_layers_is_refused() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten()).eval()
-    with pytest.raises(UnsupportedLayerError, match=r"no convolution or linear layer.*BatchNorm2d, Flatten, ReLU"):
+    with pytest.raises(ProbeError, match=r"no convolution or linear layer.*BatchNorm2d, Flatten, ReLU"):
         trace_layers(net, IMAGE)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_task2vec.errors import DatasetNotFoundError
 from hf_task2vec.tasks.images import not_fetched
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, first_values
-from hf_task2vec.tasks.parquet.split import Entry, NotCheap, ParquetSplit, leaf_of
+from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit, UseDownload, leaf_of
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -66,7 +66,7 @@ class _LocalFile:
         """Return cells of a row group, of which no more is read than up to the last one wanted."""
         try:
             cells = self._first(group, name, positions)
-        except (NotCheap, DamagedPageError):  # such as other codecs, and pages of more than a gigabyte
+        except (UseDownload, DamagedPageError):  # such as other codecs, and pages of more than a gigabyte
             cells = self._decoded(group, name, at_once, positions)
         return [beside(self._place.parent, cell) for cell in cells]
 

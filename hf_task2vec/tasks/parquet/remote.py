@@ -26,7 +26,7 @@ from hf_task2vec.files import atomic_path, cache_dir, canonical_json, sha256_byt
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.tasks.columns import declared
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, IncompleteError, Leaf, first_values, parse_struct
-from hf_task2vec.tasks.parquet.split import Entry, NotCheap, ParquetSplit, leaf_of
+from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit, UseDownload, leaf_of
 
 if TYPE_CHECKING:
     import datasets
@@ -70,7 +70,7 @@ def list_files(
     """Return which Parquet files a dataset consists of at the commit that `revision` stands for, None if of none."""
     try:
         listing = _list(HubSession(hub_id, revision=commit, token=token), commit, builder)
-    except NotCheap as why:
+    except UseDownload as why:
         logger.info("%s is downloaded, not read in parts: %s", hub_id, why)
         return None
     try:
@@ -89,16 +89,16 @@ def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) ->
     from datasets.packaged_modules.parquet.parquet import Parquet
 
     if not isinstance(builder, Parquet) or not builder.config.data_files:
-        raise NotCheap(
+        raise UseDownload(
             "its files are not Parquet (those of revision='refs/convert/parquet' are, where the Hub made a copy)"
         )
     if getattr(builder.config, "columns", None) or getattr(builder.config, "filters", None):
-        raise NotCheap("its card chooses columns or rows")
+        raise UseDownload("its card chooses columns or rows")
     start = f"hf://datasets/{session.repo_id}@{commit}/"
     splits: dict[str, list[str]] = {}
     for split, places in builder.config.data_files.items():
         if not all(place.startswith(start) and "::" not in place for place in map(str, places)):
-            raise NotCheap("its files lie elsewhere")
+            raise UseDownload("its files lie elsewhere")
         splits[str(split)] = [str(place)[len(start) :] for place in places]
     paths = sorted({path for found in splits.values() for path in found})
     sizes: dict[str, int] = {}
@@ -113,7 +113,7 @@ def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) ->
         )
         sizes |= {info.path: getattr(info, "size", 0) for info in infos}
     if set(sizes) != set(paths):
-        raise NotCheap("its files are not all listed")
+        raise UseDownload("its files are not all listed")
     features = builder.info.features
     known = None if features is None else json.loads(json.dumps(features.to_dict()))
     return Listing(commit, builder.config.name, splits, sizes, known)
@@ -196,7 +196,7 @@ class RemoteFile(io.RawIOBase):
         data = self.fetch(size - length, size)
         needed = struct.unpack("<I", data[-8:-4])[0] + 8 if length >= 12 else size + 1
         if data[-4:] != _MAGIC or needed > size:
-            raise NotCheap(f"{self.path} is no Parquet file")
+            raise UseDownload(f"{self.path} is no Parquet file")
         if needed > length:
             data = self.fetch(size - needed, size - length) + data
         return data[-needed:]
@@ -299,11 +299,11 @@ class RemoteSplit(ParquetSplit):
     def sample(
         self, name: str, labels: Labels, size: int | None, seed: int
     ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Draw as any Parquet split does; `NotCheap` if it would take more bytes than a download is worth."""
+        """Draw as any Parquet split does; `UseDownload` if it would take more bytes than a download is worth."""
         if size is None:
-            raise NotCheap("all images are asked for")
+            raise UseDownload("all images are asked for")
         draw, read, note = super().sample(name, labels, size, seed)
         needed, total = self.entries(name).cost(draw.rows), self.entries(name).total
         if note is not None and needed > max(EXACT_BYTES, MOST_SHARE * total):
-            raise NotCheap(f"the sample would take {needed / 1e6:,.0f} MB of {total / 1e6:,.0f} MB")
+            raise UseDownload(f"the sample would take {needed / 1e6:,.0f} MB of {total / 1e6:,.0f} MB")
         return draw, read, note

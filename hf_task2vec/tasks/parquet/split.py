@@ -37,7 +37,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class NotCheap(Exception):
+class UseDownload(Exception):
     """A split cannot be read in parts, or not by fewer bytes; the text says why."""
 
 
@@ -80,15 +80,15 @@ def leaf_of(part: ParquetPart, name: str, number: int) -> tuple[int, Leaf, int, 
     schema, group = part.metadata.schema, part.metadata.row_group(number)
     kind = schema.to_arrow_schema().field(name).type
     if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise NotCheap(f"column {name!r} ({kind}) does not hold the images themselves")
+        raise UseDownload(f"column {name!r} ({kind}) does not hold the images themselves")
     leaf_name = f"{name}.bytes" if pa.types.is_struct(kind) else name
     names = [schema.column(i).path for i in range(part.metadata.num_columns)]
     if leaf_name not in names:
-        raise NotCheap(f"{part.path} has no column {leaf_name!r}")
+        raise UseDownload(f"{part.path} has no column {leaf_name!r}")
     position = names.index(leaf_name)
     chunk = group.column(position)
     if chunk.compression not in CODECS or not ENCODINGS.issuperset(chunk.encodings):
-        raise NotCheap(f"{part.path} is compressed with {chunk.compression}, encoded as {chunk.encodings}")
+        raise UseDownload(f"{part.path} is compressed with {chunk.compression}, encoded as {chunk.encodings}")
     dictionary = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
     first = chunk.data_page_offset
     end = (first if dictionary is None else min(dictionary, first)) + chunk.total_compressed_size
