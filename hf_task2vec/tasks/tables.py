@@ -231,16 +231,17 @@ def names_of_numbers(files: Files, path: str, numbers: Sequence[str]) -> list[st
 
 
 def _from_lists(files: Files, path: str) -> pa.Table | None:
-    """Return the labels of CUB-200's lists (image, class of the image, name of the class), each after a number."""
+    """Return CUB-200's lists (image, its class, name of the class, whether for training), each after a number."""
     import pyarrow as pa
 
     folder = path.removesuffix("images.txt")
-    lists = [path, f"{folder}image_class_labels.txt", f"{folder}classes.txt"]
+    lists = [path, *(f"{folder}{name}.txt" for name in ("image_class_labels", "classes", "train_test_split"))]
     if folder == path or lists[1] not in files.tables:
         return None
-    images, classes, names = (pairs(files, each) if each in files.tables else {} for each in lists)
+    images, classes, names, training = (pairs(files, each) if each in files.tables else {} for each in lists)
     labels = [names.get(number, number) if (number := classes.get(image)) else None for image in images]
-    return pa.table({"file_name": [*images.values()], "label": labels})
+    splits = {"split": [{"1": "train", "0": "test"}.get(training.get(image, "")) for image in images]}
+    return pa.table({"file_name": [*images.values()], "label": labels} | (splits if training else {}))
 
 
 def _from_parquet(files: Files, path: str) -> pa.Table:

@@ -643,6 +643,7 @@ READ = {
             or table(r, "".join(f"{i + 1} {i % 2}\n" for i in range(12)), "train_test_split.txt")
             or table(r, "".join(f"{i} {c}\n" for i, c in enumerate(CLASSES, 1)), "classes.txt")
         ),
+        counts=dict.fromkeys(CLASSES, 2),  # those for training
         labels_from="column 'label' of images.txt",
     ),
     "more: Tiny ImageNet": Case(
