@@ -44,7 +44,8 @@ def tasks(manifest: list[Record]) -> list[Record]:
         extra = declared.get(entry["name"], {})
         records[entry["name"]] = {
             "task": entry["name"],
-            "domain": {"scenes": "scene"}.get(entry["domain"], re.sub(r"[^a-z0-9]+", "-", entry["domain"].lower())),
+            "domain": extra.get("domain")
+            or {"scenes": "scene"}.get(entry["domain"], re.sub(r"[^a-z0-9]+", "-", entry["domain"].lower())),
             "n_images": entry["n_train"] + entry["n_test"],
             "source": entry["source_repo"],
             "source_revision": entry["source_commit"],
