@@ -83,6 +83,8 @@ _SCALE_SCORES, _SOURCE_SCORES = 3.0, 10.0
 _CHUNK = 64
 # Scores whose weights take more than a second to solve for.
 _WORTH_KEEPING = 2500
+# Files kept in the cache folder, some of 10 MB each: of one metric there are two.
+_MOST_KEPT = 8
 
 
 class Metric:
@@ -325,6 +327,8 @@ class RankingMetric(Metric):
         try:
             with atomic_path(file) as temporary:
                 temporary.write_bytes(self._written(what, found))
+            for old in sorted(file.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-_MOST_KEPT]:
+                old.unlink()
         except OSError as error:
             logger.info("nothing is kept of the metric: %s", why(error))
         return found

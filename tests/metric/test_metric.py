@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -563,6 +564,21 @@ def test_many_scores_are_solved_once(own_cache: Path, monkeypatch: pytest.Monkey
     again = replace(metric).predict_features(task, candidates)
     np.testing.assert_array_equal(again.mean, first.mean)
     np.testing.assert_array_equal(again.covariance(rows), first.covariance(rows))
+
+
+def test_the_cache_holds_the_last_few(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking_metric, "_WORTH_KEEPING", 1)
+    monkeypatch.setattr(ranking_metric, "_MOST_KEPT", 3)
+    folder = own_cache / "metric"
+    folder.mkdir(parents=True)
+    for age in range(4):
+        (folder / f"old{age}").touch()
+        os.utime(folder / f"old{age}", (1e9 - age, 1e9 - age))
+    metric, task, candidates = world()
+    metric.predict_features(task, candidates).covariance(np.arange(2))
+    assert sorted(path.name.split(".", 1)[-1] for path in folder.iterdir()) == [
+        "known.safetensors", "old0", "weights.safetensors"
+    ]  # fmt: skip
 
 
 def test_a_damaged_copy_in_the_cache_is_solved_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
