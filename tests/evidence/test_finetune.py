@@ -150,3 +150,17 @@ def test_a_head_that_is_no_linear_layer_is_left_as_it_is() -> None:
     model = timm.create_model("resnetv2_50x1_bit", num_classes=3).eval()  # a 1 x 1 convolution
     batches = [{"pixel_values": torch.randn(6, 3, 64, 64), "labels": torch.arange(6) % 3}]
     assert not start_head(model, batches, 3)
+
+
+def test_several_labels_an_image_cannot_be_fine_tuned_on(tmp_path: Path) -> None:
+    many = dataset(12).map(lambda row: {"labels": [row["label"], (row["label"] + 1) % 3]}, remove_columns="label")
+    with pytest.raises(TaskError, match="fine-tuning takes images with one label each"):
+        Parts.of_dataset(many, label_column="labels")
+
+
+def test_a_test_split_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
+    for i, row in enumerate(dataset(12)):
+        (tmp_path / "train" / f"c{row['label']}").mkdir(parents=True, exist_ok=True)
+        row["image"].save(tmp_path / "train" / f"c{row['label']}" / f"{i}.png")
+    with pytest.raises(DatasetNotFoundError, match="no split 'judge'"):
+        Parts.of_dataset(tmp_path, test_split="judge")

@@ -98,3 +98,14 @@ def test_a_card_without_metadata_is_all_text() -> None:
 )
 def test_names_of_repositories(repository: str, base: str, data: str | None) -> None:
     assert data_in_name(repository, base) == data
+
+
+def test_results_of_other_tasks_and_of_one_of_several_datasets() -> None:
+    one = {"dataset": {"type": "org/b"}, "metrics": [{"type": "accuracy", "value": 0.8}]}
+    other = {"task": {"type": "object-detection"}, "dataset": {"type": "org/a"}, "metrics": one["metrics"]}
+    several = {"base_model": "org/net", "datasets": ["org/a", "org/b"]}
+    (outcome,) = read_card("me/net", {**several, "model-index": [{"results": [other, one, "no result"]}]}, "")
+    assert (outcome.dataset, outcome.value) == ("org/b", 0.8)
+    elsewhere = {**one, "dataset": {"type": "org/c"}}
+    with pytest.raises(CardError, match="several datasets"):
+        read_card("me/net", {**several, "model-index": [{"results": [elsewhere]}]}, "")

@@ -157,3 +157,18 @@ def test_floats_are_refused_with_a_line_that_bins_them(kind: Any) -> None:
         assert binned.class_counts.tolist() == [6, 6, 6, 6]
     with pytest.raises(ColumnError, match=r"no label column; .*floats are no classes, bin them first"):
         Task.from_dataset(data.rename_column("labels", "brightness"))
+
+
+def test_tags_are_split_at_blanks(caplog: pytest.LogCaptureFixture) -> None:
+    values = pa.chunked_array([["red round", "green", "red long", "green round"]])
+    labels = read_labels(values, Value("string"), name="tags")
+    assert labels.names == ("green", "long", "red", "round")
+    assert "are split at ' ': several labels an image" in caplog.text
+    sentences = pa.chunked_array([["one two", "three", "four five", "six"]])  # no word occurs again
+    assert read_labels(sentences, Value("string"), name="tags").names == ("four five", "one two", "six", "three")
+
+
+def test_many_integers_count_as_classes_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    labels = read_labels(pa.chunked_array([[*range(40), 0, 1]]), Value("int64"))
+    assert len(labels.names) == 40
+    assert "40 distinct integers in 42 rows count as so many classes; if they measure, bin them" in caplog.text

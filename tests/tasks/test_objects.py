@@ -299,3 +299,23 @@ def test_configurations_of_a_folder(tmp_path: Path) -> None:
 def test_the_address_of_a_page(hub: HubServer, address: str) -> None:
     hub.create_dataset("org/pets", {TRAIN: parquet(make([0, 1] * 4))})
     assert Task.from_dataset(address).dataset == "org/pets"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [(picture(0), "cat"), (picture(1), "dog", "more")],
+        [picture(i) for i in range(4)],
+        [],
+    ],
+    ids=["rows of different lengths", "no labels", "nothing"],
+)
+def test_lists_that_are_no_dataset(data: Any) -> None:
+    with pytest.raises(TaskError):
+        len(Task.from_dataset(data))
+
+
+def test_arrays_after_a_transform_are_named() -> None:
+    normalised = [(np.random.default_rng(i).normal(size=(8, 8, 3)), WORDS[i % 2]) for i in range(4)]
+    with pytest.raises(ImageDecodeError, match="is no image; pass the dataset without its transform"):
+        len(Task.from_dataset(normalised))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,25 @@ def test_classes_of_the_same_picture_are_an_error_that_says_so() -> None:
     picture = np.rint(greys(1)[0] * 255).astype(np.uint8)
     with pytest.raises(ImageDecodeError, match=r"under several labels.*only one class is left"):
         len(task([picture, picture]))
+
+
+def test_the_depth_that_a_png_states_holds() -> None:
+    """In a chunk of its own (sBIT): 10 bits in 16."""
+
+    def stated(picture: np.ndarray) -> bytes:
+        data = wide_png(np.dstack(3 * [np.round(picture * 1023).astype(np.uint16)]))
+        kind, chunk = b"sBIT", bytes([10])
+        at = data.index(b"IDAT") - 4
+        return data[:at] + struct.pack(">I", 1) + kind + chunk + struct.pack(">I", zlib.crc32(kind + chunk)) + data[at:]
+
+    dark = [0.5 * picture for picture in greys()]
+    shown = as_shown(task([stated(picture) for picture in dark]))
+    assert max(picture.max() for picture in shown) == pytest.approx(127.5, abs=2.0)
+
+
+def test_of_several_pages_the_first_is_read() -> None:
+    pages = [Image.fromarray((255 * picture).astype(np.uint8)) for picture in greys(2)]
+    stream = io.BytesIO()
+    pages[0].save(stream, "TIFF", save_all=True, append_images=pages[1:])
+    others = [(255 * picture).astype(np.uint8) for picture in greys(8)[1:]]
+    assert "the first page only in 1" in task([stream.getvalue(), *others]).read
