@@ -24,6 +24,7 @@ from datasets import Dataset, DatasetDict, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_task2vec import files as package_files
 from hf_task2vec.errors import DatasetNotFoundError, HubAccessError, HubCorruptError, HubError, TaskError
 from hf_task2vec.tasks.parquet import remote as hub_dataset
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, Leaf, first_values, unpack_snappy
@@ -257,6 +258,7 @@ def test_a_home_that_may_not_be_written_to_is_said_once(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     monkeypatch.setenv("HF_TASK2VEC_CACHE", str(tmp_path / "task2vec"))
     tmp_path.chmod(0o500)
+    package_files.temporary_folder.cache_clear()  # another test's is of another user
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)  # nobody: no folder is read-only for root
@@ -266,6 +268,7 @@ def test_a_home_that_may_not_be_written_to_is_said_once(
     finally:
         os.seteuid(user)
         tmp_path.chmod(0o700)
+        package_files.temporary_folder.cache_clear()
     (warning,) = (line for line in caplog.messages if "HF_HOME" in line)
     assert "task2vec cannot be written to (permission denied), so nothing is kept for the next time" in warning
     assert not list(tmp_path.iterdir())
