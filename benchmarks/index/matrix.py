@@ -1,6 +1,7 @@
 """Measure every checkpoint of ``../shared/checkpoints`` on every task of ``../shared/tasks``: the measured matrix.
 
     python -m benchmarks.index.matrix --cache DIR [--index zoo_index] [--tasks ...] [--checkpoints ...] [--results DIR]
+        [--device cuda]
 
 A build by ``hf_task2vec.evidence.build`` over all images of both splits: resumable, cell by cell. Raw output:
 results/matrix.csv, and which images the linear probe classified rightly: results/matrix_correct.npz. With ``--index``
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from hf_task2vec.evidence.cells import Cell, CellStore
 from hf_task2vec.evidence.inputs import pinned_task
 from hf_task2vec.evidence.rows import report_row, score_rows, source_row
 from hf_task2vec.files import atomic_path
+from hf_task2vec.probes import default_device
 from hf_task2vec.zoo.schema import LOCAL_PREFIX
 
 #: Datasets that a local checkpoint has seen besides ImageNet-1k (names as in `images_from` of tasks.csv).
@@ -59,14 +61,14 @@ def matrix_name(name: str) -> str:
     return {index_name(known): known for known in checkpoint_names()}[name]
 
 
-def checkpoint(name: str) -> Checkpoint:
-    """Return one of :func:`checkpoint_names`, to be loaded frozen by TorchScript."""
+def checkpoint(name: str, load: Callable[[str], Probe]) -> Checkpoint:
+    """Return one of :func:`checkpoint_names`."""
     if name in PACKAGED:
         facts = {"library": "timm", "architecture": name.removeprefix("timm/").partition(".")[0]}
-        return Checkpoint(name, {"weights": name}, partial(load_frozen, name), facts)
+        return Checkpoint(name, {"weights": name}, partial(load, name), facts)
     config = config_of(CHECKPOINTS / name)
     facts = {key: config[key] for key in ("library", "architecture", "gmacs")} | {"params_m": config["params"] / 1e6}
-    return Checkpoint(index_name(name), {"sha256": config["sha256"]}, partial(load_frozen, name), facts)
+    return Checkpoint(index_name(name), {"sha256": config["sha256"]}, partial(load, name), facts)
 
 
 def load_frozen(name: str) -> Probe:
@@ -82,11 +84,14 @@ def load_frozen(name: str) -> Probe:
     return probe
 
 
-def matrix_cells(tasks: Iterable[str] | None = None, checkpoints: Iterable[str] | None = None) -> list[Cell]:
+def matrix_cells(
+    tasks: Iterable[str] | None = None, checkpoints: Iterable[str] | None = None, device: str = "cpu"
+) -> list[Cell]:
     """The cells of shared tasks and checkpoints, by default all; their files keep the features."""
+    how = load_frozen if device == "cpu" else load  # what TorchScript has frozen stays on its device
     names = tasks or task_names()
     specs = [TaskSpec(dataset=str(TASKS / name), task=name, split="train", test_split="test") for name in names]
-    known = [checkpoint(name) for name in checkpoints or checkpoint_names()]
+    known = [checkpoint(name, how) for name in checkpoints or checkpoint_names()]
     config = {"max_samples": None, "seed": 0, "keep_features": True}
     return plan_cells([pinned_task(spec) for spec in specs], known, config)
 
@@ -163,10 +168,11 @@ def main() -> None:
     arguments.add_argument("--tasks", nargs="*", default=None)
     arguments.add_argument("--index", type=Path, default=None)
     arguments.add_argument("--results", type=Path, default=RESULTS)
+    arguments.add_argument("--device", default=default_device())
     args = arguments.parse_args()
-    cells, store = matrix_cells(args.tasks, args.checkpoints), CellStore(args.cache)
+    cells, store = matrix_cells(args.tasks, args.checkpoints, args.device), CellStore(args.cache)
     pending = [cell for cell in cells if store.is_pending(cell)]
-    run_cells(pending, store, Computing(progress=True), done=len(cells) - len(pending))
+    run_cells(pending, store, Computing(args.device, progress=True), done=len(cells) - len(pending))
     write_results(cells, store, args.results)
     if args.index is not None:
         index = ZooIndex.load(args.index).add_sources([source_row()], replace=True)

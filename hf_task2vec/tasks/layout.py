@@ -12,7 +12,7 @@ import csv
 import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate, islice
@@ -58,6 +58,10 @@ def _paths(files: Files, folders: Sequence[str]) -> Callable[[int], str]:
         return joined(folders[at], files.images[folders[at]][number - ends[at]])  # from the end, as `ends` is
 
     return path
+
+
+def _only(paths: Callable[[int], str], kept: Sequence[int]) -> Callable[[int], str]:
+    return lambda number: paths(kept[number])
 
 
 def _label_in(name: str) -> str | None:
@@ -236,6 +240,7 @@ class _Folder:
         self.said: dict[str, list[str]] = defaultdict(list)  # tables that have no labels, by the reason
         self.errors: list[str] = []  # of these, what a user may cure by naming a column
         self.legend = ""  # the list that names the classes
+        self.lists: dict[str, str] = {}  # the split of each image, where lists beside class folders tell it
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
@@ -264,7 +269,8 @@ class _Folder:
                     table = way.title.split()[-1]
                     self.said[f"they may be the labels; labels_from={table!r} takes them"].append(way.title)
             for why, tables in self.said.items():
-                self.warn(f"{listed(tables)}: {why}; labels are taken from the folders")
+                if tables:
+                    self.warn(f"{listed(tables)}: {why}; labels are taken from the folders")
             title += f" ({self.folders.note})" if self.folders.note else ""
         counts, examples = dict[str, int](), dict[str, tuple[str, ...]]()
         for reason, left in self.files.left_out.items():
@@ -307,7 +313,8 @@ class _Folder:
 
         folders, files = self.folders, self.files
         labelled = [name for name, classes in folders.splits.items() if classes and name is not None]
-        chosen = self._pick([*labelled, *(folders.flat if self.split is not None else ())])
+        alike = [*labelled, *(folders.flat if self.split is not None else ())]
+        chosen = None if self.lists and not alike else self._pick(alike)
         if chosen in folders.flat:
             raise LabelError(
                 f"split {chosen!r} of {self.place} has no class folders, so no labels; pass split={labelled[0]!r}"
@@ -318,6 +325,21 @@ class _Folder:
         codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
         self._warn_of_folders(chosen)
         paths, splits = _paths(files, [folder for _, folder in order]), [*labelled, *folders.flat]
+        if chosen is None and self.lists:
+            where = [self.lists.get(paths(number)) for number in range(len(codes))]
+            splits = sorted({split for split in where if split is not None})
+            chosen = self._pick(splits)
+            kept = [number for number, split in enumerate(where) if split == chosen]
+            codes, paths = codes[kept], _only(paths, kept)
+            if missing := [name for code, name in enumerate(names) if code not in codes]:
+                self.warn(f"no image of {listed(missing)} in split {chosen!r}")
+            if unnamed := where.count(None):
+                self.files.leave_out("in no list of a split", "", unnamed)
+                tables = folders.note.removeprefix("splits from ")
+                self.warn(
+                    f"{unnamed} of {len(where)} images are in no split of {tables} and are left out; "
+                    "labels_from='folders' takes all"
+                )
         return self._source(paths, pa.table({"label": codes}), chosen, splits, names=self._in_words(names))
 
     def _in_words(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -398,10 +420,14 @@ class _Folder:
             readers[SIDES] = partial(side_files, self.files, self.warn)
         groups: dict[Any, list[Sheet]] = defaultdict(list)
         choices: dict[str, LabelChoice] = {}
+        of_splits: dict[Any, list[Sheet]] = defaultdict(list)
         for path, read in readers.items():
             try:
                 if (sheet := read()) is None:
                     continue
+                stem = path.rpartition(".")[0]  # train1.txt and test1.txt belong together, as do train.txt and test.txt
+                number = stem[len(stem.rstrip("0123456789")) :]
+                of_splits[(above(path)[0], number) if split_of(name_of(stem)) else path].append(sheet)
                 choices[path] = self._choice(sheet)
             except (ValueError, OSError, csv.Error, ColumnError) as error:
                 why = " ".join(str(error).split())[:160]
@@ -413,6 +439,7 @@ class _Folder:
                 continue
             key = "split" if split_of(name_of(path).partition(".")[0]) else name_of(path)
             groups[key, tuple(sheet.columns.column_names)].append(sheet)
+        self._heed_lists(of_splits.values())
         ways = []
         for (key, _), group in groups.items():
             choice = choices[group[0].path]
@@ -447,8 +474,7 @@ class _Folder:
     def _of_tables(self, group: list[Sheet], choice: LabelChoice) -> Source:
         import pyarrow as pa
 
-        columns = pa.concat_tables([sheet.columns for sheet in group], promote_options="permissive")
-        images = [image for sheet in group for image in sheet.images]
+        columns, images = _together(group), [image for sheet in group for image in sheet.images]
         where = self._where(group, columns, images)
         there = [i for i, image in enumerate(images) if image is not None]
         labelled = columns.column(choice.columns[0]).is_valid().to_pylist()
@@ -480,6 +506,21 @@ class _Folder:
         if values := next(told, None):
             return [None if value is None else str(value) for value in values]
         return [None if image is None else self.folders.split_at(image) for image in images]
+
+    def _heed_lists(self, groups: Iterable[list[Sheet]]) -> None:
+        """Note the split of each image where class folders have none, but lists or a column tell it for nearly all."""
+        if [*self.folders.splits] != [None]:
+            return
+        for group in groups:
+            images = [image for sheet in group for image in sheet.images]
+            where = zip(images, self._where(group, _together(group), images), strict=True)
+            told = {image: split for image, split in where if image is not None and split is not None}
+            if len(told) > 0.9 * self.files.n_images and tell_splits(told.values()) and len({*told.values()}) > 1:
+                tables = [sheet.path for sheet in group]
+                for why in [*self.said]:
+                    self.said[why] = [table for table in self.said[why] if table not in tables]
+                self.lists, self.folders.note = told, f"splits from {listed(map(text, tables))}"
+                return
 
     def _warn_of_rows(self, sheet: Sheet, columns: pa.Table, images: list[str | None], others: list[str]) -> None:
         """Name the rows without an image, and the images without a row."""
@@ -554,6 +595,12 @@ class _Folder:
             f"{what}; a folder needs at least two subfolders of images, one a class (or a table with columns file_name "
             f"and label). Subfolders found: {listed(classes) or 'none'}{empty}{found}"
         )
+
+
+def _together(group: list[Sheet]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables([sheet.columns for sheet in group], promote_options="permissive")
 
 
 def _classes(group: list[Sheet], choice: LabelChoice) -> frozenset[str]:

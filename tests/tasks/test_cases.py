@@ -58,6 +58,18 @@ def rows(
     return "\n".join([head.replace(",", mark), *lines]) + "\n"
 
 
+def splits(left_out: str = "") -> str:
+    """A table of splits of the pictures that `classes` writes."""
+    every = rows("{c}/{i}.png", "train", head="file_name,split").replace("3.png,train", "3.png,test")
+    return "".join(line for line in every.splitlines(keepends=True) if not left_out or left_out not in line)
+
+
+def cub(line: str) -> str:
+    """A line for each of the pictures that `classes` writes, in the form of CUB-200's lists."""
+    each = [(k, c, i) for k, c in enumerate(CLASSES, 1) for i in range(4)]
+    return "".join(f"{line.format(n=n, k=k, c=c, i=i, t=int(i < 3))}\n" for n, (k, c, i) in enumerate(each, 1))
+
+
 def rows_by_number(line: str, head: str = "id,label", n: int = 12) -> str:
     """A line each of numbered files, of three classes in turn: {c} is the class, {f} its flags, {s} a split."""
     flags = ("1 -1 -1", "-1 1 -1", "-1 -1 1")
@@ -645,6 +657,80 @@ READ = {
         ),
         counts=dict.fromkeys(CLASSES, 2),  # those for training
         labels_from="column 'label' of images.txt",
+    ),
+    "more: CUB-200 as it is unpacked": Case(
+        lambda r: (
+            classes(r, "images/{c}/{c}_{i}.png")
+            or table(r, cub("{n} {c}/{c}_{i}.png"), "images.txt")
+            or table(r, cub("{n} {k}"), "image_class_labels.txt")
+            or table(r, cub("{n} {t}"), "train_test_split.txt")
+            or table(r, "".join(f"{i} {c}\n" for i, c in enumerate(CLASSES, 1)), "classes.txt")
+        ),
+        counts=dict.fromkeys(CLASSES, 3),  # those for training
+        labels_from="the folders (splits from images.txt)",
+    ),
+    "more: Food-101's lists": Case(
+        lambda r: (
+            classes(r, "images/{c}/{i}.png")
+            or (r / "meta").mkdir()
+            or (
+                [
+                    table(r, "".join(f"{c}/{i}\n" for c in CLASSES for i in part), f"meta/{name}.txt")
+                    for name, part in (("train", range(3)), ("test", (3,)))
+                ]
+                and table(r, "glass\nmetal\npaper\n", "meta/classes.txt")
+            )
+        ),
+        counts=dict.fromkeys(CLASSES, 3),
+        labels_from="the folders (splits from meta/test.txt, meta/train.txt)",
+    ),
+    "more: the textures' numbered lists": Case(
+        lambda r: (
+            classes(r, "images/{c}/{c}_{i}.png")
+            or (r / "labels").mkdir()
+            or [
+                table(
+                    r,
+                    "".join(f"{c}/{c}_{(i + turn) % 4}.png\n" for c in CLASSES for i in part),
+                    f"labels/{name}{turn}.txt",
+                )
+                for turn in (1, 2)
+                for name, part in (("train", (0, 1)), ("val", (2,)), ("test", (3,)))
+            ]
+        ),
+        counts=dict.fromkeys(CLASSES, 2),
+        labels_from="the folders (splits from labels/test1.txt, labels/train1.txt, labels/val1.txt)",
+    ),
+    "more: a table of splits beside class folders": Case(
+        lambda r: (
+            classes(r)
+            or table(
+                r,
+                splits(),
+                "splits.csv",
+            )
+        ),
+        counts=dict.fromkeys(CLASSES, 3),
+        labels_from="the folders (splits from splits.csv)",
+    ),
+    "more: a table of splits that lacks a picture": Case(
+        lambda r: classes(r) or table(r, splits("glass/0"), "splits.csv"),
+        counts={"glass": 2, "metal": 3, "paper": 3},
+        labels_from="the folders (splits from splits.csv)",
+        said=("1 of 12 images are in no split of splits.csv and are left out; labels_from='folders' takes all",),
+        left_out={"in no list of a split": 1},
+    ),
+    "more: a table of splits that knows half the pictures": Case(
+        lambda r: (
+            classes(r, n=8)
+            or table(
+                r,
+                splits(),
+                "splits.csv",
+            )
+        ),
+        counts=dict.fromkeys(CLASSES, 8),
+        said=("splits.csv: no label column; labels are taken from the folders",),
     ),
     "more: Tiny ImageNet": Case(
         lambda r: (
