@@ -217,6 +217,7 @@ class _Way:
     title: str
     read: Callable[[], Source]
     names: frozenset[str] = frozenset()  # the classes, alike in case and zeros in front
+    tables: frozenset[str] = frozenset()
 
 
 class _Folder:
@@ -241,6 +242,7 @@ class _Folder:
         self.errors: list[str] = []  # of these, what a user may cure by naming a column
         self.legend = ""  # the list that names the classes
         self.lists: dict[str, str] = {}  # the split of each image, where lists beside class folders tell it
+        self.heeded: set[str] = set()  # these lists
 
     def read(self) -> Source:
         """Return the split with its labels, read in the likeliest way."""
@@ -263,14 +265,16 @@ class _Folder:
         if title == "the folders":
             classes = {_plain(name) for name in self.folders.names}
             for way in others:
+                if way.tables <= self.heeded and all(not name or name.isdigit() for name in way.names):
+                    continue  # the numbers of the classes, of which 0 is plain as nothing
                 if way.rank < 2:
                     self.said["it has no name of a label"].append(way.title)
                 elif not way.names <= classes and not way.title.endswith(f" {self.legend}"):
                     table = way.title.split()[-1]
                     self.said[f"they may be the labels; labels_from={table!r} takes them"].append(way.title)
             for why, tables in self.said.items():
-                if tables:
-                    self.warn(f"{listed(tables)}: {why}; labels are taken from the folders")
+                if unheeded := [table for table in tables if table not in self.heeded]:
+                    self.warn(f"{listed(unheeded)}: {why}; labels are taken from the folders")
             title += f" ({self.folders.note})" if self.folders.note else ""
         counts, examples = dict[str, int](), dict[str, tuple[str, ...]]()
         for reason, left in self.files.left_out.items():
@@ -447,7 +451,8 @@ class _Folder:
             rank += 0.1 * (key == "split" or key.startswith(("metadata", "label")))
             rank += 0.3 * len({image for sheet in group for image in sheet.images}) / max(self.files.n_images, 1)
             title = f"column {choice.name!r} of {listed(sheet.path for sheet in group)}"
-            ways.append(_Way(rank, title, partial(self._of_tables, group, choice), _classes(group, choice)))
+            read_group, paths = partial(self._of_tables, group, choice), frozenset(text(sheet.path) for sheet in group)
+            ways.append(_Way(rank, title, read_group, _classes(group, choice), paths))
         return ways
 
     def _choice(self, sheet: Sheet) -> LabelChoice:
@@ -516,10 +521,8 @@ class _Folder:
             where = zip(images, self._where(group, _together(group), images), strict=True)
             told = {image: split for image, split in where if image is not None and split is not None}
             if len(told) > 0.9 * self.files.n_images and tell_splits(told.values()) and len({*told.values()}) > 1:
-                tables = [sheet.path for sheet in group]
-                for why in [*self.said]:
-                    self.said[why] = [table for table in self.said[why] if table not in tables]
-                self.lists, self.folders.note = told, f"splits from {listed(map(text, tables))}"
+                self.heeded = {text(sheet.path) for sheet in group}
+                self.lists, self.folders.note = told, f"splits from {listed(sorted(self.heeded))}"
                 return
 
     def _warn_of_rows(self, sheet: Sheet, columns: pa.Table, images: list[str | None], others: list[str]) -> None:

@@ -684,6 +684,15 @@ READ = {
         counts=dict.fromkeys(CLASSES, 3),
         labels_from="the folders (splits from meta/test.txt, meta/train.txt)",
     ),
+    "more: lists of pictures and the numbers of their classes": Case(
+        lambda r: (
+            classes(r)
+            or table(r, "".join(f"{c}/{i}.png {k}\n" for k, c in enumerate(CLASSES) for i in range(3)), "train.txt")
+            or table(r, "".join(f"{c}/3.png {k}\n" for k, c in enumerate(CLASSES)), "val.txt")
+        ),
+        counts=dict.fromkeys(CLASSES, 3),
+        labels_from="the folders (splits from train.txt, val.txt)",
+    ),
     "more: the textures' numbered lists": Case(
         lambda r: (
             classes(r, "images/{c}/{c}_{i}.png")
