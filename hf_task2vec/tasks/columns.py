@@ -37,12 +37,13 @@ LABEL_NAMES = (
     "clase", "categoria", "etiqueta", "classe", "espèce", "étiquette", "класс", "метка", "类别", "标签", "ラベル",
 )  # fmt: skip
 """Names of label columns, the likeliest first."""
-_BOOKKEEPING = re.compile(
+BOOKKEEPING = re.compile(
     r"__.*__|(.*[_ ])?(id|ids|uuid|guid|idx|index|key|url|uri|path|hash|date|datetime|time|timestamp|width|height|size)"
     r"|(.*[_ ])?file[_ ]?(name|path)?|(.*[_ ])?(at|on)|(image|img)[_ ]?name|unnamed.*|md5|sha\d+|split|subset|fold"
     r"|licen[cs]e",
     re.IGNORECASE,
 )
+"""Names of columns that tell rows apart rather than what they show."""
 _DATE = r"^\d{4}[-/.]\d\d?[-/.]\d\d?|^\d\d?[-/.]\d\d?[-/.]\d{4}"
 _FILE = r"(?i)\.(jpe?g|png|gif|webp|tiff?|bmp|avif|heic)$|^[a-z]+[0-9]*://"
 _BOX_NAMES = ("bbox", "bboxes", "boxes", "bounding_box", "bounding_boxes")
@@ -125,17 +126,12 @@ def type_name(feature: Any) -> str:
         return "struct of " + ", ".join(feature)
     if (inner := element(feature)) is not None:
         return f"list of {type_name(inner)}"
-    return _dtype(feature) or _kind(feature)
+    return _dtype(feature) or kind_of(feature)
 
 
 def element(feature: Any) -> Any:
     """Return the type of the elements of a list feature, None for any other."""
-    return feature.feature if _kind(feature) in ("List", "LargeList") else None
-
-
-def is_class_label(feature: Any) -> bool:
-    """Return whether `feature` is a `datasets.ClassLabel`."""
-    return _kind(feature) == "ClassLabel"
+    return feature.feature if kind_of(feature) in ("List", "LargeList") else None
 
 
 def is_float(feature: Any) -> bool:
@@ -143,24 +139,20 @@ def is_float(feature: Any) -> bool:
     return _dtype(feature).startswith(("float", "decimal", "halffloat"))
 
 
-def is_image(feature: Any) -> bool:
-    """Return whether `feature` is a `datasets.Image`."""
-    return _kind(feature) == "Image"
-
-
-def _kind(feature: Any) -> str:
+def kind_of(feature: Any) -> str:
+    """Return what `datasets` calls a type: ``"Image"``, ``"ClassLabel"``, ``"Value"`` …"""
     return str(getattr(feature, "_type", type(feature).__name__))
 
 
 def _dtype(feature: Any) -> str:
     """Return the dtype of a plain value such as ``"int64"``, nothing for any other type."""
-    return str(feature.dtype) if _kind(feature) == "Value" else ""
+    return str(feature.dtype) if kind_of(feature) == "Value" else ""
 
 
 def _is_discrete(feature: Any) -> bool:
     """Return whether a cell is one class: `ClassLabel`, integer, string or bool."""
     name = _dtype(feature)
-    return is_class_label(feature) or name.startswith(("int", "uint", "bool")) or name.endswith("string")
+    return kind_of(feature) == "ClassLabel" or name.startswith(("int", "uint", "bool")) or name.endswith("string")
 
 
 def _is_label(feature: Any) -> bool:
@@ -179,14 +171,14 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
     """
     if requested is not None:
         _check_there(features, requested, "image_column")
-        if not (is_image(features[requested]) or _is_encoded(features[requested])):
+        if not (kind_of(features[requested]) == "Image" or _is_encoded(features[requested])):
             raise ColumnError(
                 f"column {requested!r} is of type {type_name(features[requested])} and holds no images; columns "
                 f"found: {describe_columns(features)}. For file paths, cast it first: "
                 f"dataset.cast_column({requested!r}, datasets.Image())"
             )
         return requested
-    found = [name for name, feature in features.items() if is_image(feature)] or [
+    found = [name for name, feature in features.items() if kind_of(feature) == "Image"] or [
         name for name, feature in features.items() if _is_encoded(feature) and _is_picture(first_value(name))
     ]
     if not found:
@@ -205,10 +197,7 @@ def find_image_column(features: Mapping[str, Any], requested: str | None, first_
 
 
 def find_label_column(
-    features: Mapping[str, Any],
-    requested: str | None,
-    image_column: str,
-    values: Callable[[str], pa.ChunkedArray],
+    features: Mapping[str, Any], requested: str | None, image_column: str, values: Callable[[str], pa.ChunkedArray]
 ) -> LabelChoice:
     """Return which column holds the labels, or which several columns of flags.
 
@@ -224,7 +213,8 @@ def find_label_column(
         return LabelChoice(names)
     others = {name: feature for name, feature in features.items() if name != image_column}
     boxes = _box_column(others)
-    name: str | None = _by_class_label(features, [x for x, feature in others.items() if is_class_label(feature)])
+    classes = [name for name, feature in others.items() if kind_of(feature) == "ClassLabel"]
+    name = _by_class_label(features, classes)
     if name is not None and {folder.lower() for folder in features[name].names} in _MASK_FOLDERS:
         raise ColumnError(
             f"the classes are the folders {' and '.join(map(repr, features[name].names))}, which looks like "
@@ -236,7 +226,7 @@ def find_label_column(
         if name is None:
             raise _unsupported(features, boxes, _BOXES)
     if name is None:
-        lists = [name for name, feature in others.items() if is_class_label(element(feature))]
+        lists = [name for name, feature in others.items() if kind_of(element(feature)) == "ClassLabel"]
         name = _by_class_label(features, lists) or _by_name(others)
         if name is not None and _dtype(others[name]).startswith(("int", "uint")):  # names are better than their numbers
             twins = [f"{name}_{end}" for end in ("name", "text", "str")]
@@ -245,9 +235,11 @@ def find_label_column(
         logger.info("labels are read from column %r (%s)", name, type_name(features[name]))
         return LabelChoice((name,))
     for name, feature in others.items():
-        if is_image(element(feature)) or (is_image(feature) and name.lower() in MASK_NAMES):
+        if kind_of(element(feature)) == "Image" or (kind_of(feature) == "Image" and name.lower() in MASK_NAMES):
             raise _unsupported(features, name, _MASKS)
-    return _by_values(features, {name: kind for name, kind in others.items() if not is_bookkeeping(name)}, values)
+    return _by_values(
+        features, {name: kind for name, kind in others.items() if not BOOKKEEPING.fullmatch(name)}, values
+    )
 
 
 def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None:
@@ -265,11 +257,6 @@ def _by_name(others: Mapping[str, Any]) -> str | None:
     }
     found = (by_plain[plain] for name in LABEL_NAMES if (plain := name.replace("_", "")) in by_plain)
     return next((name for name in found if _is_label(others[name])), None)
-
-
-def is_bookkeeping(name: str) -> bool:
-    """Return whether a column of that name tells rows apart rather than what they show."""
-    return _BOOKKEEPING.fullmatch(name) is not None
 
 
 def _by_values(
@@ -346,7 +333,7 @@ def _check_requested(features: Mapping[str, Any], name: str, image_column: str) 
     feature = features[name]
     if name == image_column:
         raise ColumnError(f"image_column and label_column are both {name!r}")
-    if is_image(feature) or is_image(element(feature)):
+    if kind_of(feature) == "Image" or kind_of(element(feature)) == "Image":
         raise _unsupported(features, name, _MASKS)
     if _box_column({name: feature}) is not None:
         raise _unsupported(features, name, _BOXES)
@@ -363,7 +350,6 @@ def _check_there(features: Mapping[str, Any], name: str, argument: str) -> None:
 
 
 def _box_column(features: Mapping[str, Any]) -> str | None:
-    """Return the column that holds the boxes of object detection, None if there is none."""
     for name, feature in features.items():
         inner = element(feature)
         fields = next((kind for kind in (feature, inner) if isinstance(kind, Mapping)), {})

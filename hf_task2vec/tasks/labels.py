@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_task2vec.errors import LabelError
-from hf_task2vec.tasks.columns import element, is_class_label, is_float
+from hf_task2vec.tasks.columns import element, is_float, kind_of
 from hf_task2vec.tasks.text import listed, without_folders
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ def read_flags(columns: Mapping[str, pa.ChunkedArray], warn: Warn = logger.warni
 def _combined(column: pa.ChunkedArray) -> pa.Array:
     import pyarrow as pa
 
-    values = column.combine_chunks()
-    if isinstance(values, pa.ChunkedArray):  # pyarrow before 23 does not combine an empty one
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], column.type)
+    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
@@ -146,7 +144,7 @@ def _multi(values: pa.Array, feature: Any, name: str) -> Labels:
     labelled = np.asarray(values.is_valid())
     parents = np.asarray(pc.list_parent_indices(values)).astype(np.int64)
     elements = pc.list_flatten(values)
-    flags = None if is_class_label(feature) else _flags(elements, parents, int(labelled.sum()))
+    flags = None if kind_of(feature) == "ClassLabel" else _flags(elements, parents, int(labelled.sum()))
     if flags is not None:
         positions, classes = np.nonzero(flags)
         rows = parents[:: flags.shape[1]][positions]
@@ -247,7 +245,8 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
 
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     named = is_text and not pc.all(pc.match_substring_regex(values, r"^-?\d+$")).as_py()
-    if is_class_label(feature) and not named:
+    declared = kind_of(feature) == "ClassLabel"
+    if declared and not named:
         codes = np.asarray(pc.fill_null(values.cast(pa.int64()), -1)).astype(np.int64)
         if codes.max(initial=-1) >= len(feature.names):
             raise LabelError(
@@ -257,7 +256,7 @@ def _encode(values: pa.Array, feature: Any, warn: Warn = logger.warning) -> tupl
         return np.maximum(codes, -1), tuple(without_folders(feature.names))
     distinct = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, ""))
     n_found, n_values = len(distinct), len(values)
-    if is_class_label(feature) and {*distinct} <= {*feature.names}:  # a card that declares classes over their names
+    if declared and {*distinct} <= {*feature.names}:  # a card that declares classes over their names
         distinct = [*feature.names]
     elif n_found > max(20, n_values // 2) and isinstance(distinct[0], int):
         warn(f"{n_found} distinct integers in {n_values} rows count as so many classes; if they measure, bin them")

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import ColumnError, ImageDecodeError, TaskError
-from hf_task2vec.tasks.columns import Feature, is_image, of_schema
+from hf_task2vec.tasks.columns import Feature, kind_of, of_schema
 from hf_task2vec.tasks.rows import Listed
 from hf_task2vec.tasks.text import listed
 
@@ -31,7 +31,7 @@ def read_object(dataset: Any) -> Listed | None:
     if found is None:
         return None
     columns, known = found
-    images = [name for name in columns if is_image(known.get(name))]
+    images = [name for name in columns if kind_of(known.get(name)) == "Image"]
     images = images or [name for name, cells in columns.items() if _looks_like_images(cells)]
     if not images:
         raise ColumnError(
@@ -123,7 +123,6 @@ def _item(dataset: Any, index: int, part: Any) -> Any:
 
 
 def _joined(parts: Sequence[_Columns | None]) -> _Columns | None:
-    """Return several datasets as one."""
     found = [part for part in parts if part is not None]
     names = {known["label"].names if "label" in known else () for _, known in found}
     if len(names) > 1:

@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from hf_task2vec.errors import ColumnError, LabelError, TaskError
-from hf_task2vec.tasks.columns import (
-    WEBDATASET_NAMES,
-    LabelChoice,
-    find_image_column,
-    find_label_column,
-    is_bookkeeping,
-)
+from hf_task2vec.tasks.columns import BOOKKEEPING, WEBDATASET_NAMES, LabelChoice, find_image_column, find_label_column
 from hf_task2vec.tasks.labels import Labels, Warn, read_flags, read_labels
 from hf_task2vec.tasks.parquet.split import ParquetSplit, UseDownload
-from hf_task2vec.tasks.sampling import Draw
+from hf_task2vec.tasks.sampling import Draw, Drawn, Read
 
 if TYPE_CHECKING:
     import datasets
@@ -28,9 +22,6 @@ if TYPE_CHECKING:
     from hf_task2vec.tasks.source import Sampling, Source
 
 logger = logging.getLogger(__name__)
-
-Read = Callable[[Sequence[int]], Iterator[Any]]
-"""Returns the undecoded cells of the image column at some rows, a few at a time."""
 
 _PEEK_ROWS = 1024  # rows searched for a first value when only the bytes can tell whether a column holds images
 _READ_AT_ONCE = 64  # rows whose cells are in memory at a time
@@ -71,8 +62,8 @@ class Listed:
         """Return the first value that is not null, among a few."""
         return _first(self.columns.column(name)[:_PEEK_ROWS])
 
-    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
-        """Return a sample of all rows, what reads the images in column `name` at some of them, and no note."""
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> Drawn:
+        """Return a sample of all rows."""
 
         def read(rows: Sequence[int]) -> Iterator[Any]:
             for row in rows:
@@ -97,7 +88,7 @@ class _Dataset:
     def first_value(self, name: str) -> Any:
         return _first(self._arrow(name)[:_PEEK_ROWS].column(name))
 
-    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> tuple[Draw, Read, str | None]:
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> Drawn:
         formats = [x for x in self.features if x in WEBDATASET_NAMES] if name in WEBDATASET_NAMES else []
         cells = self._arrow(*(formats or [name]))
 
@@ -146,8 +137,9 @@ def _rows(source: Source, data: Data, sampling: Sampling, warn: Warn) -> Rows:
     except (ColumnError, LabelError) as error:
         raise type(error)(f"{source}: {error}") from error
     if not choice.by_name:
-        others = [name for name in features if name not in (image_column, choice.name) and not is_bookkeeping(name)]
-        instead = f" instead of {', '.join(others[:4])}" if others else ""
+        others = [name for name in features if name not in (image_column, choice.name)]
+        likely = [name for name in others if not BOOKKEEPING.fullmatch(name)]
+        instead = f" instead of {', '.join(likely[:4])}" if likely else ""
         warn(
             f"labels are taken from column {choice.name!r}{instead} only because its values repeat; if that is wrong, "
             "pass label_column=…"
@@ -187,6 +179,5 @@ def _taken(source: Source, stream: datasets.IterableDataset, sampling: Sampling)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise LabelError(f"the rows of {source} are of mixed types: {error}") from error
     logger.info("%d rows of the stream %s taken", len(rows), source.dataset)
-    if len(rows) != wanted:
-        return data, None
-    return data, f"drawn from {len(rows):,} rows of the stream, shuffled {wanted:,} at a time"
+    note = f"drawn from {wanted:,} rows of the stream, shuffled {wanted:,} at a time" if len(rows) == wanted else None
+    return data, note

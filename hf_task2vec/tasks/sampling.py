@@ -10,10 +10,10 @@ which makes the rule the greedy "rarest label first".
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -74,11 +74,10 @@ class Draw:
         `load` returns for each of many rows what it loads to, or why it is unusable. A row whose `content` is that of
         another is replaced too, within limits: a class of copies of one picture is not read to its end.
         """
-        rest, slots = copy.deepcopy(self), dict(enumerate(self.slots))
+        rest, pending = copy.deepcopy(self), dict(enumerate(self.slots))
         filled: Filled[T] = Filled([], [], {}, {})
-        loaded: dict[int, T] = {}
+        loaded: dict[int, tuple[int, T]] = {}
         first: dict[Hashable, int] = {}
-        pending = dict(slots)
         while pending:
             results = list(load([row for row, _ in pending.values()]))
             wanted, pending = pending, {}
@@ -86,7 +85,7 @@ class Draw:
                 if isinstance(result, Unusable):
                     filled.skipped[slot[0]] = result
                 elif content is None or first.setdefault(content(result), slot[0]) == slot[0]:
-                    slots[position], loaded[position] = slot, result
+                    loaded[position] = slot[0], result
                     continue
                 else:
                     filled.repeated[slot[0]] = first[content(result)]
@@ -95,8 +94,8 @@ class Draw:
                 if (replacement := rest._redraw(*slot)) is not None:
                     pending[position] = replacement
         for position in sorted(loaded):
-            filled.rows.append(slots[position][0])
-            filled.loaded.append(loaded[position])
+            filled.rows.append(loaded[position][0])
+            filled.loaded.append(loaded[position][1])
         return filled
 
     def _draw(self) -> tuple[int, int] | None:
@@ -129,6 +128,12 @@ class Draw:
 
     def _classes_of(self, item: int) -> np.ndarray:
         return self._classes[self._class_ends[item - 1] if item else 0 : self._class_ends[item]]
+
+
+Read = Callable[[Sequence[int]], Iterator[Any]]
+"""Returns the undecoded cells of the image column at some rows, a few at a time."""
+Drawn = tuple[Draw, Read, str | None]
+"""A sample, what reads its images, and a note of which rows it was drawn from, where not from all."""
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, order: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,6 @@ def counted(n: int, noun: str) -> str:
 def without_folders(names: Sequence[str]) -> list[str]:
     """Return names, of which those that are paths on a machine lose the folders that all of these share."""
     parts = {name: re.split(r"[\\/]", name) for name in names if _OF_A_MACHINE.match(name)}
-    common = len(
-        list(takewhile(lambda level: len(set(level)) == 1, zip(*(path[:-1] for path in parts.values()), strict=False)))
-    )
+    levels = zip(*(path[:-1] for path in parts.values()), strict=False)
+    common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
     return ["/".join(parts[name][common:]) if name in parts else name for name in names]
