@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from hf_task2vec.errors import DatasetNotFoundError, HubError, HubNotFoundError,
 from hf_task2vec.files import system_cause, temporary_folder, why
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession, redact
 from hf_task2vec.tasks.folders import Files, add_archive
-from hf_task2vec.tasks.layout import lay_out
+from hf_task2vec.tasks.layout import Folder
 from hf_task2vec.tasks.parquet.remote import RemoteSplit, kept_listing, list_files
 from hf_task2vec.tasks.source import Sampling, Source, pick_split
 
@@ -43,7 +44,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
         raise DatasetNotFoundError(f"{hub_id!r} is neither a folder nor a Hub dataset id (org/name)")
     # Everything is read at one commit, so that the recorded revision is the one that was used.
     kept = kept_listing(hub_id, name, revision, token)
-    commit, unreachable = None, None
+    commit, listing, unreachable = None, None, None
     try:
         commit = _ask_commit(hub_id, revision, token)
         listing = kept if kept is not None and kept.commit == commit else None
@@ -54,7 +55,6 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
         if not isinstance(error, HubNotFoundError) and not isinstance(error.__cause__, GatedRepoError):
             raise
         logger.debug("commit of dataset %s unknown: %s", hub_id, error)  # opening the dataset tells better
-        listing = None
 
     def build() -> datasets.DatasetBuilder:
         where = {"revision": commit or revision, "token": token}
@@ -71,17 +71,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
                 return datasets.load_dataset_builder(hub_id, name, cache_dir=elsewhere, **where)
 
     def opened(builder: datasets.DatasetBuilder) -> Source:
-        facts: dict[str, Any] = {"config_name": name, "revision": commit, "may_read": _of_the_dataset}
-        place, by_split = f"dataset {hub_id!r}", builder.config.data_files or {}
-        tars = {str(key): [str(url) for url in urls] for key, urls in by_split.items()}
-        packed = all(url.endswith((".tar", ".tar.gz")) for urls in tars.values() for url in urls)
-        if sampling.streaming or not tars or not packed:
-            return _open_builder(builder, hub_id, split, sampling.streaming, token, **facts)
-        chosen = pick_split(list(tars), split, place)
-        with _translated(hub_id, token=token, revision=revision):
-            source = _of_tars(tars[chosen], place, sampling, token, warn)
-        others = tuple(key for key in tars if key != chosen)
-        return replace(source, dataset=hub_id, split=chosen, other_splits=others, **facts)
+        return _open_builder(builder, hub_id, sampling, commit, token, warn)
 
     if listing is None:
         try:
@@ -125,35 +115,41 @@ def _set(module: ModuleType, name: str, value: Any) -> Iterator[None]:
         setattr(module, name, before)
 
 
-def _of_tars(urls: Sequence[str], place: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
-    """Read WebDataset's tars of a split as those of a folder: `datasets` takes one format of images in all of them."""
+def _open_builder(
+    builder: datasets.DatasetBuilder, dataset: str, sampling: Sampling, commit: str | None, token: Any, warn: Warn
+) -> Source:
+    """Open what `datasets` found, as `datasets.load_dataset` does, but WebDataset's tars as those of a folder: it takes
+    one format of images in all of them.
+    """
     import datasets
 
-    paths = datasets.DownloadManager(download_config=datasets.DownloadConfig(token=token)).download(list(urls))
-    files = Files(Path(paths[0]).parent)
-    for url, path in zip(urls, paths, strict=True):
-        add_archive(files, path, url.rpartition("/")[2].partition(".")[0])
-    return lay_out(files, place, replace(sampling, split=None), warn)
-
-
-def _open_builder(
-    builder: datasets.DatasetBuilder, dataset: str, split: str | None, streaming: bool, token: Any, **facts: Any
-) -> Source:
-    """Open what `datasets` found, as `datasets.load_dataset` does."""
-    names = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
-    chosen = pick_split(names, split, f"dataset {dataset!r}", expressions=True)
-    with _translated(dataset, token=token, revision=facts["revision"]):
-        if streaming:
-            data = builder.as_streaming_dataset(split=chosen)
-        else:
-            builder.download_and_prepare()
-            data = builder.as_dataset(split=chosen)
-    facts["config_name"] = facts["config_name"] or data.info.config_name
-    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
-    if facts["revision"] is None and len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)):
-        facts["revision"] = folders.pop()  # `datasets` names the folder of a cached copy by its commit
+    place, name = f"dataset {dataset!r}", sampling.name
+    urls = {str(key): [*map(str, found)] for key, found in (builder.config.data_files or {}).items()}
+    packed = bool(urls) and all(url.endswith((".tar", ".tar.gz")) for found in urls.values() for url in found)
+    tars = packed and not sampling.streaming
+    names = [*urls] if tars else [str(key) for key in builder.info.splits or urls]
+    chosen = pick_split(names, sampling.split, place, expressions=not tars)
     others = tuple(key for key in names if key != chosen)
-    return Source(dataset, lambda: data, split=chosen, other_splits=others, **facts)
+    with _translated(dataset, token=token, revision=commit):
+        if tars:
+            options = datasets.DownloadConfig(token=token)
+            paths = datasets.DownloadManager(download_config=options).download(urls[chosen])
+            files = Files(Path(paths[0]).parent)
+            for url, path in zip(urls[chosen], paths, strict=True):
+                add_archive(files, path, url.rpartition("/")[2].partition(".")[0])
+            source = Folder(files, place, replace(sampling, split=None), warn).read()
+        else:
+            if sampling.streaming:
+                data = builder.as_streaming_dataset(split=chosen)
+            else:
+                builder.download_and_prepare()
+                data = builder.as_dataset(split=chosen)
+            source, name = Source(dataset, lambda: data), name or data.info.config_name
+            folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", ())}
+            if commit is None and len(folders) == 1 and all(map(_COMMIT.fullmatch, folders)):
+                commit = folders.pop()  # `datasets` names the folder of a cached copy by its commit
+    facts: dict[str, Any] = {"config_name": name, "revision": commit, "may_read": _of_the_dataset}
+    return replace(source, dataset=dataset, split=chosen, other_splits=others, **facts)
 
 
 def commit_of(hub_id: str, revision: str | None, token: Any) -> str | None:
@@ -169,17 +165,12 @@ def _ask_commit(hub_id: str, revision: str | None, token: Any) -> str | None:
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
     session = HubSession(hub_id, revision=revision, token=token)
-    info = session.call(
-        "finding its commit",
-        session.api.dataset_info,
-        hub_id,
-        revision=revision,
-        expand=["gated", "sha"],
-        limit=REQUEST_TIMEOUT,
-        attempts=2,
+    ask = partial(session.call, limit=REQUEST_TIMEOUT)
+    info = ask(
+        "finding its commit", session.api.dataset_info, hub_id, revision=revision, expand=["gated", "sha"], attempts=2
     )
     if info.gated:  # anyone may know its commit; what is in the cache is for those with access only
-        session.call("asking for access", session.api.auth_check, hub_id, repo_type="dataset", limit=REQUEST_TIMEOUT)
+        ask("asking for access", session.api.auth_check, hub_id, repo_type="dataset")
     return info.sha
 
 

@@ -60,10 +60,6 @@ def _paths(files: Files, folders: Sequence[str]) -> Callable[[int], str]:
     return path
 
 
-def _only(paths: Callable[[int], str], kept: Sequence[int]) -> Callable[[int], str]:
-    return lambda number: paths(kept[number])
-
-
 def _label_in(name: str) -> str | None:
     """Return what stands before the number in the name of a file: ``cat`` in ``cat_001.jpg``."""
     match = _NUMBERED.fullmatch(name.rpartition(".")[0])
@@ -75,29 +71,22 @@ class _Tree:
 
     def __init__(self, files: Files) -> None:
         self.files = files
-        self.inner: dict[str, list[str]] = defaultdict(list)  # folders right below, also without images
         self.below: dict[str, list[str]] = defaultdict(list)  # folders with images, at or below
-        for folder in sorted(files.folders - {""}):
-            self.inner[above(folder)[0]].append(folder)
         for folder in sorted(files.images):
             for outer in (folder, *above(folder)):
                 self.below[outer].append(folder)
-
-    def kids(self, folder: str) -> list[str]:
-        """Return the folders right below that have images at any depth."""
-        return [kid for kid in self.inner[folder] if kid in self.below]
-
-    def without(self, folder: str) -> list[str]:
-        """Return the folders right below that have no image."""
-        return [kid for kid in self.inner[folder] if kid not in self.below]
+        self.kids: dict[str, list[str]] = defaultdict(list)  # folders right below that have images at any depth
+        self.empty: dict[str, list[str]] = defaultdict(list)  # and those that have none
+        for folder in sorted(files.folders - {""}):
+            (self.kids if folder in self.below else self.empty)[above(folder)[0]].append(folder)
 
     def inside(self, folder: str) -> str:
         """Go down while there is one folder only, and it holds folders: what a download or a zip wraps things in."""
-        while len(kids := self.kids(folder)) == 1:
+        while len(kids := self.kids[folder]) == 1:
             meaning = split_of(name_of(kids[0]))
             again = meaning is not None and meaning == split_of(name_of(folder))  # seg_train/seg_train/<class>
-            alone = len(self.inner[folder]) == 1 or _NO_CLASS.fullmatch(name_of(kids[0]))  # images/ beside meta/
-            holds = self.kids(kids[0]) and kids[0] not in self.files.images and not by_split(kids)
+            alone = not self.empty[folder] or _NO_CLASS.fullmatch(name_of(kids[0]))  # images/ beside meta/
+            holds = self.kids[kids[0]] and kids[0] not in self.files.images and not by_split(kids)
             if not (again or (alone and holds)):
                 break
             folder = kids[0]
@@ -118,12 +107,10 @@ class _ClassFolders:
 
     @property
     def usable(self) -> bool:
-        """Whether a split has several classes."""
         return any(len(classes) > 1 for classes in self.splits.values())
 
     @property
     def names(self) -> list[str]:
-        """All classes of all splits."""
         return sorted({name for classes in self.splits.values() for name in classes})
 
     @property
@@ -139,40 +126,38 @@ class _ClassFolders:
             splits[split] = dict(sorted(found.items()))
         return replace(self, splits=splits, note="the innermost")
 
-    def split_at(self, path: str) -> str | None:
-        """Return the split whose folder a path lies in."""
-        outer = {*above(path)}
-        return next((name for name, folders in self.flat.items() if outer.intersection(folders)), None)
-
 
 def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     top = tree.inside("")
-    kids = tree.kids(top)
-    copies = _copies(tree, kids) if splits_too else []
+    kids = tree.kids[top]
+    copies = []
+    if splits_too and len(kids) > 2:  # what was packed twice: a folder that holds all the others once more
+        every, held = set(map(name_of, kids)), {kid: set(map(name_of, tree.kids[kid])) for kid in kids}
+        copies = [kid for kid in kids if every <= held[kid] | {name_of(kid)}]
     kids = [kid for kid in kids if kid not in copies]
     splits = by_split(kids) if splits_too else {}
     forms = [] if splits or not splits_too else _forms(tree, kids)
     splits = splits or {name_of(kid): [kid] for kid in forms}
-    parts = kids if all(_PART.fullmatch(name_of(kid)) and len(tree.kids(kid)) > 1 for kid in kids) else []
+    parts = kids if all(_PART.fullmatch(name_of(kid)) and len(tree.kids[kid]) > 1 for kid in kids) else []
     roots: dict[str | None, list[str]] = {None: parts or [top]}
     if splits:
         roots = {name: [tree.inside(folder) for folder in found] for name, found in splits.items()}
     elif splits_too and kids and not any(kid in tree.files.images for kid in kids):
-        inner = [folder for kid in kids for folder in tree.kids(kid)]
+        inner = [folder for kid in kids for folder in tree.kids[kid]]
         names = sorted({name_of(folder) for folder in inner})
         if names and by_split(names):
             found: dict[str | None, dict[str, list[str]]] = {name: {} for name in names}
             for folder in inner:
                 found[name_of(folder)][text(name_of(above(folder)[0]))] = tree.below[folder]
-            return _ClassFolders(found, {}, tree.without(top), [top], "splits inside the class folders")
+            return _ClassFolders(found, {}, tree.empty[top], [top], "splits inside the class folders")
     result = _ClassFolders({}, {}, [], [] if top in {folder for found in roots.values() for folder in found} else [top])
     for split, folders in roots.items():
         classes: dict[str, list[str]] = defaultdict(list)
         for folder in folders:
-            for kid in tree.kids(folder):
+            for kid in tree.kids[folder]:
                 if kid not in copies:
                     classes[text(name_of(kid))] += tree.below[kid]
-            result.empty += tree.without(folder)
+            result.empty += tree.empty[folder]
         if len(classes) == 1 and split is not None and _NO_CLASS.fullmatch(next(iter(classes))):
             classes.clear()  # test/images/ is no class
         if classes or split is None:
@@ -183,7 +168,7 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
     if splits:
         left_out = (f"{place}/" for left in tree.files.left_out.values() for place in left.folders)
         used = {folder for path in (*tree.files.tables, *left_out) for folder in above(path)}
-        result.empty += [kid for kid in tree.without(top) if kid not in used]
+        result.empty += [kid for kid in tree.empty[top] if kid not in used]
     result.copies, result.forms = copies, bool(forms)
     if parts:
         result.note = f"{listed(map(name_of, parts))} taken together as parts"
@@ -193,26 +178,13 @@ def _class_folders(tree: _Tree, *, splits_too: bool) -> _ClassFolders:
 def _forms(tree: _Tree, kids: Sequence[str]) -> list[str]:
     """Return folders with the same classes in several forms (colour, grey, augmented), the plainest first, or none."""
     order = [form_of(name_of(kid)) for kid in kids]
-    inner = [{name_of(folder) for folder in tree.kids(kid)} for kid in kids]
+    inner = [{name_of(folder) for folder in tree.kids[kid]} for kid in kids]
     several = len(kids) > 1 and min(order) >= 0 and len(set.intersection(*inner)) > 1
     return sorted(kids, key=lambda kid: (form_of(name_of(kid)), kid)) if several else []
 
 
-def _copies(tree: _Tree, kids: Sequence[str]) -> list[str]:
-    """Return those of some folders that hold all the others once more: what was packed twice."""
-    names = {kid: {name_of(inner) for inner in tree.kids(kid)} for kid in kids}
-    return [kid for kid in kids if len(kids) > 2 and {name_of(k) for k in kids if k != kid} <= names[kid]]
-
-
-def lay_out(files: Files, place: str, sampling: Sampling, warn: Warn) -> Source:
-    """Decide what the images and labels of a folder are, and read these; see `Task.from_dataset` for the arguments."""
-    return _Folder(files, place, sampling, warn).read()
-
-
 @dataclass(frozen=True)
 class _Way:
-    """A way to read the labels of a folder."""
-
     rank: float
     title: str
     read: Callable[[], Source]
@@ -220,8 +192,8 @@ class _Way:
     tables: frozenset[str] = frozenset()
 
 
-class _Folder:
-    """The ways in which a folder can be read."""
+class Folder:
+    """The ways in which the images and labels of a folder can be read; see `Task.from_dataset` for the arguments."""
 
     def __init__(self, files: Files, place: str, sampling: Sampling, warn: Warn) -> None:
         self.place, self.split, self.warn = place, sampling.split, warn
@@ -286,12 +258,10 @@ class _Folder:
 
     def _pick(self, splits: Sequence[str]) -> str | None:
         """Return the split to read, None if there are none."""
-        if splits:
-            first = splits[0] if self.folders.forms else None
-            return pick_split(splits, self.split or first, self.place)
-        if self.split is not None and split_of(self.split) != "train":
-            raise DatasetNotFoundError(f"no split {self.split!r} in {self.place}; splits found: none")
-        return None
+        if not splits and split_of(self.split or "train") == "train":
+            return None
+        first = splits[0] if splits and self.folders.forms else None
+        return pick_split(splits, self.split or first, self.place)
 
     def _source(
         self,
@@ -327,16 +297,14 @@ class _Folder:
         order = [(names.index(name), folder) for name, below in folders.splits[chosen].items() for folder in below]
         counts = [len(files.images[folder]) for _, folder in order]
         codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
-        self._warn_of_folders(chosen)
+        self._warn_of_folders()
         paths, splits = _paths(files, [folder for _, folder in order]), [*labelled, *folders.flat]
         if chosen is None and self.lists:
             where = [self.lists.get(paths(number)) for number in range(len(codes))]
             splits = sorted({split for split in where if split is not None})
             chosen = self._pick(splits)
             kept = [number for number, split in enumerate(where) if split == chosen]
-            codes, paths = codes[kept], _only(paths, kept)
-            if missing := [name for code, name in enumerate(names) if code not in codes]:
-                self.warn(f"no image of {listed(missing)} in split {chosen!r}")
+            codes, paths = codes[kept], [paths(number) for number in kept].__getitem__
             if unnamed := where.count(None):
                 self.files.leave_out("in no list of a split", "", unnamed)
                 tables = folders.note.removeprefix("splits from ")
@@ -344,6 +312,8 @@ class _Folder:
                     f"{unnamed} of {len(where)} images are in no split of {tables} and are left out; "
                     "labels_from='folders' takes all"
                 )
+        if missing := [names[code] for code in np.setdiff1d(range(len(names)), codes)]:
+            self.warn(f"no image of {listed(missing)} in split {chosen!r}")
         return self._source(paths, pa.table({"label": codes}), chosen, splits, names=self._in_words(names))
 
     def _in_words(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -356,7 +326,7 @@ class _Folder:
                     return tuple(w if found.count(w) == 1 else f"{w} ({n})" for n, w in zip(names, found, strict=True))
         return tuple(names)
 
-    def _warn_of_folders(self, chosen: str | None) -> None:
+    def _warn_of_folders(self) -> None:
         """Name what the classes lack, and why."""
         folders, files = self.folders, self.files
         if folders.empty:
@@ -376,8 +346,6 @@ class _Folder:
         if "in no class folder" in files.left_out:
             strays = files.left_out["in no class folder"]
             self.warn(f"{strays.count} images lie beside the class folders and are left out: {listed(strays.names)}, …")
-        if missing := [name for name in folders.names if name not in folders.splits[chosen]]:
-            self.warn(f"no image of {listed(missing)} in split {chosen!r}")
         if folders.flat:
             self.warn(f"{listed(folders.flat)} have no class folders, so no labels, and are not used")
         if folders.forms:
@@ -510,7 +478,8 @@ class _Folder:
         told = (v for name, v in cells.items() if tell_splits(set(v), train=name.startswith("column ")))
         if values := next(told, None):
             return [None if value is None else str(value) for value in values]
-        return [None if image is None else self.folders.split_at(image) for image in images]
+        split = {folder: name for name, folders in self.folders.flat.items() for folder in folders}
+        return [next((split[outer] for outer in above(image or "") if outer in split), None) for image in images]
 
     def _heed_lists(self, groups: Iterable[list[Sheet]]) -> None:
         """Note the split of each image where class folders have none, but lists or a column tell it for nearly all."""

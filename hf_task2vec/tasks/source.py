@@ -121,25 +121,24 @@ def pick_split(names: Sequence[str], requested: str | None, place: str, *, expre
     With `expressions`, one of `datasets` (``"train[:10%]+test"``) is returned as it is if its splits are there.
     """
     by_meaning = {split_of(name) or name: name for name in reversed(names)} | {name: name for name in names}
+    found = ", ".join(names) or "none"
     if requested is not None:
         parts = [re.sub(r"\[.*?\]|\(.*?\)", "", part).strip() for part in requested.split("+")]
         if parts == [requested] and requested not in names:
             parts = [by_meaning.get(split_of(requested) or "", requested)]
         unknown = [part for part in parts if part not in names and part != "all"]
         if unknown:
-            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {place}; splits found: {', '.join(names)}")
+            raise DatasetNotFoundError(f"no split {unknown[0]!r} in {place}; splits found: {found}")
         if not expressions and (len(parts) > 1 or "[" in requested or parts[0] not in names):
             raise DatasetNotFoundError(
-                f"{place} is read a whole split at a time, not {requested!r}; pass one of {', '.join(names)}"
+                f"{place} is read a whole split at a time, not {requested!r}; pass one of {found}"
             )
         return parts[0] if len(parts) == 1 and "[" not in requested else requested
     if "train" in by_meaning or len(names) == 1:
         chosen = by_meaning.get("train", names[0])
-        logger.info("split %r of %s is used; splits found: %s", chosen, place, ", ".join(names))
+        logger.info("split %r of %s is used; splits found: %s", chosen, place, found)
         return chosen
-    raise DatasetNotFoundError(
-        f"{place} has no split 'train' to take by default; pass split=… (splits found: {', '.join(names) or 'none'})"
-    )
+    raise DatasetNotFoundError(f"{place} has no split 'train' to take by default; pass split=… (splits found: {found})")
 
 
 def by_split(folders: Sequence[str]) -> dict[str, list[str]]:

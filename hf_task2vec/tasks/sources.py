@@ -9,6 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from hf_task2vec.files import expanded
 from hf_task2vec.tasks.columns import Feature, find_image_column, of_schema
 from hf_task2vec.tasks.folders import ARCHIVES, Files, suffix_of, walk
 from hf_task2vec.tasks.hub_datasets import open_hub
-from hf_task2vec.tasks.layout import lay_out
+from hf_task2vec.tasks.layout import Folder
 from hf_task2vec.tasks.objects import read_object
 from hf_task2vec.tasks.parquet.local import LocalSplit, beside, understood
 from hf_task2vec.tasks.rows import Data, Listed
@@ -116,15 +117,13 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
 
         return _open_object(datasets.load_from_disk(str(path)), split, path)
     place = f"the folder {path.name!r}" if path.is_dir() else repr(path.name)
-    if path.is_dir():
+    if path.is_dir() or suffix_of(path.name) in ARCHIVES:
         files = walk(path)
     else:
         files = Files(path.parent)
-        files.add("", path.name, lambda: None)
+        files.add("", path.name, lambda: b"")
         if files.tables:
             files, labels_from = replace(walk(path.parent), parquet=[], arrow=[]), labels_from or path.name
-        elif suffix_of(path.name) in ARCHIVES:
-            files = walk(path)
         elif not (files.parquet or files.arrow):
             raise DatasetNotFoundError(
                 f"{path.name!r} is a file; pass the folder that holds it, or a .parquet, .arrow, .zip, .tar or .csv "
@@ -146,7 +145,9 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
         at = chosen if chosen in by_split else pick_split(list(by_split), split, place)
         paths = by_split[at]
         data: Data = LocalSplit(files.root, paths) if files.parquet else _arrow(files.root, paths)
-        has_images = _has_images(data)
+        has_images = False
+        with suppress(ColumnError):
+            has_images = bool(find_image_column(data.features, None, data.first_value))
         if not has_images and files.parquet:  # a table of paths
             files.tables += files.parquet
             if not path.is_dir():
@@ -159,17 +160,8 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
             others = others or tuple(key for key in by_split if key != at)
             return Source(path.name, lambda: data, config_name=config, split=chosen, other_splits=others, reading=said)
     wanted = replace(sampling, split=split, labels_from=labels_from)
-    laid = lay_out(files, place, wanted, warn)
-    laid = replace(laid, dataset=path.name, config_name=config)
+    laid = replace(Folder(files, place, wanted, warn).read(), dataset=path.name, config_name=config)
     return replace(laid, split=chosen, other_splits=others) if chosen else laid
-
-
-def _has_images(data: Data) -> bool:
-    try:
-        find_image_column(data.features, None, data.first_value)
-    except ColumnError:
-        return False
-    return True
 
 
 def _arrow(root: Path, paths: Iterable[str]) -> Listed:
@@ -208,15 +200,10 @@ def _configuration(folder: Path, name: str | None, warn: Warn) -> tuple[str | No
             warn(f"README.md{line} is no valid YAML ({error.problem}); the configurations in it are not used")
         except (AttributeError, KeyError, TypeError):
             warn("the configurations in README.md are not understood and not used")
-    if name is not None and name not in configs:
-        raise DatasetNotFoundError(
-            f"dataset {folder.name!r} has no such configuration; pass name=… with one of {sorted(configs)}"
-        )
     default = [key for key, config in configs.items() if config.get("default")] or list(configs)
-    if name is None and len(default) > 1:
-        raise DatasetNotFoundError(
-            f"dataset {folder.name!r} has several configurations; pass name=… with one of {list(configs)}"
-        )
+    if len(default) > 1 if name is None else name not in configs:
+        what = "several configurations" if name is None else "no such configuration"
+        raise DatasetNotFoundError(f"dataset {folder.name!r} has {what}; pass name=… with one of {list(configs)}")
     chosen = name or next(iter(default), None)
     if chosen is None:
         return None, {}

@@ -125,19 +125,13 @@ def _grouped(items: Iterable[tuple[Any, list[str]]]) -> dict[Any, list[str]]:
 
 
 def read_sheet(files: Files, names: Names, path: str) -> Sheet:
-    """Read a table and find the column that names images; raises `ValueError` where it is no table."""
+    """Read a table and find the column that names images, here or by address; `ValueError` where it is no table."""
     if path.lower().endswith((".parquet", ".pq")):
-        return match(path, _from_parquet(files, path), names)
-    if (lists := _from_lists(files, path)) is not None:
-        return match(path, lists, names)
-    content = _decode(files.read(path))
-    is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson", "manifest"))
-    columns = _from_json(content) if is_json else _from_csv(content, lambda value: names.find(value, path) is not None)
-    return match(path, columns, names)
-
-
-def match(path: str, columns: pa.Table, names: Names) -> Sheet:
-    """Find the column of a table that names images of the folder, or addresses."""
+        columns = _from_parquet(files, path)
+    elif (columns := _from_lists(files, path)) is None:
+        content = _decode(files.read(path))
+        is_json = path.lower().rpartition(".")[2].startswith(("json", "ndjson", "manifest"))
+        columns = _from_json(content) if is_json else _from_csv(content, lambda x: names.find(x, path) is not None)
     n = columns.num_rows
     best: tuple[float, int, str] | None = None
     for name in columns.column_names:
@@ -272,7 +266,7 @@ def _rows(found: Any) -> list[dict[str, Any]]:
         values = list(found.values())
         lists = [value for value in values if isinstance(value, list)]
         if "annotations" in found and "categories" in found:
-            return _of_coco(**{name: found.get(name) or [] for name in ("images", "annotations", "categories")})
+            return _of_coco(found)
         if values and all(isinstance(value, (str, int)) for value in values):  # {file: class}
             return [{"file_name": name, "label": value} for name, value in found.items()]
         if values and all(isinstance(value, dict) for value in values):  # {file: row}
@@ -293,14 +287,13 @@ def _rows(found: Any) -> list[dict[str, Any]]:
     raise ValueError("no list of rows")
 
 
-def _of_coco(
-    images: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _of_coco(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the classes of whole images, as iNaturalist and camera traps have them in COCO's form."""
+    annotations = found["annotations"]
     if not annotations or any("bbox" in row or "segmentation" in row for row in annotations):
         raise ColumnError("boxes of object detection, which is not supported")
-    names = {row.get("id"): row.get("name") for row in categories}
-    files = {row.get("id"): row.get("file_name") for row in images}
+    names = {row.get("id"): row.get("name") for row in found["categories"] or ()}
+    files = {row.get("id"): row.get("file_name") for row in found.get("images") or ()}
     return [
         {"file_name": files.get(row.get("image_id")), "label": names.get(row.get("category_id"))} for row in annotations
     ]
