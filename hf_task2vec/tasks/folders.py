@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 from hf_task2vec.errors import DatasetNotFoundError, ImageDecodeError
-from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, MAX_BYTES, is_heic, looks_like_image, not_fetched, reads_heic
+from hf_task2vec.tasks.images import FORMATS, HEIC_CURE, check_bytes, is_heic, looks_like_image, not_fetched, reads_heic
 from hf_task2vec.tasks.source import split_of
 
 _SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
@@ -149,8 +149,8 @@ class Files:
             return {"bytes": partial(self.read, path), "path": path}
         return {"path": str(self.root / path)}
 
-    def add(self, folder: str, name: str, start: Callable[[], bytes | None], *, in_tar: bool = False) -> None:
-        """Sort a file by its name, or by its first bytes, which ``start()`` returns."""
+    def add(self, folder: str, name: str, start: Callable[[], bytes], *, in_tar: bool = False) -> None:
+        """Sort a file by its name, or by its first bytes, with which what ``start()`` returns begins."""
         suffix, path = suffix_of(name), joined(folder, name)
         if suffix in _images() or (suffix in _HEIC and reads_heic()):
             self.images.setdefault(folder, []).append(name)
@@ -163,12 +163,15 @@ class Files:
         elif suffix in _KNOWN or (suffix and mimetypes.guess_type(f"x.{suffix}")[0] is not None):
             self.leave_out("not an image", path)
         else:
-            data = start()
-            if data is not None and looks_like_image(data):
+            try:
+                data = start()
+            except (OSError, ImageDecodeError):
+                self.leave_out("cannot be read", path)
+                return
+            if looks_like_image(data):
                 self.images.setdefault(folder, []).append(name)
             else:
-                why = "cannot be read" if data is None else "HEIC" if is_heic(data) else "not an image"
-                self.leave_out(why, path)
+                self.leave_out("HEIC" if is_heic(data) else "not an image", path)
 
 
 def joined(folder: str, name: str) -> str:
@@ -193,6 +196,12 @@ def above(path: str) -> list[str]:
 def text(path: str) -> str:
     """Return a path as text that can be written anywhere: names may be any bytes."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def start_of(path: str | Path) -> bytes:
+    """Return the first bytes of a file, which tell what it is."""
+    with open(path, "rb") as handle:
+        return handle.read(16)
 
 
 def walk(root: Path) -> Files:
@@ -235,7 +244,7 @@ def walk(root: Path) -> Files:
                 if suffix_of(name) in ARCHIVES:
                     archives.append(path)
                 else:
-                    files.add(folder, name, partial(_start, entry.path))
+                    files.add(folder, name, partial(start_of, entry.path))
             elif is_folder and not entry.is_symlink():
                 inner.append(path)
             elif is_folder:
@@ -254,7 +263,7 @@ def walk(root: Path) -> Files:
 
 def add_archive(files: Files, path: str, folder: str) -> None:
     """Add what an archive holds, as if it were the folder `folder`."""
-    archive = _Archive(files.root / path, folder)
+    archive = _Archive(files.root / path)
     files.archives[folder] = archive
     files.folders.add(folder)
     try:
@@ -268,9 +277,9 @@ def add_archive(files: Files, path: str, folder: str) -> None:
             inside = above(full)
             files.folders.update(inside)
             archive.names[full] = member
-            files.add(inside[0], parts[-1], partial(archive.start, full), in_tar=archive.is_tar)
+            files.add(inside[0], parts[-1], partial(archive.read, full), in_tar=archive.is_tar)
     except _BROKEN as error:
-        what = not_fetched(_start(str(files.root / path)) or b"")
+        what = None if isinstance(error, PermissionError) else not_fetched(start_of(files.root / path))
         why = f"cannot be read as an archive ({' '.join(str(error).split())[:100]}); is it whole? Fetch it anew"
         raise DatasetNotFoundError(f"{archive.name!r} {f'is {what}' if what else why}") from error
     for names in files.images.values():
@@ -280,7 +289,7 @@ def add_archive(files: Files, path: str, folder: str) -> None:
 class _Archive:
     """A zip, or a tar of any compression, whose members are read one at a time."""
 
-    def __init__(self, path: Path, folder: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self.names: dict[str, str] = {}
         self.is_tar = not zipfile.is_zipfile(path)
@@ -288,7 +297,6 @@ class _Archive:
         self._places: dict[str, tuple[int, int]] = {}
 
     def members(self) -> Iterator[str]:
-        """Yield the names of the files."""
         if not self.is_tar:
             self._zip = zipfile.ZipFile(self._path)
             weakref.finalize(self, self._zip.close)
@@ -308,19 +316,10 @@ class _Archive:
                 self._places[member.name] = member.offset_data, member.size
                 yield member.name
 
-    def start(self, path: str) -> bytes | None:
-        """Return the first bytes of a member, None if it cannot be read."""
-        try:
-            return self.read(path)[:16]
-        except ImageDecodeError:
-            return None
-
     def read(self, path: str) -> bytes:
-        """Return the bytes of the member that `path` stands for."""
         name = self.names[path]
         size = self._places[name][1] if self.is_tar else self._zip.getinfo(name).file_size
-        if size > MAX_BYTES:
-            raise ImageDecodeError(f"a file of {size:,} bytes is larger than the limit of {MAX_BYTES:,} bytes")
+        check_bytes(size)
         try:
             if not self.is_tar:
                 return self._zip.read(name)
@@ -344,11 +343,3 @@ def suffix_of(name: str) -> str:
 @cache
 def _images() -> frozenset[str]:
     return frozenset(suffix[1:] for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO"))
-
-
-def _start(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(16)
-    except OSError:
-        return None

@@ -47,6 +47,7 @@ _ORIENTATIONS = {
 _HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")}
 HEIC_CURE = "pip install hf-task2vec[heic] to read HEIC, or convert it to JPEG"
 _NO_IMAGE = f"no image of a known format ({', '.join(FORMATS)})"
+MayRead = Callable[[str], bool] | None  # which files and addresses a cell may name; None: any
 _READ_AT_ONCE = 64  # images whose encoded bytes are in memory before they are decoded
 
 # Above this many pixels one image is decoded at a time: eight threads at the limit would need more than 8 GB.
@@ -303,7 +304,7 @@ def _without_no_data(image: Image.Image) -> Image.Image:
     return Image.fromarray(numbers)
 
 
-def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callable[[str], bool] | None = None) -> bytes:
+def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: MayRead = None) -> bytes:
     """Return the bytes that a cell stands for: ``{"bytes": …, "path": …}``, bytes or what returns them, or the path
     or address of a file, if `may_read` says that it may be opened. An `ImageDecodeError` tells no name.
     """
@@ -318,10 +319,10 @@ def read_encoded(value: Any, *, fetcher: Fetcher | None = None, may_read: Callab
         raise ImageDecodeError("lies outside the dataset; it is not opened")
     try:
         if "://" in path:
-            return (fetcher or Fetcher(check=_check_bytes)).fetch(path)
+            return (fetcher or Fetcher(check=check_bytes)).fetch(path)
         if file.exists() and not file.is_file():  # a pipe would be waited for, a device never ends
             raise ImageDecodeError("cannot be read: no regular file")
-        _check_bytes(file.stat().st_size)
+        check_bytes(file.stat().st_size)
         with file.open("rb") as handle:
             start = handle.read(16)
             if not looks_like_image(start):
@@ -346,7 +347,8 @@ def _name(cell: Any) -> str:
     return "/".join(Path(os.fspath(path).split("::")[0]).parts[-2:]) if is_path else ""  # type: ignore[arg-type]
 
 
-def _check_bytes(size: int) -> None:
+def check_bytes(size: int) -> None:
+    """Raise an `ImageDecodeError` where a file, or what has come of it, is too large."""
     if size > MAX_BYTES:
         raise ImageDecodeError(f"a file of {size:,} bytes or more is larger than the limit of {MAX_BYTES:,} bytes")
 
@@ -389,14 +391,9 @@ class StoredImage:
 class ImageStore:
     """Checks images by decoding each once, in threads, and keeps their pixels while a budget lasts."""
 
-    def __init__(
-        self,
-        budget: int = DECODED_BUDGET,
-        token: str | bool | None = None,
-        may_read: Callable[[str], bool] | None = None,
-    ) -> None:
+    def __init__(self, budget: int = DECODED_BUDGET, token: Any = None, may_read: MayRead = None) -> None:
         self._left, self._may_read = budget, may_read
-        self._fetcher = Fetcher(token, _check_bytes)
+        self._fetcher = Fetcher(token, check_bytes)
         self._lock = threading.Lock()
 
     def store_all(self, cells: Iterable[Any]) -> list[StoredImage | Unusable]:
@@ -424,9 +421,7 @@ class ImageStore:
         return StoredImage(image if keep else data, hashlib.sha256(data).hexdigest(), pixels, facts)
 
 
-def settle(
-    images: Sequence[StoredImage],
-) -> tuple[ImageSample, dict[str, Values], tuple[str, ...], tuple[str, ...]]:
+def settle(images: Sequence[StoredImage]) -> tuple[ImageSample, dict[str, Values], tuple[str, ...], tuple[str, ...]]:
     """Give the pictures of a sample one range of values; return them, the ranges that are not plain, what they are in
     words, and warnings.
     """

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_task2vec.errors import DatasetNotFoundError
+from hf_task2vec.tasks.folders import start_of
 from hf_task2vec.tasks.images import not_fetched
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, first_values
-from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit, UseDownload, leaf_of
+from hf_task2vec.tasks.parquet.split import Entry, ParquetPart, ParquetSplit, UseDownload, leaf_of
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ class LocalSplit(ParquetSplit):
         self.stamp = [[path, found.st_size, found.st_mtime_ns] for path, found in facts]
 
 
-class _LocalFile:
+class _LocalFile(ParquetPart):
     def __init__(self, root: Path, path: str) -> None:
         self.path, self._place = path, root / path
 
@@ -51,7 +52,6 @@ class _LocalFile:
             yield handle
 
     def entries(self, name: str, first: int) -> Iterator[Entry]:
-        """Return its row groups."""
         for number in range(self.metadata.num_row_groups):
             group = self.metadata.row_group(number)
             chunks = (group.column(i) for i in range(group.num_columns))
@@ -118,7 +118,6 @@ def understood(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        with open(path, "rb") as handle:
-            what = not_fetched(handle.read(16))
+        what = not_fetched(start_of(path))
         why = f"is {what}" if what else f"is damaged: {next(iter(str(error).splitlines()), '')[:120]}"
         raise DatasetNotFoundError(f"{path.name!r} {why}") from error

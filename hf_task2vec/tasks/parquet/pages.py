@@ -41,11 +41,7 @@ class DamagedPageError(ValueError):
 
 
 class IncompleteError(Exception):
-    """More bytes are needed, probably `missing`."""
-
-    def __init__(self, missing: int) -> None:
-        super().__init__(missing)
-        self.missing = missing
+    """More bytes are needed, probably as many as the argument says."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ def _growing(fetch: Fetch, offset: int, length: int, parse: Callable[[bytes], li
         except IncompleteError as error:
             if not more:
                 raise DamagedPageError(f"the page at byte {offset} ends too soon") from error
-            length = error.missing + _MORE
+            length = error.args[0] + _MORE
         except (LookupError, TypeError, ValueError, zlib.error, OSError, MemoryError) as error:
             raise DamagedPageError(f"no Parquet page at byte {offset}: {error}") from error
 
@@ -246,22 +242,16 @@ def _decode(content: _Reader, encoding: int, count: int, leaf: Leaf, fetch: Fetc
 
 def _decompress(data: bytes, codec: str, stored: int, whole: int) -> bytes:
     """Decompress a page, or as much of it as `data` tells of."""
+    import pyarrow as pa
+
     if codec == "UNCOMPRESSED" or not data:
         return data
     if len(data) == stored:
-        import pyarrow as pa
-
         return bytes(pa.Codec(codec.lower()).decompress(data, decompressed_size=whole, asbytes=True))
     if codec == "SNAPPY":
         return unpack_snappy(data)
     if codec == "GZIP":
         return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data, whole)
-    return _zstd(data, whole)
-
-
-def _zstd(data: bytes, whole: int) -> bytes:
-    import pyarrow as pa
-
     found = bytearray()
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream, suppress(OSError):  # at the end of the data
         while len(found) < whole and (part := stream.read(1 << 10)):  # a read that hits the end gives nothing

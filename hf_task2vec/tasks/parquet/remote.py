@@ -14,7 +14,7 @@ import io
 import json
 import logging
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -26,14 +26,14 @@ from hf_task2vec.files import atomic_path, cache_dir, canonical_json, sha256_byt
 from hf_task2vec.hub import REQUEST_TIMEOUT, HubSession
 from hf_task2vec.tasks.columns import declared
 from hf_task2vec.tasks.parquet.pages import DamagedPageError, IncompleteError, Leaf, first_values, parse_struct
-from hf_task2vec.tasks.parquet.split import Entry, ParquetSplit, UseDownload, leaf_of
+from hf_task2vec.tasks.parquet.split import Entry, ParquetPart, ParquetSplit, UseDownload, leaf_of
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow.parquet as pq
 
     from hf_task2vec.tasks.labels import Labels
-    from hf_task2vec.tasks.sampling import Draw
+    from hf_task2vec.tasks.sampling import Drawn
 
 logger = logging.getLogger(__name__)
 
@@ -102,15 +102,10 @@ def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) ->
         splits[str(split)] = [str(place)[len(start) :] for place in places]
     paths = sorted({path for found in splits.values() for path in found})
     sizes: dict[str, int] = {}
+    where: dict[str, Any] = {"revision": commit, "repo_type": "dataset"}
     for at in range(0, len(paths), _PATHS_AT_ONCE):
-        infos = session.call(
-            "listing its files",
-            session.api.get_paths_info,
-            str(session.repo_id),
-            paths[at : at + _PATHS_AT_ONCE],
-            revision=commit,
-            repo_type="dataset",
-        )
+        some = paths[at : at + _PATHS_AT_ONCE]
+        infos = session.call("listing its files", session.api.get_paths_info, str(session.repo_id), some, **where)
         sizes |= {info.path: getattr(info, "size", 0) for info in infos}
     if set(sizes) != set(paths):
         raise UseDownload("its files are not all listed")
@@ -119,7 +114,7 @@ def _list(session: HubSession, commit: str, builder: datasets.DatasetBuilder) ->
     return Listing(commit, builder.config.name, splits, sizes, known)
 
 
-class RemoteFile(io.RawIOBase):
+class _RemoteFile(io.RawIOBase, ParquetPart):
     """A file of a dataset repository at one commit, of which only the bytes asked for are transferred, and kept.
 
     `huggingface_hub.HfFileSystem` reads ranges as well, but asks for the repository first, even for what is kept, and
@@ -135,20 +130,16 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Say that it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it has positions."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position and return it."""
         self._position = offset + (0, self._position, self.size)[whence]
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` from the position on."""
         data = self.fetch(self._position, min(self._position + len(buffer), self.size))
         buffer[: len(data)] = data
         self._position += len(data)
@@ -203,7 +194,6 @@ class RemoteFile(io.RawIOBase):
 
     @cached_property
     def metadata(self) -> pq.FileMetaData:
-        """Its footer."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -241,7 +231,7 @@ class RemoteFile(io.RawIOBase):
             position, leaf, start, end = leaf_of(self, name, number)
             pages = [(start, 0)]
             if group.column(position).has_offset_index:
-                pages = _with_values(self._pages(position)[number], group.num_rows, leaf.mean)
+                pages = _with_values(self._pages(position, number), group.num_rows, leaf.mean)
             stops = [row for _, row in pages[1:]] + [group.num_rows]
             for (offset, row), stop in zip(pages, stops, strict=True):
                 yield Entry(first + row, stop - row, leaf.mean, partial(self._values, offset, end, leaf))
@@ -254,14 +244,14 @@ class RemoteFile(io.RawIOBase):
             groups = parse_struct(self._footer)[0][4]
             return [[(chunk.get(4, 0), chunk.get(5, 0)) for chunk in group[1]] for group in groups]
 
-    def _pages(self, position: int) -> list[list[tuple[int, int, int]]]:
-        """Return offset, length and first row (in the row group) of every page of a column, by row group."""
+    def _pages(self, position: int, number: int) -> list[tuple[int, int, int]]:
+        """Return offset, length and first row (in the row group) of every page of a column in a row group."""
         places = [group[position] for group in self._index_places]
         start = min(offset for offset, _ in places)  # they lie together
         data = self.fetch(start, max(sum(place) for place in places))
         with self._understood():
-            indexes = [parse_struct(data, offset - start)[0][1] for offset, _ in places]
-            return [[(page[1], page[2], page.get(3, 0)) for page in index] for index in indexes]
+            index = parse_struct(data, places[number][0] - start)[0][1]
+            return [(page[1], page[2], page.get(3, 0)) for page in index]
 
     def _values(self, offset: int, end: int, leaf: Leaf, positions: Sequence[int]) -> list[bytes | None]:
         """Return values of the page at `offset`, in a column chunk that has an end."""
@@ -292,18 +282,19 @@ class RemoteSplit(ParquetSplit):
     """One split of a Parquet dataset on the Hub."""
 
     def __init__(self, listing: Listing, split: str, hub_id: str, token: Any) -> None:
-        files = [RemoteFile(hub_id, listing.commit, path, listing.sizes[path], token) for path in listing.splits[split]]
+        files = [
+            _RemoteFile(hub_id, listing.commit, path, listing.sizes[path], token) for path in listing.splits[split]
+        ]
         features = {name: declared(kind) for name, kind in (listing.features or {}).items()}
         super().__init__(files, EXACT_BYTES, features)
 
-    def sample(
-        self, name: str, labels: Labels, size: int | None, seed: int
-    ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> Drawn:
         """Draw as any Parquet split does; `UseDownload` if it would take more bytes than a download is worth."""
         if size is None:
             raise UseDownload("all images are asked for")
         draw, read, note = super().sample(name, labels, size, seed)
-        needed, total = self.entries(name).cost(draw.rows), self.entries(name).total
+        entries = self.entries(name)
+        needed, total = entries.cost(draw.rows), sum(entry.cost(entry.rows) for entry in entries.entries)
         if note is not None and needed > max(EXACT_BYTES, MOST_SHARE * total):
             raise UseDownload(f"the sample would take {needed / 1e6:,.0f} MB of {total / 1e6:,.0f} MB")
         return draw, read, note

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from hf_task2vec.errors import ColumnError
 from hf_task2vec.tasks.columns import of_schema
 from hf_task2vec.tasks.parquet.pages import CODECS, ENCODINGS, Leaf, expected_bytes
-from hf_task2vec.tasks.sampling import Draw
+from hf_task2vec.tasks.sampling import Draw, Drawn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,22 +55,13 @@ class Entry:
         return expected_bytes(min(count, self.rows), self.mean)
 
 
-class ParquetPart(Protocol):
-    """One Parquet file."""
+class ParquetPart:
+    """One Parquet file, here or on the Hub."""
 
-    @property
-    def path(self) -> str:
-        """Its path in the dataset."""
-
-    @property
-    def metadata(self) -> pq.FileMetaData:
-        """Its footer."""
-
-    def open(self) -> AbstractContextManager[pq.ParquetFile]:
-        """Open it; its errors become ours."""
-
-    def entries(self, name: str, first: int) -> Iterable[Entry]:
-        """Return the places where a column can be entered; `first` is the file's first row in the split."""
+    path: str  # in the dataset
+    metadata: pq.FileMetaData  # its footer
+    open: Callable[[], AbstractContextManager[pq.ParquetFile]]  # turns its errors into ours
+    entries: Callable[[str, int], Iterable[Entry]]  # where a column can be entered, from its first row in the split on
 
 
 def leaf_of(part: ParquetPart, name: str, number: int) -> tuple[int, Leaf, int, int]:
@@ -129,16 +120,11 @@ class ParquetSplit:
 
     def first_value(self, name: str) -> Any:
         """Return the first value that is not null, among a few; None if there is none."""
-        for entry in self.entries(name).entries[:1]:
-            return next((value for value in entry.at(range(min(_PEEK_ROWS, entry.rows))) if value is not None), None)
-        return None
+        head = [entry.at(range(min(_PEEK_ROWS, entry.rows))) for entry in self.entries(name).entries[:1]]
+        return next((value for values in head for value in values if value is not None), None)
 
-    def sample(
-        self, name: str, labels: Labels, size: int | None, seed: int
-    ) -> tuple[Draw, Callable[[Sequence[int]], Iterator[Any]], str | None]:
-        """Return a sample drawn from all rows if that takes few bytes, else from those near the start of a page; what
-        reads the images in column `name` at some rows; and a note of what was drawn from.
-        """
+    def sample(self, name: str, labels: Labels, size: int | None, seed: int) -> Drawn:
+        """Return a sample drawn from all rows if that takes few bytes, else from those near the start of a page."""
         entries = self.entries(name)
         rows, classes = labels.sampling_pairs()
         draw = Draw(rows, classes, size, seed)
@@ -172,11 +158,6 @@ class _Entries:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self._first = np.array([entry.first for entry in entries], dtype=np.int64)
-
-    @property
-    def total(self) -> int:
-        """About how many bytes all cells take."""
-        return sum(entry.cost(entry.rows) for entry in self.entries)
 
     def cost(self, rows: Sequence[int]) -> int:
         """Return about how many bytes it takes to have some rows."""
@@ -217,7 +198,6 @@ def _near(depth: np.ndarray, classes: np.ndarray, draw: Draw) -> np.ndarray:
 
 
 def _in_threads(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Return ``function(item)`` of every item, several at a time."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hf_task2vec-read") as pool:
         return list(pool.map(function, items))
 
