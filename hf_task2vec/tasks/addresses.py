@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
@@ -25,8 +25,7 @@ class Fetcher:
     def __init__(self, token: str | bool | None = None, check: Callable[[int], None] = lambda size: None) -> None:
         self._token, self._check = token, check
         self._ends: float | None = None
-        self._lost: Counter[str] = Counter()
-        self._why: dict[str, str] = {}
+        self._lost: dict[str, list[str]] = defaultdict(list)  # why, by host, since it last answered
         self._lock = threading.Lock()
         self.fetched = 0
 
@@ -37,8 +36,8 @@ class Fetcher:
         now = time.monotonic()
         with self._lock:
             self._ends = self._ends or now + SECONDS_IN_ALL
-            if self._lost[host] >= _MOST_LOST:
-                raise ImageDecodeError(f"{host} is asked no more: {self._why[host]}")
+            if len(lost := self._lost[host]) >= _MOST_LOST:
+                raise ImageDecodeError(f"{host} is asked no more: {lost[-1]}")
         if now > self._ends:
             raise ImageDecodeError(f"not fetched within {SECONDS_IN_ALL:.0f} s in all")
         limit = min(SECONDS_EACH, self._ends - now)
@@ -49,19 +48,19 @@ class Fetcher:
                 data = _within(limit, lambda: self._of_store(address))
         except (ConnectionError, TimeoutError) as error:
             with self._lock:
-                self._lost[host] += 1
-                self._why[host] = f"{host} {error}"
+                lost.append(f"{host} {error}")
             raise ImageDecodeError(f"{host} {error}") from error
         with self._lock:
-            self._lost[host] = 0
+            lost.clear()
             self.fetched += 1
         return data
 
     def check_all_lost(self, n_images: int) -> None:
         """Raise an error of the connection if nothing came because no host answered."""
-        if self._why and not self.fetched and sum(self._lost.values()):
+        last = next((lost[-1] for lost in self._lost.values() if lost), None)
+        if last is not None and not self.fetched:
             raise HubError(
-                f"none of {n_images} images given by address could be fetched: {next(iter(self._why.values()))}. Check "
+                f"none of {n_images} images given by address could be fetched: {last}. Check "
                 "the connection and the addresses, or download the images and pass the folder"
             )
 

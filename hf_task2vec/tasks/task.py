@@ -19,7 +19,7 @@ from hf_task2vec.tasks.images import ImageSample, ImageStore, StoredImage, ident
 from hf_task2vec.tasks.labels import LabelKind, Labels
 from hf_task2vec.tasks.progress import stage
 from hf_task2vec.tasks.rows import Rows, open_rows
-from hf_task2vec.tasks.sampling import Unusable
+from hf_task2vec.tasks.sampling import Filled, Unusable
 from hf_task2vec.tasks.source import Reading, Sampling, Source
 from hf_task2vec.tasks.sources import open_source
 from hf_task2vec.tasks.text import counted, listed, shown
@@ -261,9 +261,8 @@ class Task:
         ]
         if self.other_splits:
             parts.append(f"split {shown(self.split)!r} of {listed((self.split, *self.other_splits))}")
-        left = {reason: count for reason, count in self.reading.left_out.items() if count}
-        left |= {"broken": len(self.skipped)} if self.skipped else {}
-        left |= {"without a label": self.n_unlabelled} if self.n_unlabelled else {}
+        left = {**self.reading.left_out, "broken": len(self.skipped), "without a label": self.n_unlabelled}
+        left = {reason: count for reason, count in left.items() if count}
         what = ", ".join(f"{count:,} {reason}" for reason, count in left.items())
         out = [f"{sum(left.values()):,} left out: {what}"] if left else []
         return "; ".join([", ".join(parts), *self.sample.notes, *out])
@@ -301,7 +300,7 @@ class Task:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is drawn travels with the task, not the open dataset.
-        return {**vars(self), "draw": partial(_drawn, self.sample)}
+        return {**vars(self), "draw": partial(replace, self.sample)}
 
     def with_labels(
         self, labels: np.ndarray, label_names: Sequence[str], class_counts: np.ndarray | None = None
@@ -337,14 +336,9 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Return provenance and counts as plain JSON types, without any local path."""
+        plain = ("dataset", "revision", "config_name", "split", "image_column", "label_column", "label_kind")
         return {
-            "dataset": self.dataset,
-            "revision": self.revision,
-            "config_name": self.config_name,
-            "split": self.split,
-            "image_column": self.image_column,
-            "label_column": self.label_column,
-            "label_kind": self.label_kind,
+            **{name: getattr(self, name) for name in plain},
             "label_names": list(self.label_names),
             "n_rows": self.n_rows,
             "n_unlabelled": self.n_unlabelled,
@@ -409,37 +403,39 @@ def _read_sample(source: Source, rows: Rows, token: str | bool | None) -> Sample
         images,
         tuple(SkippedImage(row, image.reason, image.name) for row, image in filled.skipped.items()),
         notes,
-        (*_of_repeated(filled.repeated, labels), *_of_lost(filled.skipped, indices, labels), *warnings),
+        (*_warnings(filled, labels), *warnings),
         values,
     )
-    _check_sample(source, sample, labels.kind)
+    count, dataset = len(sample.skipped), source.dataset
+    reasons = "; ".join(f"{listed(names, 3)}: {reason[:120]}" for reason, names in [*_broken(sample).items()][:3])
+    if not len(images):
+        raise ImageDecodeError(f"all {count} images of {dataset!r} are broken ({reasons})")
+    if labels.kind == "single_label" and len(np.unique(sample.labels)) == 1:
+        why = f"{count} images of {dataset!r} are broken ({reasons})" if count else "; ".join(sample.warnings)
+        raise ImageDecodeError(f"{why}, and only one class is left")
+    if count:
+        logger.warning("%d broken images of %s skipped (%s)", count, dataset, reasons)
     for warning in sample.warnings:
         logger.warning("%s", warning)
     return sample
 
 
-def _of_repeated(repeated: dict[int, int], labels: Labels) -> Iterator[str]:
-    if not repeated:
-        return
-    yield f"drawn once: {counted(len(repeated), 'picture')} that equal others pixel by pixel"
-    pairs = np.array(list(repeated.items()), dtype=np.int64)
-    later, first = labels.of(pairs[:, 0]), labels.of(pairs[:, 1])
-    differ = (later != first).reshape(len(pairs), -1).any(axis=1)
-    if count := len(np.unique(pairs[differ, 1])):
-        yield f"under several labels, of which one must be wrong, occur {counted(count, 'picture')} of the sample"
-
-
-def _of_lost(skipped: dict[int, Unusable], drawn: np.ndarray, labels: Labels) -> Iterator[str]:
-    """Name the classes of which every picture met is broken."""
-    if not skipped or labels.kind != "single_label":
-        return
-    of = labels.of(np.array(sorted(skipped), dtype=np.int64))
-    lost = sorted(set(of.tolist()) - set(labels.of(drawn).tolist()))
-    if lost:
-        yield (
-            f"no picture of {listed([labels.names[i] for i in lost])} can be read, so nothing is said of "
-            f"{'it' if len(lost) == 1 else 'them'}: {next(iter(skipped.values())).reason[:100]}"
-        )
+def _warnings(filled: Filled[StoredImage], labels: Labels) -> Iterator[str]:
+    """Say which pictures occur again, and of which classes every picture met is broken."""
+    if filled.repeated:
+        yield f"drawn once: {counted(len(filled.repeated), 'picture')} that equal others pixel by pixel"
+        pairs = np.array(list(filled.repeated.items()), dtype=np.int64)
+        later, first = labels.of(pairs[:, 0]), labels.of(pairs[:, 1])
+        differ = (later != first).reshape(len(pairs), -1).any(axis=1)
+        if count := len(np.unique(pairs[differ, 1])):
+            yield f"under several labels, of which one must be wrong, occur {counted(count, 'picture')} of the sample"
+    if filled.skipped and labels.kind == "single_label":
+        drawn, broken = (labels.of(np.array(rows, dtype=np.int64)) for rows in (filled.rows, [*filled.skipped]))
+        if lost := sorted({*broken.tolist()} - {*drawn.tolist()}):
+            yield (
+                f"no picture of {listed([labels.names[i] for i in lost])} can be read, so nothing is said of "
+                f"{'it' if len(lost) == 1 else 'them'}: {next(iter(filled.skipped.values())).reason[:100]}"
+            )
 
 
 def _broken(sample: Sample) -> dict[str, list[str]]:
@@ -448,19 +444,3 @@ def _broken(sample: Sample) -> dict[str, list[str]]:
     for image in sample.skipped:
         found[image.reason].append(image.name or f"row {image.row}")
     return dict(found)
-
-
-def _drawn(sample: Sample) -> Sample:
-    return sample
-
-
-def _check_sample(source: Source, sample: Sample, kind: LabelKind) -> None:
-    count, dataset = len(sample.skipped), source.dataset
-    reasons = "; ".join(f"{listed(names, 3)}: {reason[:120]}" for reason, names in [*_broken(sample).items()][:3])
-    if not len(sample.images):
-        raise ImageDecodeError(f"all {count} images of {dataset!r} are broken ({reasons})")
-    if kind == "single_label" and len(np.unique(sample.labels)) == 1:
-        why = f"{count} images of {dataset!r} are broken ({reasons})" if count else "; ".join(sample.warnings)
-        raise ImageDecodeError(f"{why}, and only one class is left")
-    if count:
-        logger.warning("%d broken images of %s skipped (%s)", count, dataset, reasons)
