@@ -268,11 +268,8 @@ def _by_values(
     flags = {name: values(name) for name, kind in others.items() if _is_discrete(kind) or is_float(kind)}
     flags = {name: column for name, column in flags.items() if is_flag(column)}
     if len(flags) > 1:
-        total = sum(
-            pc.fill_null(pc.equal(column.cast("float64"), 1.0), False).cast("int64").to_numpy()
-            for column in flags.values()
-        )
-        if bool((total == 1).all()) or (len(flags) > 2 and len(flags) == len(others)):
+        total: Any = sum((column.cast("float64").to_numpy() == 1).astype(int) for column in flags.values())
+        if (total == 1).all() or (len(flags) > 2 and len(flags) == len(others)):
             return LabelChoice(tuple(flags))
     found = [name for name, kind in others.items() if _is_discrete(kind) and _repeats(values(name))]
     if not found:

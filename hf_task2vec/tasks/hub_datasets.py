@@ -70,9 +70,7 @@ def open_hub(hub_id: str, sampling: Sampling, token: Any, warn: Warn) -> Source:
             with _set(huggingface_hub.constants, "HF_HUB_CACHE", elsewhere):
                 return datasets.load_dataset_builder(hub_id, name, cache_dir=elsewhere, **where)
 
-    def opened(builder: datasets.DatasetBuilder) -> Source:
-        return _open_builder(builder, hub_id, sampling, commit, token, warn)
-
+    opened = partial(_open_builder, hub_id, sampling, commit, token, warn)
     if listing is None:
         try:
             builder = build()
@@ -116,7 +114,7 @@ def _set(module: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 def _open_builder(
-    builder: datasets.DatasetBuilder, dataset: str, sampling: Sampling, commit: str | None, token: Any, warn: Warn
+    dataset: str, sampling: Sampling, commit: str | None, token: Any, warn: Warn, builder: datasets.DatasetBuilder
 ) -> Source:
     """Open what `datasets` found, as `datasets.load_dataset` does, but WebDataset's tars as those of a folder: it takes
     one format of images in all of them.

@@ -204,7 +204,7 @@ class Folder:
             self.label_column = self.way
         only_folders = self.way in ("folders", "subfolders")
         self.files = files if only_folders else files.without_masks()
-        tree = _Tree(self.files)
+        tree, self.names = _Tree(self.files), Names(self.files)
         self.folders = _class_folders(tree, splits_too=True)
         if only_folders and not self.folders.usable:
             self.folders = _class_folders(tree, splits_too=False)
@@ -269,13 +269,10 @@ class Folder:
         columns: pa.Table,
         split: str | None,
         splits: Sequence[str],
-        *,
-        names: tuple[str, ...] = (),
         choice: LabelChoice | None = None,
+        **known: Feature,
     ) -> Source:
-        features = {"image": Feature("Image")} | of_schema(columns.schema)
-        if names:
-            features["label"] = Feature("ClassLabel", names=names)
+        features = {"image": Feature("Image")} | of_schema(columns.schema) | known
         rows = Listed(columns, features, images, self.files.cell, choice)
         others = tuple(name for name in splits if name != split)
         return Source(self.place, lambda: rows, split=split or "train", other_splits=others)
@@ -314,7 +311,8 @@ class Folder:
                 )
         if missing := [names[code] for code in np.setdiff1d(range(len(names)), codes)]:
             self.warn(f"no image of {listed(missing)} in split {chosen!r}")
-        return self._source(paths, pa.table({"label": codes}), chosen, splits, names=self._in_words(names))
+        kind = Feature("ClassLabel", names=self._in_words(names))
+        return self._source(paths, pa.table({"label": codes}), chosen, splits, label=kind)
 
     def _in_words(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return what a list beside the images, such as ImageNet's words.txt, calls classes that are numbers."""
@@ -380,12 +378,11 @@ class Folder:
     # --- tables
 
     def _by_tables(self) -> list[_Way]:
-        names = Names(self.files)
         tables = [path for path in self.files.tables if self.table in (None, path, name_of(path))]
         if self.table is None:  # what is called as an image is about that alone
-            tables = [path for path in tables if not (path.endswith(".txt") and names.knows(name_of(path)[:-4]))]
+            tables = [path for path in tables if not (path.endswith(".txt") and self.names.knows(name_of(path)[:-4]))]
         readers: dict[str, Callable[[], Sheet | None]] = {
-            path: partial(read_sheet, self.files, names, path)
+            path: partial(read_sheet, self.files, self.names, path)
             for path in sorted(tables, key=lambda path: (path.count("/"), path))[:_MOST_TABLES]
         }
         if self.files.sides and self.table is None:
@@ -438,9 +435,8 @@ class Folder:
         labels = columns.column(choice.columns[0])
         if self.label_column is None and not labels.type.num_fields and len(labels.drop_null().unique()) < 2:
             raise ValueError("it has one label only")
-        if not (choice.by_name or self.label_column or self.table) and _OF_SPLITS.fullmatch(
-            name_of(sheet.path).partition(".")[0]
-        ):
+        guessed = not (choice.by_name or self.label_column or self.table)
+        if guessed and _OF_SPLITS.fullmatch(name_of(sheet.path).partition(".")[0]):
             raise ValueError("it tells the splits")
         return choice
 
@@ -514,11 +510,10 @@ class Folder:
     @cached_property
     def _boxes(self) -> str | None:
         """The first file of boxes as Pascal VOC and YOLO write them, one an image; None if there is none."""
-        names = Names(self.files)
         xml = self.files.left_out["an XML file"].names if "an XML file" in self.files.left_out else []
         lists = islice((path for path in self.files.tables if path.endswith(".txt")), _PROBED)
         written = [*xml, *(path for path in lists if _YOLO.match(self.files.read(path)[:200]))]
-        return next((path for path in written if names.knows(name_of(path)[:-4])), None)
+        return next((path for path in written if self.names.knows(name_of(path)[:-4])), None)
 
     def _no_labels(self) -> TaskError:
         """Say why nothing in a folder has labels, and what would work."""

@@ -47,9 +47,8 @@ def read_object(dataset: Any) -> Listed | None:
             return pa.array([None if _is_missing(cell) else str(cell) for cell in cells])
 
     table = pa.table({name: as_arrow(cells) for name, cells in columns.items() if name != image})
-    return Listed(
-        table, {**of_schema(table.schema), **known, image: Feature("Image")}, columns[image].__getitem__, as_cell
-    )
+    features = {**of_schema(table.schema), **known, image: Feature("Image")}
+    return Listed(table, features, columns[image].__getitem__, as_cell)
 
 
 def _columns(dataset: Any) -> _Columns | None:

@@ -147,7 +147,8 @@ def _open_local(path: Path, sampling: Sampling, warn: Warn) -> Source:
         data: Data = LocalSplit(files.root, paths) if files.parquet else _arrow(files.root, paths)
         has_images = False
         with suppress(ColumnError):
-            has_images = bool(find_image_column(data.features, None, data.first_value))
+            find_image_column(data.features, None, data.first_value)
+            has_images = True
         if not has_images and files.parquet:  # a table of paths
             files.tables += files.parquet
             if not path.is_dir():

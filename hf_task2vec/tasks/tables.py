@@ -244,8 +244,7 @@ def _from_parquet(files: Files, path: str) -> pa.Table:
 
     try:
         with pq.ParquetFile(io.BytesIO(files.read(path))) as handle:
-            kinds = {field.name: field.type for field in handle.schema_arrow}
-            table = handle.read([name for name, kind in kinds.items() if not pa.types.is_binary(kind)])
+            table = handle.read([field.name for field in handle.schema_arrow if not pa.types.is_binary(field.type)])
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
     plain = [(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]

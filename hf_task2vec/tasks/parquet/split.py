@@ -145,9 +145,8 @@ class ParquetSplit:
         """Return the places where a column can be entered."""
         if name not in self._entered:
             starts = accumulate((footer.num_rows for footer in self._footers), initial=0)
-            found = _in_threads(
-                lambda item: list(item[0].entries(name, item[1])), zip(self._parts, starts, strict=False)
-            )
+            parts = zip(self._parts, starts, strict=False)
+            found = _in_threads(lambda part: list(part[0].entries(name, part[1])), parts)
             self._entered[name] = _Entries([entry for entries in found for entry in entries])
         return self._entered[name]
 
