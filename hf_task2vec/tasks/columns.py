@@ -237,9 +237,8 @@ def find_label_column(
     for name, feature in others.items():
         if kind_of(element(feature)) == "Image" or (kind_of(feature) == "Image" and name.lower() in MASK_NAMES):
             raise _unsupported(features, name, _MASKS)
-    return _by_values(
-        features, {name: kind for name, kind in others.items() if not BOOKKEEPING.fullmatch(name)}, values
-    )
+    telling = {name: feature for name, feature in others.items() if not BOOKKEEPING.fullmatch(name)}
+    return _by_values(features, telling, values)
 
 
 def _by_class_label(features: Mapping[str, Any], found: list[str]) -> str | None:
