@@ -6,6 +6,7 @@ their stem. Links are followed, each folder once; hidden files and those of oper
 
 from __future__ import annotations
 
+import lzma
 import mimetypes
 import os
 import re
@@ -67,7 +68,10 @@ _UNREAD |= dict.fromkeys(("h5", "hdf5", "tfrecord", "tfrecords", "mdb"), "a file
 _UNREAD |= dict.fromkeys(("dcm", "dicom", "nii", "nii.gz"), "a medical image")
 _UNREAD |= dict.fromkeys((*ARCHIVES, "gz", "bz2", "xz", "7z", "rar"), "packed") | dict.fromkeys(_HEIC, "HEIC")
 _SAMPLED = 3  # names kept of the files left out for one reason
-_BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_BROKEN = (
+    *(OSError, EOFError, RuntimeError, NotImplementedError),
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 
 @dataclass

@@ -291,7 +291,8 @@ class Folder:
                 f"split {chosen!r} of {self.place} has no class folders, so no labels; pass split={labelled[0]!r}"
             )
         names = folders.names
-        order = [(names.index(name), folder) for name, below in folders.splits[chosen].items() for folder in below]
+        code_of = {name: code for code, name in enumerate(names)}
+        order = [(code_of[name], folder) for name, below in folders.splits[chosen].items() for folder in below]
         counts = [len(files.images[folder]) for _, folder in order]
         codes = np.repeat(np.array([code for code, _ in order], dtype=np.int64), counts)
         self._warn_of_folders()

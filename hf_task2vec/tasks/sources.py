@@ -85,10 +85,10 @@ def _open_object(dataset: Any, split: str | None, folder: Path | None = None) ->
     if isinstance(dataset, dict) and (library == "datasets" or all(split_of(str(key)) for key in dataset)):
         chosen = pick_split([str(key) for key in dataset], split, f"the {place[2:]}")
         others = tuple(str(key) for key in dataset if key != chosen)
-        dataset = dataset[chosen]
+        dataset, split = dataset[chosen], None
     elif library == "datasets" and getattr(dataset, "split", None) is not None:
         chosen = str(dataset.split)
-    if split is not None and not others and split not in (chosen, None):
+    if split not in (chosen, None):
         raise DatasetNotFoundError(
             f"split {split!r} was asked for, but {place} is a single split{f' ({chosen!r})' if chosen else ''}; pass a "
             "DatasetDict or dictionary of splits, or leave split out"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import random
 import re
 import sys
 import tarfile
@@ -837,6 +838,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         lambda r: write(r, ["a/0.npy", "b/1.dcm"], b"x"),
         DatasetNotFoundError,
         r"holds no image that can be read; 1 an array of numpy \(a/0.npy\); in Python, pass it as .* 1 a medical image",
+    ),
+    "more: a damaged tar": (
+        lambda r: (
+            tar(r / "all.tar.xz", {"a/0.png": random.Random(0).randbytes(99_000)} | pictures(), "w:xz")
+            or (r / "all.tar.xz").write_bytes((r / "all.tar.xz").read_bytes()[:90_000] + bytes(9_000))
+        ),
+        DatasetNotFoundError,
+        r"'all.tar.xz' cannot be read as an archive \(Corrupt input data\); is it whole",
     ),
     "more: an encrypted zip": (
         lambda r: encrypted(r / "all.zip"),

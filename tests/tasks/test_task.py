@@ -302,6 +302,7 @@ def test_splits_of_a_dataset_dict() -> None:
     assert Task.from_dataset(both, split="val").split == "validation"
     assert Task.from_dataset(both, split="test").split == "test"
     assert Task.from_dataset(DatasetDict(only=make([0, 1]))).split == "only"
+    assert Task.from_dataset({"training": make([0, 1])}, split="train").split == "training"
     with pytest.raises(DatasetNotFoundError, match="split 'test' was asked for, but a Dataset is a single split"):
         Task.from_dataset(make([0, 1]), split="test")
 
