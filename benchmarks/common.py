@@ -37,10 +37,12 @@ def write(name: str, document: Any) -> None:
     write_json(RESULTS / f"{name}.json", document)
 
 
-def read_matrix() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the rows of the measured matrix, by task and checkpoint."""
-    texts, counts = ("task", "checkpoint", "features_sha256"), ("n", "n_train", "n_test", "dim")
-    with (RESULTS / "matrix.csv").open(encoding="utf-8", newline="") as handle:
+def read_matrix(folder: Path = RESULTS) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of a measured matrix, by task and checkpoint; none if there is no matrix yet."""
+    texts, counts = ("task", "checkpoint"), ("n", "n_train", "n_test", "dim")
+    if not (folder / "matrix.csv").exists():
+        return {}
+    with (folder / "matrix.csv").open(encoding="utf-8", newline="") as handle:
         return {
             (row["task"], row["checkpoint"]): {
                 name: value if name in texts else int(value) if name in counts else float(value)

@@ -4,8 +4,9 @@
         [--device cuda]
 
 A build by ``hf_task2vec.evidence.build`` over all images of both splits: resumable, cell by cell. Raw output:
-results/matrix.csv, and which images the linear probe classified rightly: results/matrix_correct.npz. With ``--index``
-the scores of the checkpoints that are on the Hub are put into that index. The cells in DIR keep the features too.
+results/matrix.csv, and which images the linear probe classified rightly: results/matrix_correct.npz; what they hold of
+other cells stays. With ``--index`` the scores of the checkpoints that are on the Hub are put into that index. The cells
+in DIR keep the features too.
 """
 
 from __future__ import annotations
@@ -97,8 +98,11 @@ def matrix_cells(
 
 
 def write_results(cells: Iterable[Cell], store: CellStore, folder: Path) -> None:
-    """Write matrix.csv and matrix_correct.npz; say which cells failed."""
-    rows, correct = [], {}
+    """Write matrix.csv and matrix_correct.npz, in which other cells stay; say which cells failed."""
+    rows, correct = read_matrix(folder), dict[str, Any]()
+    if rows:
+        with np.load(folder / "matrix_correct.npz") as packed:
+            correct = {**packed}
     for cell in cells:
         document = store.document(cell)
         if document is None or document["status"] != "done":
@@ -107,12 +111,12 @@ def write_results(cells: Iterable[Cell], store: CellStore, folder: Path) -> None
         name = matrix_name(cell.checkpoint.name)
         kept = load_file(store.payload_path(cell))
         row = report_row(document) | {"checkpoint": name, "seconds": document["seconds"]["score"]}
-        rows.append(row | other_scores(kept["features"], kept["labels"]))
+        rows[cell.task.name, name] = row | other_scores(kept["features"], kept["labels"])
         correct[f"{name.replace('/', '--')}:{cell.task.name}"] = kept["correct"]
     with atomic_path(folder / "matrix.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, FIELDS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        for row in sorted(rows, key=lambda r: (r["task"], r["checkpoint"])):
+        for _, row in sorted(rows.items()):
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
     with atomic_path(folder / "matrix_correct.npz") as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **dict(sorted(correct.items())))

@@ -32,7 +32,7 @@ from hf_task2vec.metric.observations import PROTOCOLS, Observations, additive_fi
 from hf_task2vec.metric.task_space import KINDS
 
 #: Kinds of tasks that there are encoders for.
-DOMAINS = ("histology", "satellite", "nature", "medical")
+DOMAINS = ("histology", "satellite", "nature", "radiology", "medical")
 
 
 def run_published(index: ZooIndex, metric: RankingMetric, inverse: np.ndarray) -> dict[str, Any]:

@@ -143,11 +143,14 @@ def _free_to_write(ctx: click.Context, param: click.Parameter, path: Path | None
 @click.option(
     "--domain",
     type=click.Choice(
-        ("natural", "fine-grained", "nature", "satellite", "histology", "medical", "synthetic", "glyphs", "texture")
+        (
+            *("natural", "fine-grained", "nature", "satellite", "histology", "radiology", "medical"),
+            *("synthetic", "glyphs", "texture"),
+        )
     ),
     metavar="KIND",
-    help="What the images show, if you know: natural, fine-grained, nature, satellite, histology, medical, synthetic, "
-    "glyphs or texture. Otherwise told from their embedding.",
+    help="What the images show, if you know: natural, fine-grained, nature, satellite, histology, radiology, "
+    "medical (skin, cells, eyes), synthetic, glyphs or texture. Otherwise told from their embedding.",
 )
 @click.option(
     "--no-cache", "cache", is_flag=True, default=True, flag_value=False, help="Make everything anew and keep nothing."

@@ -57,8 +57,8 @@ _AT_HOME: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "histology": {"histology": 1.0},
         "remote-sensing": {"satellite": 1.0},
         "biology": {"nature": 1.0},
-        # Neither gain nor loss: no score of such an encoder is known, and medical tasks are of skin and cells too.
-        "radiology": {"medical": 0.5},
+        # No score of such an encoder is known: they are taken to gain there what those of other domains gain at home.
+        "radiology": {"radiology": 1.0},
     }
 )
 
@@ -76,7 +76,7 @@ class CheckpointFeatures:
     family
         Shape (n,): codes of architecture family and objective together; unknown ones differ from all.
     home
-        Shape (n, kinds): 1 for the kinds of tasks (`KINDS`) that a domain encoder is made for, 0.5 for one it may be.
+        Shape (n, kinds): 1 for the kinds of tasks (`KINDS`) that a domain encoder is made for.
     """
 
     ids: tuple[str, ...]

@@ -40,6 +40,7 @@ KINDS_OF_DOMAINS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "nature": ("fine-grained-animals", "animals-fine-grained", "plants"),
         "satellite": ("satellite",),
         "histology": ("histology",),
+        "radiology": ("radiology",),
         "medical": ("medical", "microscopy"),
         "synthetic": ("synthetic", "synthetic-3d", "synthetic-factors"),
         "glyphs": ("characters", "symbols", "handwriting", "rendered-text", "text-in-image", "charts"),

@@ -96,8 +96,8 @@ def select_backbone(
         ``"linear-probe"``, a linear classifier on frozen features of the sample. Other checkpoints are good at either.
     domain
         What the images show, for those who know: ``"natural"``, ``"fine-grained"``, ``"nature"``, ``"satellite"``,
-        ``"histology"``, ``"medical"``, ``"synthetic"``, ``"glyphs"`` or ``"texture"``. It says which encoders made for
-        one domain are at home. None tells it from the embedding.
+        ``"histology"``, ``"radiology"``, ``"medical"`` (skin, cells, eyes), ``"synthetic"``, ``"glyphs"`` or
+        ``"texture"``. It says which encoders made for one domain are at home. None tells it from the embedding.
     device
         Torch device of the probe; None takes a GPU if there is one, and leaves a :class:`Probe` where it is.
     batch_size
