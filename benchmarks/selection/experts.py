@@ -193,7 +193,7 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     data = Observations(
         tasks=tasks, checkpoints=facts, task=t, checkpoint=c, group=t, y=logit(smoothed[t, c]),
         error=(1.0 / (n[:, None] * smoothed * (1.0 - smoothed)))[t, c], source=seen[t, c].astype(np.int64),
-        sources=(REFERENCE_SOURCE, OWN_TASKS), score=score[t, c],
+        sources=(REFERENCE_SOURCE, OWN_TASKS), score=score[t, c], part=np.zeros(len(t), dtype=bool),
     )  # fmt: skip
     parameters, _ = fit_parameters(data, steps=60)
     values = table.values.astype(np.float64)

@@ -67,6 +67,7 @@ def made_up(index: ZooIndex, checkpoints: int, tasks: int) -> tuple[RankingMetri
         source=np.zeros(SCORES, dtype=np.int64),
         sources=(shipped.data.sources[0],),
         score=np.full(SCORES, 0.5),
+        part=np.zeros(SCORES, dtype=bool),
     )
     query = replace(known.take(np.array([tasks])), names=("query",))
     return replace(shipped, data=data, solved=None), candidates, query

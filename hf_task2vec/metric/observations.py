@@ -194,6 +194,8 @@ class Observations:
         Names ``source/protocol``.
     score
         Shape (N,): the raw scores.
+    part
+        Shape (N,), bool: of the score's task the index has embedded and measured a part with fewer classes.
     """
 
     tasks: TaskFeatures
@@ -206,6 +208,7 @@ class Observations:
     source: NDArray[np.int64]
     sources: tuple[str, ...]
     score: Array
+    part: NDArray[np.bool_]
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
@@ -244,7 +247,7 @@ class Observations:
 
     def rows(self, mask: NDArray[np.bool_]) -> Observations:
         """Return the observations selected by `mask`; tasks and checkpoints stay."""
-        columns = ("task", "checkpoint", "group", "y", "error", "source", "score")
+        columns = ("task", "checkpoint", "group", "y", "error", "source", "score", "part")
         return replace(self, **{name: getattr(self, name)[mask] for name in columns})
 
 
@@ -280,7 +283,7 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
     columns = ["source", "protocol", "metric", "split", "task"]
     scores = index.scores[~index.scores["leak"] & (index.scores["protocol"] != ZERO_SHOT)]
     scores = scores[scores.groupby(columns)["checkpoint"].transform("nunique") >= 2].reset_index(drop=True)
-    alias = embedded_as(index)
+    alias, classes = embedded_as(index), index.tasks.set_index("task")["n_classes"]
     named = [alias.get(task, task) for task in scores["task"]]
     reference = space.of_embedding(index.embeddings, index.embeddings.names)
     tasks = reference.and_unknown(tuple(sorted(set(named) - set(reference.names))))
@@ -310,6 +313,7 @@ def observations(index: ZooIndex, space: TaskSpace) -> Observations:
         source=source,
         sources=tuple(sources.cat.categories),
         score=value,
+        part=classes.reindex(named).lt(classes.reindex(scores["task"]).to_numpy()).to_numpy(dtype=bool, na_value=False),
     )
 
 

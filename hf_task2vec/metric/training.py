@@ -155,7 +155,8 @@ def calibrate(metric: RankingMetric) -> MetricParameters:
     -------
     MetricParameters
         The metric's, with `scales` and `levels`. A level is learned from the tasks that the index has measured itself
-        and that others have fine-tuned on; with fewer than `LEAST_TASKS` of them, the built-in line stays.
+        and that others have fine-tuned on, with all their classes; with fewer than `LEAST_TASKS` of them, the built-in
+        line stays.
     """
     data, scale, weights = metric.data, metric.scale, metric.weights
     groups = len(data.first)
@@ -165,6 +166,7 @@ def calibrate(metric: RankingMetric) -> MetricParameters:
     level = np.bincount(data.group, data.y - scale[data.group] * standing, minlength=groups) / count
     sources, left = np.array(data.sources)[data.source[data.first]], data.first >= 0
     measured, tuned = (sources == REFERENCE_SOURCE) & left, data.groups.tuned & left
+    whole = tuned & ~data.part[data.first]  # ten of 397 scenes are easier
     scales = {
         name: float(np.exp(np.median(np.log(scale[which]))))
         for name, which in zip(
@@ -173,8 +175,8 @@ def calibrate(metric: RankingMetric) -> MetricParameters:
         if which.any()
     }
     hard = {data.task[data.first[g]]: level[g] for g in np.flatnonzero(measured)}
-    pairs = [(hard[t], level[g]) for g in np.flatnonzero(tuned) if (t := data.task[data.first[g]]) in hard]
-    tasks = {t for g in np.flatnonzero(tuned) if (t := data.task[data.first[g]]) in hard}
+    pairs = [(hard[t], level[g]) for g in np.flatnonzero(whole) if (t := data.task[data.first[g]]) in hard]
+    tasks = {t for g in np.flatnonzero(whole) if (t := data.task[data.first[g]]) in hard}
     if len(tasks) < LEAST_TASKS:
         return replace(metric.parameters, scales=scales)
     x, y = np.array(pairs).T

@@ -17,6 +17,7 @@ from hf_task2vec.metric.ranking_metric import FINE_TUNE, LINEAR_PROBE, RankingMe
 from hf_task2vec.metric.static import Static
 from hf_task2vec.metric.task_space import KINDS, TASK_DESCRIPTORS, TaskFeatures
 from hf_task2vec.metric.training import _Objective, calibrate, fit_parameters
+from hf_task2vec.zoo import ZooIndex
 from tests.support import observed
 
 
@@ -148,7 +149,7 @@ def planted(n_tasks: int) -> RankingMetric:
     y = y + np.array([0.3, 0.6])[source] * (standing[checkpoint] + rng.normal(0.0, 0.1, len(group)))
     data = observed.observations(known, scored)
     changes = {"task": task, "checkpoint": checkpoint, "group": group, "source": source, "y": y, "score": y}
-    data = replace(data, **changes, error=np.zeros(len(y)))
+    data = replace(data, **changes, error=np.zeros(len(y)), part=np.zeros(len(y), dtype=bool))
     noises = dict.fromkeys((REFERENCE_SOURCE, observed.PUBLISHED), 0.01)
     parameters = MetricParameters(variances={"own": {"all": 1.0}}, noises=noises, match=1e-3)
     return RankingMetric(parameters, observed.space(), data)
@@ -168,6 +169,25 @@ def test_calibration_of_what_is_left() -> None:
     metric = planted(12)
     line = calibrate(replace(metric, data=metric.data.rows(metric.data.task != 5))).levels[FINE_TUNE]
     assert (line.intercept, line.slope) == pytest.approx((2.0, 0.5), abs=0.05)
+
+
+def test_parts_of_a_benchmark_say_nothing_of_levels() -> None:
+    metric = planted(12)
+    part = np.isin(metric.data.task, (2, 7))
+    tuned = metric.data.source == 1
+    harder = replace(metric.data, y=metric.data.y - 4.0 * (part & tuned), part=part)
+    line = calibrate(replace(metric, data=harder)).levels[FINE_TUNE]
+    assert (line.intercept, line.slope) == pytest.approx((2.0, 0.5), abs=0.05)
+    assert line.deviation < 0.1
+
+
+def test_what_is_a_part_of_a_benchmark() -> None:
+    data = RankingMetric.from_index(ZooIndex.load()).data
+    named = {data.tasks.names[t]: data.part[data.task == t].any() for t in np.unique(data.task)}
+    assert named["dtd_10"]  # of 47 textures
+    assert named["sun_scenes8"]
+    assert not named["flowers102"]
+    assert not named["cifar10"]
 
 
 def test_a_line_needs_tasks() -> None:

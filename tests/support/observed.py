@@ -69,6 +69,7 @@ def observations(
         source=(task % 3 == 2).astype(np.int64),
         sources=(REFERENCE_SOURCE, PUBLISHED),
         score=1.0 / (1.0 + np.exp(-values)),
+        part=np.zeros(len(task), dtype=bool),
     )
 
 
