@@ -3,7 +3,8 @@
     python -m benchmarks.selection.leave_one_out [--only methods cold_start ...] [--steps 40]
 
 The matrix (results/matrix.csv) holds the leave-one-out accuracy of frozen features for every measured checkpoint on
-the shared tasks, of which those are used that no checkpoint was trained on. Each task is predicted from all scores of
+the shared tasks. A checkpoint is no candidate for tasks that it was trained on, and tasks that most were trained on
+(those of ImageNet) are left out. Each task is predicted from all scores of
 the index but its own and those of its near duplicates (same group in tasks.csv). The metric's parameters are learned
 anew on the embedded tasks that are left (`--steps` from those of all, its loadings from nothing). The part `cold_start`
 asks the other question: how are checkpoints ranked that nobody has measured?
@@ -50,6 +51,7 @@ from hf_task2vec.selection.refinement import next_candidate
 
 PROBE = "timm/tf_efficientnet_lite0.in1k"
 SPLITS = 10
+LEAST = 8  # candidates of a task
 #: What of a task's representation is made alike for all tasks, so that the rest is left.
 ABLATIONS = {
     "fisher": ("moments", "descriptors"),
@@ -70,7 +72,7 @@ class Matrix:
         index = ZooIndex.load(ROOT / "zoo_index")
         self.index = with_matrix(index)
         self.space, self.everything = evidence(self.index)
-        self.cases = leave_one_out_cases(self.index, self.everything)
+        self.cases = leave_one_out_cases(self.index, self.everything, least=LEAST)
         measured = self.everything.source == self.everything.sources.index(REFERENCE_SOURCE)
         self.data = self.everything.rows(measured)
         parameters = MetricParameters.from_json(index.attachments[METRIC_FILE])
