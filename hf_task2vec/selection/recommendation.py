@@ -256,7 +256,7 @@ class Recommender:
             little = "" if gain.points > gain.std else " little"
             matters = (
                 f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted "
-                f"{gain.points:.1f} ± {gain.std:.1f} points lower."
+                f"{round(gain.points, 1) + 0.0:.1f} ± {gain.std:.1f} points lower."  # no minus before 0.0
             )
         return f"{take}. {sure}.{matters}"
 

@@ -207,6 +207,7 @@ def test_every_metric_ranks(select: Select, query: TaskEmbedding, name: str) -> 
     assert all(0.0 <= c.low <= c.score <= c.high <= 1.0 for c in ranking)
     assert str(ranking.explain()) == ranking.explain().text
     assert "regardless of the task" in ranking.summary
+    assert "-0.0" not in ranking.summary
     assert ranking.task_gain is not None
 
 
