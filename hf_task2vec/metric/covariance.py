@@ -225,7 +225,7 @@ def at_home(home: Any, kinds: Any) -> Array:
     `home` and `kinds`, shapes (..., kinds), are multiplied by rows. Checkpoints for all domains get 0, and so does what
     is not known of a task.
     """
-    share = (home * kinds).sum(axis=-1)
+    share = np.einsum("...k,...k->...", home, kinds)
     return np.asarray(share - AWAY * home.any(axis=-1) * (np.sum(kinds, axis=-1) - share))
 
 

@@ -19,7 +19,7 @@ from hf_task2vec.metric.covariance import (
     checkpoint_kernels,
     same_checkpoints,
 )
-from hf_task2vec.metric.observations import CheckpointFeatures, log_logistic
+from hf_task2vec.metric.observations import CHECKPOINT_FACTS, CheckpointFeatures, log_logistic
 from hf_task2vec.probes import Score
 
 Array = NDArray[np.float64]
@@ -45,9 +45,10 @@ def kernel_products(p: MetricParameters, a: CheckpointFeatures, b: CheckpointFea
 
     A few hundred candidates at a time, and no matrix for what is linear: an index may hold a million checkpoints.
     """
-    found = np.zeros((len(a.ids), vectors.shape[2]))
+    slopes = np.zeros((len(CHECKPOINT_FACTS), vectors.shape[2]))
     for columns, vector in zip(LINEAR.values(), vectors, strict=False):
-        found += a.facts(columns) @ (b.facts(columns).T @ vector) / len(columns)
+        slopes[[CHECKPOINT_FACTS.index(name) for name in columns]] += b.facts(columns).T @ vector / len(columns)
+    found = a.numbers @ slopes
     factors, smooth, family, own = vectors[-4:]
     found += p.factors(a.ids) @ (p.factors(b.ids).T @ factors)
     x, y = a.smooth / p.length_facts, b.smooth / p.length_facts
