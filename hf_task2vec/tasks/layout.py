@@ -284,8 +284,8 @@ class Folder:
 
         folders, files = self.folders, self.files
         labelled = [name for name, classes in folders.splits.items() if classes and name is not None]
-        alike = [*labelled, *(folders.flat if self.split is not None else ())]
-        chosen = None if self.lists and not alike else self._pick(alike)
+        splits = [*labelled, *(folders.flat if self.split is not None else ())]
+        chosen = None if self.lists and not splits else self._pick(splits)
         if chosen in folders.flat:
             raise LabelError(
                 f"split {chosen!r} of {self.place} has no class folders, so no labels; pass split={labelled[0]!r}"
