@@ -164,7 +164,7 @@ LIMITS = (np.inf, 100.0, 30.0)
 
 
 def cold_start(metric: RankingMetric, index: ZooIndex, *, least: int = 8) -> pd.DataFrame:
-    """Judge how checkpoints are ranked that nobody has measured: each one's, or each family's, scores forgotten.
+    """Judge how checkpoints are ranked when all scores of each one, of its family or of the laboratory are forgotten.
 
     Parameters
     ----------
@@ -191,6 +191,7 @@ def cold_start(metric: RankingMetric, index: ZooIndex, *, least: int = 8) -> pd.
     predicted = {
         "new checkpoint": predict_without(metric, inverse, data.checkpoint),
         "new family": predict_without(metric, inverse, family[data.checkpoint]),
+        "new laboratory": predict_without(metric, inverse, data.laboratories[data.source]),
     }
     size = facts["params_m"].to_numpy(dtype=np.float64, na_value=np.inf)[data.checkpoint]
     rules = {name: facts[column].to_numpy(dtype=np.float64, na_value=np.nan) for name, column in RULES.items()}

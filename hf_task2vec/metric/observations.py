@@ -160,7 +160,7 @@ class Groups:
     tuned
         Shape (n,), bool: all weights are fine-tuned.
     source
-        Shape (n,): codes of the source and its protocol.
+        Shape (n,): codes of the laboratory, its fine-tuned and its frozen results apart (`Observations.laboratories`).
     kinds
         Shape (n, kinds): shares of the kinds of task (`KINDS`).
     described
@@ -222,7 +222,14 @@ class Observations:
         """The G groups."""
         source, task = self.source[self.first], self.task[self.first]
         tuned = np.array([is_tuned(name) for name in self.sources], dtype=bool)
-        return Groups(tuned[source], source, self.tasks.kinds[task], self.tasks.descriptors[task])
+        ways = 2 * self.laboratories + tuned
+        return Groups(tuned[source], ways[source], self.tasks.kinds[task], self.tasks.descriptors[task])
+
+    @cached_property
+    def laboratories(self) -> NDArray[np.int64]:
+        """Shape (sources,): codes of who reports the scores of a source."""
+        names = [name.partition("/")[0] for name in self.sources]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
     @cached_property
     def digest(self) -> str:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from hf_task2vec.errors import MetricError
 from hf_task2vec.files import atomic_path, cache_dir, sha256_bytes, why
 from hf_task2vec.metric.covariance import (
+    EVERYWHERE,
     METRIC_FILE,
     SHARED_WITH,
     TASK_BLIND,
@@ -361,8 +362,9 @@ class RankingMetric(Metric):
 
     def _query(self, task: TaskFeatures, protocol: str) -> Groups:
         """A group of scores of one task."""
-        codes = {name: code for code, name in enumerate(self.data.sources)}
-        source = codes.get(REFERENCE_SOURCE, -1) if protocol == LINEAR_PROBE else -2  # of no source that is known
+        source = -1  # of none that is known
+        if protocol == LINEAR_PROBE and REFERENCE_SOURCE in self.data.sources:
+            source = 2 * self.data.laboratories[self.data.sources.index(REFERENCE_SOURCE)]
         return Groups(
             np.array([protocol == FINE_TUNE]),
             np.array([source]),
@@ -457,12 +459,13 @@ class RankingMetric(Metric):
         same = np.array([[other is None]])
         itself = np.concatenate(group_kernels(np.ones((1, 1)), query, beside, same))[:, 0].astype(np.float64)
         near = float(self.task_similarity(task)[data.tasks.embedded].max(initial=0.0))
+        everywhere = len(EVERYWHERE)
         return Posterior(
             p,
             scored=data.checkpoints,
             candidates=candidates,
-            blind=p.weights[:, :2] @ itself[:2],
-            rest=p.weights[:, 2:] @ itself[2:] * (1.0 - near**2 / 2.0),
+            blind=p.weights[:, :everywhere] @ itself[:everywhere],
+            rest=p.weights[:, everywhere:] @ itself[everywhere:] * (1.0 - near**2 / 2.0),
             shared=self._shared_with(protocol),
             known=self._known,
             match=np.sqrt(p.match) * at_home(candidates.home, query.kinds),
@@ -472,9 +475,9 @@ class RankingMetric(Metric):
 
     def _shared_with(self, protocol: str) -> Array:
         """Variances that results of a protocol share with frozen and with tuned ones, shape (kernels, 2)."""
-        everywhere, same = self.parameters.weights[:, :2].T
-        tuned = protocol == FINE_TUNE
-        return np.column_stack([everywhere + same * (not tuned), everywhere + same * tuned])
+        everywhere, tuned, frozen = self.parameters.weights[:, : len(EVERYWHERE)].T
+        of_tuned = protocol == FINE_TUNE
+        return np.column_stack([everywhere + frozen * (not of_tuned), everywhere + tuned * of_tuned])
 
     @cached_property
     def _known(self) -> Array:
@@ -495,7 +498,7 @@ class RankingMetric(Metric):
                 for protocol in (LINEAR_PROBE, FINE_TUNE)
             ]
         )
-        own = (p.weights[:, 2:].sum(axis=1) @ checkpoint_diagonal(p, data.checkpoints))[data.checkpoint]
+        own = (p.weights[:, len(EVERYWHERE) :].sum(axis=1) @ checkpoint_diagonal(p, data.checkpoints))[data.checkpoint]
         pair = data.task * c + data.checkpoint
         repeated = np.bincount(pair)[pair]
         precision = 1.0 / ((own + self.noise_of_scores) * repeated)

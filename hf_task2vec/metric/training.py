@@ -38,10 +38,13 @@ Array = NDArray[np.float64]
 #: Tasks that a line needs.
 LEAST_TASKS = 5
 _STEP, _SEED = 0.12, 0
-# A source of a few groups with hundreds of scores each must not outweigh the rest.
+# A source of many groups, or of a few with hundreds of scores each, must not outweigh the rest: scores drawn of a group
+# of an embedded task; groups of a laboratory, and scores of each.
 _SCORES_OF_A_GROUP = 60
-# Spread of the prior on the logarithm of each parameter.
-_PRIOR_SPREAD = {"variances": 1.5, "noises": 0.7, "lengths": 0.7, "loadings": 0.4}
+_GROUPS, _SCORES = 4, 25
+# Spread of the prior on the logarithm of each parameter. That of variances between laboratories is narrow: which are
+# small is known from laboratories left out, and the likelihood, which hardly sees a laboratory's ways, would forget it.
+_PRIOR_SPREAD = {"variances": 0.5, "held": 0.15, "noises": 0.7, "lengths": 0.7, "loadings": 0.4}
 # Factors of the residual, their first size, and the scores on embedded tasks that a checkpoint needs to lean on them.
 _FACTORS, _LOADING_START, _LOADING_SCORES = 3, 0.2, 20
 
@@ -211,6 +214,8 @@ class _Objective:
         ]
         spreads = [_PRIOR_SPREAD[name] for name in ("variances", "variances", "lengths", "noises", "loadings")]
         self.spread = np.repeat(spreads, self._sizes)
+        held = np.isin(SHARED_WITH, ("all", "tuned", "source"))
+        self.spread[: self._sizes[0]][np.tile(held, len(CHECKPOINT_KERNELS))] = _PRIOR_SPREAD["held"]
         self._rows = [np.flatnonzero(data.group == g) for g in range(len(data.first))]
 
     def pack(self, p: MetricParameters) -> Array:
@@ -253,12 +258,19 @@ class _Objective:
         return first
 
     def draw(self, rng: np.random.Generator, count: int, *, embedded: bool) -> NDArray[np.int64]:
-        """Draw groups at random, of embedded tasks if there are any and so asked, until they hold `count` scores."""
-        found: list[NDArray[np.int64]] = []
+        """Draw `count` scores: groups of embedded tasks at random, if any and so asked, else of random laboratories."""
         known = np.flatnonzero(self._data.tasks.embedded[self._data.task[self._data.first]])
-        for group in rng.permutation(known if embedded and len(known) else len(self._rows)):
-            rows = self._rows[group]
-            found.append(np.sort(rng.permutation(rows)[:_SCORES_OF_A_GROUP]))
+        if embedded and len(known):
+            groups, most = rng.permutation(known), _SCORES_OF_A_GROUP
+        else:
+            by_laboratory = [
+                np.flatnonzero(self._data.groups.source == code) for code in np.unique(self._data.groups.source)
+            ]
+            drawn = [rng.permutation(by_laboratory[i])[:_GROUPS] for i in rng.permutation(len(by_laboratory))]
+            groups, most = np.concatenate(drawn), _SCORES
+        found: list[NDArray[np.int64]] = []
+        for group in groups:
+            found.append(np.sort(rng.permutation(self._rows[group])[:most]))
             if sum(map(len, found)) >= count:
                 break
         return np.concatenate(found)

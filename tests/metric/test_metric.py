@@ -126,6 +126,10 @@ class Oracle:
     def is_tuned(self, i: int) -> bool:
         return self.data.sources[self.data.source[i]] == observed.PUBLISHED
 
+    def everywhere(self, a: bool, b: bool) -> dict[str, float]:
+        """What two results share whatever their tasks."""
+        return {"all": 1.0, "tuned": float(a and b), "frozen": float(not a and not b)}
+
     def noise(self, i: int) -> float:
         return self.p.noises.get(self.data.sources[self.data.source[i]], DEFAULT_NOISE)
 
@@ -155,8 +159,7 @@ class Oracle:
     def score_score(self, i: int, j: int) -> float:
         d, t, u = self.data, self.data.task[i], self.data.task[j]
         shared = {
-            "all": 1.0,
-            "protocol": float(self.is_tuned(i) == self.is_tuned(j)),
+            **self.everywhere(self.is_tuned(i), self.is_tuned(j)),
             "similar": self.near(d.tasks, t, d.tasks, u),
             "described": float(np.mean(d.tasks.descriptors[t] * d.tasks.descriptors[u])),
             "source": float(d.source[i] == d.source[j]),
@@ -181,8 +184,7 @@ class Oracle:
         alike = self.alike(d.checkpoints, d.checkpoint[i], self.candidates, c)
         of_reference = d.sources[d.source[i]] == REFERENCE_SOURCE
         blind = {
-            "all": 1.0,
-            "protocol": float(self.is_tuned(i) == self.tuned),
+            **self.everywhere(self.is_tuned(i), self.tuned),
             "source": float(of_reference and not self.tuned),
         }
         rest = {
@@ -204,13 +206,12 @@ class Oracle:
         for i in every:
             for j in every:
                 alike = self.alike(own, d.checkpoint[i], own, d.checkpoint[j])
-                same = self.is_tuned(i) == self.is_tuned(j)
-                scored[i, j] = self.sum(alike, {"all": 1.0, "protocol": float(same)})
+                scored[i, j] = self.sum(alike, self.everywhere(self.is_tuned(i), self.is_tuned(j)))
                 scored[i, j] += level * (d.group[i] == d.group[j])
                 if i == j:
                     # Several scores of a checkpoint on a task count as one.
                     of_pair = sum(d.task[i] == d.task[k] and d.checkpoint[i] == d.checkpoint[k] for k in every)
-                    mine = self.sum(alike, dict.fromkeys(SHARED_WITH[2:], 1.0))
+                    mine = self.sum(alike, dict.fromkeys(SHARED_WITH[3:], 1.0))
                     scored[i, i] += of_pair * (mine + self.noise(i) + d.error[i] / self.scale[d.group[i]] ** 2)
         cross, before = np.zeros((self.n, len(every))), np.zeros((self.n, self.n))
         near = max(self.near(self.task, 0, d.tasks, t) for t in range(len(d.tasks.names)))
@@ -219,11 +220,10 @@ class Oracle:
         for c in range(self.n):
             for i in every:
                 alike = self.alike(own, d.checkpoint[i], self.candidates, c)
-                same = self.is_tuned(i) == self.tuned
-                cross[c, i] = self.sum(alike, {"all": 1.0, "protocol": float(same)})
+                cross[c, i] = self.sum(alike, self.everywhere(self.is_tuned(i), self.tuned))
             for e in range(self.n):
                 alike = self.alike(self.candidates, c, self.candidates, e)
-                before[c, e] = self.sum(alike, {"all": 1.0, "protocol": 1.0})
+                before[c, e] = self.sum(alike, self.everywhere(self.tuned, self.tuned))
                 before[c, e] += self.sum(alike, itself) * (1.0 - near**2 / 2.0) + p.match * made_for[c] * made_for[e]
         return p.spread * self.unit**2 * (before - cross @ np.linalg.solve(scored, cross.T))
 
@@ -408,8 +408,8 @@ def together(metric: RankingMetric, task: TaskFeatures, candidates: CheckpointFe
     home = at_home(candidates.home, groups[0].kinds)
     before = np.tensordot(weights["all"] + rest, kernels, 1) + p.match * np.outer(home, home)
     of_scored = checkpoint_kernels(p, candidates, scored)
-    everywhere, both = (np.tensordot(w, of_scored, 1) for w in (weights["all"], weights["all"] + weights["protocol"]))
-    tuned, frozen = np.hstack([everywhere, both]), np.hstack([both, everywhere])
+    everywhere, tuned, frozen = (np.tensordot(weights[name], of_scored, 1) for name in ("all", "tuned", "frozen"))
+    tuned, frozen = np.hstack([everywhere, everywhere + tuned]), np.hstack([everywhere + frozen, everywhere])
     return np.asarray(p.spread * (before - tuned @ known @ frozen.T))
 
 
