@@ -176,20 +176,20 @@ def test_cold_start() -> None:
     loadings = {name: (3.0, -2.0 * i) for i, name in enumerate(metric.data.checkpoints.ids)}
     known = replace(metric, parameters=replace(metric.parameters, loadings=loadings))
     assert cold_start(known, index, least=5).equals(found)
-    assert set(found["question"]) == {"new checkpoint", "new family"}
+    assert set(found["question"]) == {"new checkpoint", "new family", "new laboratory"}
     assert set(found["method"]) == {"trained", "ImageNet accuracy", "parameters", "multiply-adds"}
     assert set(found["protocol"]) == {"linear-probe"}
     one = found[(found["task"] == "task1") & (found["source"] == REFERENCE_SOURCE)]
     # Those larger than a limit are left out, and the one of unknown size.
     assert dict(zip(one["limit"], one["n"], strict=True)) == {np.inf: 7, 100.0: 5, 30.0: 5}
-    assert len(one) == 2 * 4 * 3
+    assert len(one) == 3 * 4 * 3
     expected = {
         np.inf: kendalltau([0.8, 0.88, 0.87, 0.8, 0.8, 0.75, 0.6], np.arange(7, 0, -1)).statistic,
         100.0: kendalltau([0.87, 0.8, 0.8, 0.75, 0.6], np.arange(5, 0, -1)).statistic,
     }
     for limit, tau in expected.items():
         rule = one[(one["method"] == "ImageNet accuracy") & (one["limit"] == limit)]
-        assert rule["tau"].tolist() == pytest.approx([tau, tau])
+        assert rule["tau"].tolist() == pytest.approx([tau] * 3)
 
 
 # ---------------------------------------------------------------------- the table

@@ -266,6 +266,18 @@ def test_against_the_joint_gaussian(monkeypatch: pytest.MonkeyPatch, seed: int, 
     assert np.abs(found.residual).min() > 1e-6  # else nothing is tested of it
 
 
+def test_protocols_of_a_laboratory_are_one_source() -> None:
+    """But not its fine-tuned with its frozen results; noises stay those of each protocol."""
+    data = observed.observations(observed.tasks(6), observed.checkpoints(4), share=1.0)
+    names = ("a/knn", "a/linear_probe", "a/full_finetune", "b/linear_probe", "a/lora")
+    data = replace(data, sources=names, source=data.task % 5)
+    assert data.laboratories.tolist() == [0, 0, 0, 1, 0]
+    of = dict(zip((names[s] for s in data.source[data.first]), data.groups.source.tolist(), strict=True))
+    assert of["a/knn"] == of["a/linear_probe"]
+    assert of["a/full_finetune"] == of["a/lora"]
+    assert len({of["a/knn"], of["a/lora"], of["b/linear_probe"]}) == 3
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_variances_against_scores_that_share_only_standings(monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     monkeypatch.setattr(prediction, "_CHUNK", 3)

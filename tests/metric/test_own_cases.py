@@ -182,7 +182,7 @@ def test_evaluate_judges_checkpoints_that_nobody_has_measured(tmp_path: Path, mo
     result = run("evaluate", "--index", "index", "--json")
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)["cold_start"]
-    assert {row["question"] for row in rows} == {"new checkpoint", "new family"}
+    assert {row["question"] for row in rows} == {"new checkpoint", "new family", "new laboratory"}
     assert {row["method"] for row in rows} == {"trained", "ImageNet accuracy", "parameters", "multiply-adds"}
     assert {(row["limit"], row["protocol"]) for row in rows} == {(None, "linear-probe")}  # of few sizes are known
     assert all(-1.0 <= row["mean"] <= 1.0 for row in rows)

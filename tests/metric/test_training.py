@@ -93,6 +93,19 @@ def test_objective_is_the_negative_log_likelihood() -> None:
     assert float(objective(torch.tensor(point), np.arange(n))) == pytest.approx(expected, rel=1e-8)
 
 
+def test_no_laboratory_outweighs_the_others() -> None:
+    """However many groups and scores one has, a step looks at four groups of it, and at 25 scores of each."""
+    data = observed.observations(observed.tasks(30), observed.checkpoints(40), share=1.0)
+    objective = _Objective(data, MetricParameters())
+    drawn = objective.draw(np.random.default_rng(0), 10_000, embedded=False)
+    assert len(np.unique(drawn)) == len(drawn)
+    assert np.unique(data.source[drawn], return_counts=True)[1].tolist() == [100, 100]  # of 800 and 400
+    assert np.unique(data.group[drawn], return_counts=True)[1].tolist() == [25] * 8
+    embedded = objective.draw(np.random.default_rng(0), 10_000, embedded=True)
+    assert len(embedded) == len(data.y)
+    assert len(objective.draw(np.random.default_rng(0), 60, embedded=False)) == 75  # whole groups
+
+
 @pytest.mark.usefixtures("few_scores_lean")
 def test_learning_is_deterministic_and_descends() -> None:
     data, start = small(), MetricParameters(spread=1.3, scales={FINE_TUNE: 0.5}, levels={FINE_TUNE: Level()})
