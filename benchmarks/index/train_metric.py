@@ -30,7 +30,7 @@ from hf_task2vec.probes.scores import Score
 PROBE = "timm/tf_efficientnet_lite0.in1k"
 HALF_WIDTH_80 = 1.2816
 #: Values of `spread` to choose from.
-SPREADS = np.geomspace(0.1, 3.0, 35)
+SPREADS = np.geomspace(0.1, 10.0, 47)
 
 
 def calibrated_spread(own: RankingMetric, index: ZooIndex) -> tuple[float, float]:

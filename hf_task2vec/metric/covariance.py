@@ -71,7 +71,7 @@ _VARIANCES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "resolution": (0.006, 0.003, 0.003, 0.002, 0.002, 0.06, 0.005, 0.002),
         "corpus": (0.016, 0.02, 0.02, 0.008, 0.005, 0.06, 0.025, 0.015),
         "year": (0.009, 0.007, 0.007, 0.006, 0.01, 0.06, 0.008, 0.004),
-        "objective": (0.02, 0.025, 1.0, 0.8, 0.035, 0.13, 0.13, 0.9),
+        "objective": (0.02, 0.025, 0.5, 0.8, 0.035, 0.13, 0.13, 0.9),
         "pretraining": (0.001, 0.0005, 0.03, 0.01, 0.005, 0.01, 0.01, 0.003),
         # What a domain encoder is worth on tasks of its domain says nothing of others.
         "domain": (0.0, 0.0, 0.0, 1.0, 0.02, 0.0, 0.0, 1.0),
@@ -260,6 +260,12 @@ def task_kernel(p: Any, a: Any, b: Any, same: Any, xp: Any = np) -> Any:
         exponent = exponent + ((a.descriptors[:, None, j] - b.descriptors[None, :, j]) / p.length[j]) ** 2
     both = a.embedded[:, None] * b.embedded[None, :]
     return xp.where(same, xp.ones_like(exponent), xp.exp(-exponent) * both)
+
+
+def of_one_group(tuned: bool, shared: tuple[str, ...] = SHARED_WITH) -> Array:
+    """Which of `SHARED_WITH` there are for a group of fine-tuned or of frozen results, of those asked for: 0 or 1."""
+    not_its = ("frozen", "setup") if tuned else ("tuned", "recipe")
+    return np.array([float(name in shared and name not in not_its) for name in SHARED_WITH])
 
 
 def group_kernels(similar: Any, a: Groups, b: Groups, same: NDArray[np.bool_] | None = None) -> list[Any]:

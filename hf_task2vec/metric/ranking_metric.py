@@ -44,6 +44,7 @@ from hf_task2vec.metric.covariance import (
     checkpoint_diagonal,
     checkpoint_kernels,
     group_kernels,
+    of_one_group,
     task_kernel,
 )
 from hf_task2vec.metric.kinds import KindTeller
@@ -259,9 +260,8 @@ class RankingMetric(Metric):
         """
         data = self.data
         at, g = data.group, len(data.first)
-        weights = self.parameters.weights
         kernels = checkpoint_kernels(self.parameters, data.checkpoints, data.checkpoints)
-        between = np.tensordot(weights.sum(axis=1), kernels, 1)
+        between = [np.tensordot(self.parameters.weights @ of_one_group(tuned), kernels, 1) for tuned in (False, True)]
         noise = self.parameters.noise(data.sources)
         count = np.bincount(at, minlength=g).astype(np.float64)
         mean = np.bincount(at, data.y, minlength=g) / np.maximum(count, 1.0)
@@ -269,8 +269,8 @@ class RankingMetric(Metric):
         found = np.maximum(found, 0.0)
         expected = np.zeros(g)
         for group, rows in enumerate(_rows_of(at, g)):
-            block = between[np.ix_(data.checkpoint[rows], data.checkpoint[rows])]
             if len(rows):
+                block = between[int(data.groups.tuned[group])][np.ix_(data.checkpoint[rows], data.checkpoint[rows])]
                 own = noise[data.source[rows[0]]] * (len(rows) - 1)
                 expected[group] = np.trace(block) - block.sum() / len(rows) + own
         source = data.source[data.first]
@@ -498,7 +498,11 @@ class RankingMetric(Metric):
                 for protocol in (LINEAR_PROBE, FINE_TUNE)
             ]
         )
-        own = (p.weights[:, len(EVERYWHERE) :].sum(axis=1) @ checkpoint_diagonal(p, data.checkpoints))[data.checkpoint]
+        diagonal = checkpoint_diagonal(p, data.checkpoints)
+        own = np.stack(
+            [p.weights @ of_one_group(tuned, SHARED_WITH[len(EVERYWHERE) :]) @ diagonal for tuned in (False, True)]
+        )
+        own = own[data.groups.tuned[data.group].astype(int), data.checkpoint]
         pair = data.task * c + data.checkpoint
         repeated = np.bincount(pair)[pair]
         precision = 1.0 / ((own + self.noise_of_scores) * repeated)

@@ -130,6 +130,11 @@ class Oracle:
         """What two results share whatever their tasks."""
         return {"all": 1.0, "tuned": float(a and b), "frozen": float(not a and not b)}
 
+    def peculiar(self, i: int) -> dict[str, float]:
+        """What a result shares with itself, but for what holds everywhere."""
+        tuned = self.is_tuned(i)
+        return {"similar": 1.0, "described": 1.0, "recipe": float(tuned), "setup": float(not tuned), "group": 1.0}
+
     def noise(self, i: int) -> float:
         return self.p.noises.get(self.data.sources[self.data.source[i]], DEFAULT_NOISE)
 
@@ -146,7 +151,9 @@ class Oracle:
             for a, i in enumerate(rows):
                 for b, j in enumerate(rows):
                     alike = self.alike(d.checkpoints, d.checkpoint[i], d.checkpoints, d.checkpoint[j])
-                    joint[a, b] = self.sum(alike, dict.fromkeys(SHARED_WITH, 1.0))
+                    joint[a, b] = self.sum(
+                        alike, self.everywhere(self.is_tuned(i), self.is_tuned(i)) | self.peculiar(i)
+                    )
                     joint[a, b] += self.noise(i) * (i == j)
             expected[g] = np.trace(joint) - joint.sum() / len(rows)
         scale, overall = {}, sum(found.values()) / sum(expected.values())
@@ -162,7 +169,8 @@ class Oracle:
             **self.everywhere(self.is_tuned(i), self.is_tuned(j)),
             "similar": self.near(d.tasks, t, d.tasks, u),
             "described": float(np.mean(d.tasks.descriptors[t] * d.tasks.descriptors[u])),
-            "source": float(d.source[i] == d.source[j]),
+            "recipe": float(d.source[i] == d.source[j] and self.is_tuned(i)),
+            "setup": float(d.source[i] == d.source[j] and not self.is_tuned(i)),
             "group": float(d.group[i] == d.group[j]),
         }
         alike = self.alike(d.checkpoints, d.checkpoint[i], d.checkpoints, d.checkpoint[j])
@@ -185,7 +193,7 @@ class Oracle:
         of_reference = d.sources[d.source[i]] == REFERENCE_SOURCE
         blind = {
             **self.everywhere(self.is_tuned(i), self.tuned),
-            "source": float(of_reference and not self.tuned),
+            "setup": float(of_reference and not self.tuned),
         }
         rest = {
             "similar": self.near(d.tasks, t, self.task, 0),
@@ -211,11 +219,12 @@ class Oracle:
                 if i == j:
                     # Several scores of a checkpoint on a task count as one.
                     of_pair = sum(d.task[i] == d.task[k] and d.checkpoint[i] == d.checkpoint[k] for k in every)
-                    mine = self.sum(alike, dict.fromkeys(SHARED_WITH[3:], 1.0))
+                    mine = self.sum(alike, self.peculiar(i))
                     scored[i, i] += of_pair * (mine + self.noise(i) + d.error[i] / self.scale[d.group[i]] ** 2)
         cross, before = np.zeros((self.n, len(every))), np.zeros((self.n, self.n))
         near = max(self.near(self.task, 0, d.tasks, t) for t in range(len(d.tasks.names)))
-        itself = {"similar": 1.0, "described": np.mean(self.task.descriptors[0] ** 2), "source": 1.0, "group": 1.0}
+        itself = {"similar": 1.0, "described": np.mean(self.task.descriptors[0] ** 2), "group": 1.0}
+        itself["recipe" if self.tuned else "setup"] = 1.0
         made_for = [self.made_for(home, self.kinds()) for home in self.candidates.home]
         for c in range(self.n):
             for i in every:
