@@ -214,7 +214,7 @@ class _Objective:
         ]
         spreads = [_PRIOR_SPREAD[name] for name in ("variances", "variances", "lengths", "noises", "loadings")]
         self.spread = np.repeat(spreads, self._sizes)
-        held = np.tile(np.isin(SHARED_WITH, ("all", "tuned", "frozen", "recipe")), len(CHECKPOINT_KERNELS))
+        held = np.tile(np.isin(SHARED_WITH, ("all", "tuned", "recipe")), len(CHECKPOINT_KERNELS))
         self.spread[: self._sizes[0]][held] = _PRIOR_SPREAD["held"]
         self._rows = [np.flatnonzero(data.group == g) for g in range(len(data.first))]
 
