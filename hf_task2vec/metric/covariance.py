@@ -131,9 +131,10 @@ class MetricParameters:
     noises
         By source (``"source/protocol"``): variance of what nothing else explains. Sources not named here get
         `DEFAULT_NOISE`.
-    spread
-        By how much the variances that the model states of results on a new task are multiplied, so that its intervals
-        hold what they say (see the coverage of ``benchmarks/selection/leave_one_out.py``).
+    spreads
+        By protocol: by how much the variances that the model states of results on a new task are multiplied, so that
+        its intervals hold what they say: of the index's own tasks left out (see the coverage of
+        ``benchmarks/selection/leave_one_out.py``), and of differences in laboratories left out for fine-tuning.
     scales
         By protocol: by how many logits results differ where the model's unit is 1.
     levels
@@ -150,7 +151,7 @@ class MetricParameters:
     lengths: Mapping[str, Positive] = field(default_factory=dict)
     loadings: Mapping[str, tuple[Finite, ...]] = field(default_factory=dict)
     noises: Mapping[str, Positive] = field(default_factory=dict)
-    spread: Positive = 1.0
+    spreads: Mapping[str, Positive] = field(default_factory=dict)
     scales: Mapping[str, Positive] = field(default_factory=dict)
     levels: Mapping[str, Level] = field(default_factory=dict)
 

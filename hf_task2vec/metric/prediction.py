@@ -91,6 +91,8 @@ class Posterior:
     other
         `shared` of the results in columns, where these are of another protocol than those in rows; `blind` and `rest`
         are then what the two have in common.
+    spread
+        By how much all that is multiplied (see `MetricParameters.spreads`).
     kept
         Covariances with the scored checkpoints by what is shared, which posteriors of the same candidates hand on.
     """
@@ -104,6 +106,7 @@ class Posterior:
     known: Array
     match: Array
     other: Array | None = None
+    spread: float = 1.0
     kept: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     @property
@@ -120,7 +123,7 @@ class Posterior:
             kernels = checkpoint_kernels(self.parameters, self.candidates.take(part), b)
             before = np.tensordot(self.blind + self.rest, kernels, 1) + np.outer(self.match[part], self.match[columns])
             found.append(before - self._with_scored(part) @ explained)
-        return self.parameters.spread * np.concatenate(found)
+        return self.spread * np.concatenate(found)
 
     def variance(self, rows: Rows) -> Array:
         """Variance of each of the candidates at `rows`."""
@@ -128,7 +131,7 @@ class Posterior:
         before = (self.blind + self.rest) @ diagonal + self.match[rows] ** 2
         parts = [self._with_scored(part) for part in _chunks(rows)]
         explained = [((part @ self._told) * part).sum(axis=1) for part in parts]
-        return np.asarray(self.parameters.spread * (before - np.concatenate([np.zeros(0), *explained])))
+        return np.asarray(self.spread * (before - np.concatenate([np.zeros(0), *explained])))
 
     @cached_property
     def _of(self) -> tuple[Rows, Rows]:

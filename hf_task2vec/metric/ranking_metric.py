@@ -246,7 +246,7 @@ class RankingMetric(Metric):
     @cached_property
     def _key(self) -> str:
         """What the weights of the scores depend on."""
-        solved_with = replace(self.parameters, spread=1.0, scales={}, levels={}, loadings={})
+        solved_with = replace(self.parameters, spreads={}, scales={}, levels={}, loadings={})
         factors = self.parameters.factors(self.data.checkpoints.ids).tobytes() if self.parameters.loadings else b""
         return sha256_bytes(solved_with.to_json() + factors + self.data.digest.encode())
 
@@ -439,7 +439,7 @@ class RankingMetric(Metric):
             prior=unit * prior,
             residual=unit * (residual + p.match * home * (self.match_of_scores @ self.weights)),
             task_weight=near,
-            noise=p.spread * unit**2 * noise,
+            noise=p.spreads.get(protocol, 1.0) * unit**2 * noise,
             posterior=posterior,
             unit=unit,
         )
@@ -470,6 +470,7 @@ class RankingMetric(Metric):
             known=self._known,
             match=np.sqrt(p.match) * at_home(candidates.home, query.kinds),
             other=None if other is None else self._shared_with(other),
+            spread=np.sqrt(p.spreads.get(protocol, 1.0) * p.spreads.get(other or protocol, 1.0)),
             kept=kept,
         )
 

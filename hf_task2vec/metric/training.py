@@ -77,7 +77,7 @@ def train(
     space, data = evidence(index)
     parameters, report = fit_parameters(data, start, steps=steps, on_step=on_step)
     own = RankingMetric(parameters, space, data)
-    calibrated = replace(calibrate(own), spread=start.spread)
+    calibrated = replace(calibrate(own), spreads=start.spreads)
     kept = {name: value for name, value in report.items() if name != "seconds"}  # the same scores, the same bytes
     return index.with_attachments(replace(own, parameters=calibrated, solved=own.weights).files(kept)), report
 
@@ -97,7 +97,7 @@ def fit_parameters(
     data
         Scores to learn from.
     start
-        Starting point and centre of the prior; by default the built-in values. What is not learned (`spread`,
+        Starting point and centre of the prior; by default the built-in values. What is not learned (`spreads`,
         `scales`, `levels`, `length_facts`) stays.
     steps
         Steps of Adam.

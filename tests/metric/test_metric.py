@@ -234,7 +234,11 @@ class Oracle:
                 alike = self.alike(self.candidates, c, self.candidates, e)
                 before[c, e] = self.sum(alike, self.everywhere(self.tuned, self.tuned))
                 before[c, e] += self.sum(alike, itself) * (1.0 - near**2 / 2.0) + p.match * made_for[c] * made_for[e]
-        return p.spread * self.unit**2 * (before - cross @ np.linalg.solve(scored, cross.T))
+        return (
+            p.spreads[FINE_TUNE if self.tuned else LINEAR_PROBE]
+            * self.unit**2
+            * (before - cross @ np.linalg.solve(scored, cross.T))
+        )
 
 
 def world(seed: int = 0) -> tuple[RankingMetric, TaskFeatures, CheckpointFeatures]:
@@ -293,7 +297,9 @@ def test_variances_against_scores_that_share_only_standings(monkeypatch: pytest.
     metric, task, candidates = world()
     found = metric.predict_features(task, candidates, None, protocol)
     expected = Oracle(metric, task, candidates, protocol).covariance()
-    noise = {LINEAR_PROBE: 0.02, FINE_TUNE: DEFAULT_NOISE}[protocol] * found.unit**2 * metric.parameters.spread
+    noise = (
+        {LINEAR_PROBE: 0.02, FINE_TUNE: DEFAULT_NOISE}[protocol] * found.unit**2 * metric.parameters.spreads[protocol]
+    )
     assert found.noise == pytest.approx(noise)
     rows, columns = np.array([0, 4, 7, 2]), np.array([2, 5])
     assert found.posterior is not None
@@ -431,7 +437,7 @@ def together(metric: RankingMetric, task: TaskFeatures, candidates: CheckpointFe
     of_scored = checkpoint_kernels(p, candidates, scored)
     everywhere, tuned, frozen = (np.tensordot(weights[name], of_scored, 1) for name in ("all", "tuned", "frozen"))
     tuned, frozen = np.hstack([everywhere, everywhere + tuned]), np.hstack([everywhere + frozen, everywhere])
-    return np.asarray(p.spread * (before - tuned @ known @ frozen.T))
+    return np.asarray(np.sqrt(p.spreads[FINE_TUNE] * p.spreads[LINEAR_PROBE]) * (before - tuned @ known @ frozen.T))
 
 
 def test_linear_probes_tell_of_fine_tuning() -> None:
@@ -556,7 +562,7 @@ def test_an_index_keeps_the_solved_weights() -> None:
     np.testing.assert_array_equal(again.weights, metric.weights)
     np.testing.assert_array_equal(again.predict(task, index.checkpoints).mean, mean)
     # They do not depend on what turns standings into accuracies; of other scores or variances they are solved anew.
-    spread = replace(metric.parameters, spread=3.0, scales={}, levels={})
+    spread = replace(metric.parameters, spreads={FINE_TUNE: 3.0}, scales={}, levels={})
     assert RankingMetric.from_index(kept.with_attachments({"metric.json": spread.to_json()})).solved is not None
     score = index.scores.iloc[0].dropna().to_dict()
     others = RankingMetric.from_index(kept.add_scores([{**score, "checkpoint": "org/unscored", "score": 0.99}]))

@@ -108,7 +108,10 @@ def test_no_laboratory_outweighs_the_others() -> None:
 
 @pytest.mark.usefixtures("few_scores_lean")
 def test_learning_is_deterministic_and_descends() -> None:
-    data, start = small(), MetricParameters(spread=1.3, scales={FINE_TUNE: 0.5}, levels={FINE_TUNE: Level()})
+    data, start = (
+        small(),
+        MetricParameters(spreads={FINE_TUNE: 1.3}, scales={FINE_TUNE: 0.5}, levels={FINE_TUNE: Level()}),
+    )
     first, report = fit_parameters(data, start, steps=20, scores=30)
     assert report["objective_after"] < report["objective_before"]
     assert {name: report[name] for name in ("n_scores", "n_tasks", "n_checkpoints")} == {
@@ -120,7 +123,7 @@ def test_learning_is_deterministic_and_descends() -> None:
     assert set(first.variances) == set(CHECKPOINT_KERNELS)
     assert {tuple(row) for row in first.variances.values()} == {SHARED_WITH}
     assert (set(first.lengths), set(first.noises)) == (set(TASK_DESCRIPTORS), set(data.sources))
-    for name in ("spread", "scales", "levels", "length_facts"):
+    for name in ("spreads", "scales", "levels", "length_facts"):
         assert getattr(first, name) == getattr(start, name)  # these are not learned here
     assert MetricParameters.from_json(first.to_json(report)) == first
 

@@ -81,6 +81,7 @@ def parameters(seed: int = 0, **changes: Any) -> MetricParameters:
     values["lengths"] = {name: float(rng.uniform(2.0, 6.0)) for name in TASK_DESCRIPTORS[1:]}
     values["loadings"] = {f"org/net{i}": tuple(rng.normal(0.0, 0.5, 2).tolist()) for i in range(0, 8, 2)}
     values["noises"] = {REFERENCE_SOURCE: 0.02}
+    values["spreads"] = {"fine-tune": 0.6, "linear-probe": 1.4}
     values["scales"] = {"fine-tune": 0.7, "linear-probe": 0.4}
     values["levels"] = {"fine-tune": Level(0.5, 0.8, 0.3)}
     return MetricParameters(**{**values, **changes})
