@@ -8,10 +8,11 @@ Gaussian process ``f`` of the covariance
 
 Kernels ``C_j`` say how alike checkpoints are: linear in single facts (accuracy, size, pretraining corpus, objective, …)
 or in a few learned factors, smooth in all facts, the same family, the same checkpoint. ``T_k`` says with whom that is
-shared: with all groups, with those of the same protocol (fine-tuning leans on other facts than frozen features do),
-similar tasks (by their embeddings), tasks described alike, the same source, or nobody. ``match`` lets domain encoders
-gain on tasks of their domain. What is shared with all, the protocol and the source is the prior; the rest is the
-residual, which shrinks when a task is far from every reference task, to what its descriptors alone tell.
+shared: with all groups, with the fine-tuned or the frozen ones (fine-tuning leans on other facts), similar tasks (by
+their embeddings), tasks described alike, the fine-tuned or the frozen ones of the same laboratory, or nobody. ``match``
+lets domain encoders gain on tasks of their domain. What is shared with all, the protocol and the laboratory is the
+prior; the rest is the residual, which shrinks when a task is far from every reference task, to what its descriptors
+alone tell.
 
 Means are exact (Rasmussen and Williams 2006, algorithm 2.1); the solved weights of the scores lie in the index
 (``metric.safetensors``). Variances take the scores of different groups for independent given the prior (see
@@ -470,7 +471,7 @@ class RankingMetric(Metric):
             known=self._known,
             match=np.sqrt(p.match) * at_home(candidates.home, query.kinds),
             other=None if other is None else self._shared_with(other),
-            spread=np.sqrt(p.spreads.get(protocol, 1.0) * p.spreads.get(other or protocol, 1.0)),
+            spread=float(np.sqrt(p.spreads.get(protocol, 1.0) * p.spreads.get(other or protocol, 1.0))),
             kept=kept,
         )
 

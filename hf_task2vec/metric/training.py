@@ -263,10 +263,8 @@ class _Objective:
         if embedded and len(known):
             groups, most = rng.permutation(known), _SCORES_OF_A_GROUP
         else:
-            by_laboratory = [
-                np.flatnonzero(self._data.groups.source == code) for code in np.unique(self._data.groups.source)
-            ]
-            drawn = [rng.permutation(by_laboratory[i])[:_GROUPS] for i in rng.permutation(len(by_laboratory))]
+            of = self._data.groups.source
+            drawn = [rng.permutation(np.flatnonzero(of == code))[:_GROUPS] for code in rng.permutation(np.unique(of))]
             groups, most = np.concatenate(drawn), _SCORES
         found: list[NDArray[np.int64]] = []
         for group in groups:
