@@ -20,7 +20,7 @@ from hf_task2vec.cli.commands import ranking_report
 from hf_task2vec.cli.console import show
 from hf_task2vec.embedding.embed import library_versions
 
-COUNT, COLUMNS = 60, 128
+COUNT, COLUMNS = 60, 150
 
 
 class Terminal(io.StringIO):

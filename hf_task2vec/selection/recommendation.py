@@ -254,9 +254,10 @@ class Recommender:
             matters = " The task does not change the answer: it is also the best regardless of the task."
         else:
             little = "" if gain.points > gain.std else " little"
+            points = round(gain.points, 1)
             matters = (
                 f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted "
-                f"{round(gain.points, 1) + 0.0:.1f} ± {gain.std:.1f} points lower."  # no minus before 0.0
+                f"{abs(points):.1f} ± {gain.std:.1f} points {'lower' if points >= 0.0 else 'higher'}."
             )
         return f"{take}. {sure}.{matters}"
 

@@ -10,6 +10,7 @@ import pytest
 
 from hf_task2vec.embedding.embed import embed_task
 from hf_task2vec.embedding.task_embedding import TaskEmbedding
+from hf_task2vec.metric.covariance import METRIC_FILE, MetricParameters
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.selection.ranking import Ranking
 from hf_task2vec.selection.select import select_backbone
@@ -30,9 +31,11 @@ def query(probe: Probe) -> TaskEmbedding:
 
 @pytest.fixture(scope="session")
 def index(probe: Probe) -> ZooIndex:
-    """An index with a reference task like the one of `dataset`, and made-up others."""
+    """An index with a reference task like the one of `dataset`, and made-up others; its metric trusts its own scores."""
     twin = embed_task(Task.from_dataset(dataset(48, seed=7)), probe)
-    return zoo({"twin": twin}, weights_hash=probe.weights_hash)
+    variances = MetricParameters().variances
+    trusting = MetricParameters(variances={**variances, "own": {**variances["own"], "all": 0.1, "similar": 0.3}})
+    return zoo({"twin": twin}, weights_hash=probe.weights_hash).with_attachments({METRIC_FILE: trusting.to_json()})
 
 
 @pytest.fixture

@@ -115,6 +115,10 @@ def test_what_is_not_known_does_not_lead_while_a_known_one_may_be_as_good(select
     assert ranking[0].score < ranking[1].score
     assert ranking.shortlist()[0].candidate == ranking.best == ranking.budgets[0].candidate
     assert ranking.shortlist()[0].reason == "best overall of those of known size and licence"
+    gain = ranking.task_gain
+    assert gain is not None
+    assert (gain.static, gain.points < 0.0) == ("org/best-unknown", True)
+    assert f"predicted {-gain.points:.1f} ± {gain.std:.1f} points higher." in ranking.summary
     assert select(query, candidates=["org/best-unknown"]).best.hub_id == "org/best-unknown"
 
 
