@@ -31,7 +31,7 @@ def query(probe: Probe) -> TaskEmbedding:
 
 @pytest.fixture(scope="session")
 def index(probe: Probe) -> ZooIndex:
-    """An index with a reference task like the one of `dataset`, and made-up others; its metric trusts its own scores."""
+    """An index with a reference task like the one of `dataset`, and made-up others; its metric trusts its scores."""
     twin = embed_task(Task.from_dataset(dataset(48, seed=7)), probe)
     variances = MetricParameters().variances
     trusting = MetricParameters(variances={**variances, "own": {**variances["own"], "all": 0.1, "similar": 0.3}})
