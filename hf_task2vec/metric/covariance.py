@@ -59,7 +59,7 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 # What training starts from and is drawn to: rounded results of earlier trainings, but for what goes from a laboratory's
-# fine-tuning to another's ("all" and "tuned" of the last four, "recipe"). Recipes differ so much that what a
+# fine-tuning to another's ("recipe", and "all" and "tuned" of what is no number). Recipes differ so much that what a
 # checkpoint, its family or its objective won in one laboratory says next to nothing of the next; of frozen features it
 # says much. Learned from scores alone, the metric trusts it, and then ranks the fine-tuned networks of a new laboratory
 # worse than ImageNet accuracy does ("new laboratory" of ``benchmarks/selection/leave_one_out.py``, by which these were
@@ -170,7 +170,10 @@ class MetricParameters:
             raise MetricError(f"{METRIC_FILE} cannot be read as JSON: {error}") from error
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != SCHEMA_VERSION:
-            raise MetricError(f"{METRIC_FILE} has schema version {version!r}, this version reads {SCHEMA_VERSION}")
+            raise MetricError(
+                f"{METRIC_FILE} has schema version {version!r}, this version reads {SCHEMA_VERSION}; learn it "
+                "anew with hf_task2vec.metric.training.train(index, MetricParameters())"
+            )
         try:
             found = TypeAdapter(cls).validate_json(json.dumps(document.get("parameters")))
         except ValidationError as error:

@@ -173,7 +173,8 @@ class TaskGain:
     static
         The checkpoint of the largest prior among those that met the limits; it may be the first candidate itself.
     points
-        By how many points of accuracy the first candidate is predicted to be better, ≥ 0.
+        By how many points of accuracy the first candidate is predicted to be better; below 0 where the other one is of
+        unknown size or licence and so not the first.
     std
         Standard deviation of that difference, in points; 0 if they are the same.
     """
@@ -181,6 +182,12 @@ class TaskGain:
     static: str
     points: float
     std: float
+
+    @property
+    def said(self) -> str:
+        """The difference in words, as seen from the one that is best regardless of the task."""
+        points = round(self.points, 1)
+        return f"{abs(points):.1f} ± {self.std:.1f} points {'lower' if points >= 0.0 else 'higher'}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -254,10 +254,8 @@ class Recommender:
             matters = " The task does not change the answer: it is also the best regardless of the task."
         else:
             little = "" if gain.points > gain.std else " little"
-            points = round(gain.points, 1)
             matters = (
-                f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted "
-                f"{abs(points):.1f} ± {gain.std:.1f} points {'lower' if points >= 0.0 else 'higher'}."
+                f" The task matters{little}: {gain.static}, the best regardless of the task, is predicted {gain.said}."
             )
         return f"{take}. {sure}.{matters}"
 

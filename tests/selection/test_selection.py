@@ -34,6 +34,7 @@ from hf_task2vec.metric.observations import logit
 from hf_task2vec.probes.checkpoint_files import DEFAULT_PROBE
 from hf_task2vec.probes.probe import Probe
 from hf_task2vec.probes.scores import Score
+from hf_task2vec.report.page import render_report
 from hf_task2vec.selection.ranking import Ranking
 from hf_task2vec.selection.recommendation import SAME_DATASET
 from hf_task2vec.selection.select import select_backbone
@@ -119,6 +120,7 @@ def test_what_is_not_known_does_not_lead_while_a_known_one_may_be_as_good(select
     assert gain is not None
     assert (gain.static, gain.points < 0.0) == ("org/best-unknown", True)
     assert f"predicted {-gain.points:.1f} ± {gain.std:.1f} points higher." in ranking.summary
+    assert f"{-gain.points:.1f} ± {gain.std:.1f} points higher here." in render_report(ranking)
     assert select(query, candidates=["org/best-unknown"]).best.hub_id == "org/best-unknown"
 
 
